@@ -1,0 +1,79 @@
+"""Refusals at the door: every public function checks its arrays and counts here."""
+
+import math
+
+import torch
+
+__all__ = ["DufmError", "check_count", "check_factors", "check_finite_positive", "check_logits"]
+
+
+class DufmError(ValueError):
+    """Bad input: the message names the argument, the value, and what is accepted."""
+
+
+def check_count(name, value, low, high=None, why=""):
+    """Return ``value`` as an int in ``[low, high]``, or raise."""
+    span = f"an integer >= {low}" if high is None else f"an integer from {low} to {high}"
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise DufmError(f"{name} must be {span}, got {value!r}")
+    value = int(value)
+    if value < low or (high is not None and value > high):
+        raise DufmError(f"{name} must be {span}, got {value}" + (f": {why}" if why else ""))
+    return value
+
+
+def check_finite_positive(name, value):
+    """Raise unless ``value`` is a finite positive number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 < value < math.inf:
+        raise DufmError(f"{name} must be a finite positive number, got {value!r}")
+
+
+def _check_tensor(name, value, min_dim=2):
+    if not isinstance(value, torch.Tensor):
+        raise DufmError(f"{name} must be a torch tensor, got {type(value).__name__}")
+    if not value.is_floating_point():
+        raise DufmError(f"{name} must have a floating dtype (float64 is the default), got {value.dtype}")
+    if value.ndim < min_dim:
+        raise DufmError(f"{name} must have at least {min_dim} dimensions, got shape {tuple(value.shape)}")
+    if value.numel() == 0:
+        raise DufmError(f"{name} must not be empty, got shape {tuple(value.shape)}")
+    if not torch.isfinite(value).all():
+        raise DufmError(f"{name} must be finite, but it holds NaN or inf")
+
+
+def check_logits(Z, name="Z"):
+    """Check logits ``(..., K, N)`` with N a multiple of K >= 2; return ``(K, n_per_class)``."""
+    _check_tensor(name, Z)
+    num_classes, columns = Z.shape[-2:]
+    if num_classes < 2:
+        raise DufmError(f"{name} needs at least 2 classes (rows), got shape {tuple(Z.shape)}")
+    if columns % num_classes:
+        raise DufmError(
+            f"{name} must have shape (..., K, N) with N a multiple of K, columns class by class; "
+            f"got {tuple(Z.shape)}"
+        )
+    return num_classes, columns // num_classes
+
+
+def check_factors(factors, name="factors"):
+    """Check ``[W_1, …, W_L]`` of shapes (..., d_l, d_{l-1}); return ``(K, n_per_class, batch shape)``."""
+    factors = list(factors)
+    if len(factors) < 2:
+        raise DufmError(f"{name}: depth must be at least 2 (depth 2 is the ordinary UFM), got {len(factors)}")
+    for index, factor in enumerate(factors, start=1):
+        _check_tensor(f"{name}: W_{index}", factor)
+    shapes = [tuple(factor.shape) for factor in factors]
+    first = factors[0]
+    for index, (left, right) in enumerate(zip(factors[1:], factors[:-1], strict=True), start=2):
+        if left.shape[-1] != right.shape[-2] or left.shape[:-2] != first.shape[:-2]:
+            raise DufmError(f"{name}: W_{index} does not follow W_{index - 1}; shapes are {shapes}")
+        if left.dtype != first.dtype or left.device != first.device:
+            raise DufmError(
+                f"{name}: W_{index} is {left.dtype} on {left.device}, W_1 is {first.dtype} on {first.device}"
+            )
+    num_classes, columns = factors[-1].shape[-2], first.shape[-1]
+    if num_classes < 2 or columns % num_classes:
+        raise DufmError(
+            f"{name}: W_L needs K >= 2 rows and W_1 a multiple of K columns, class by class; shapes are {shapes}"
+        )
+    return num_classes, columns // num_classes, first.shape[:-2]

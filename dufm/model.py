@@ -1,0 +1,117 @@
+r"""The deep unconstrained feature model: ``Z = W_L ⋯ W_2 W_1`` and ways to start it.
+
+Factors are a list ``[W_1, …, W_L]``: features ``W_1`` of shape ``(..., d, N)``, hidden ``(..., d, d)``,
+classifier ``W_L`` of shape ``(..., K, d)``; ``N = K·n_per_class``, columns class by class.
+Depth ``L`` counts the features, so ``L = 2`` is the ordinary unconstrained feature model.
+"""
+
+import numpy as np
+import torch
+
+from dufm._checks import DufmError, check_count, check_factors, check_finite_positive, check_logits
+
+__all__ = ["balanced_init", "gaussian_init", "imbalance", "orthogonal_init", "product"]
+
+
+def product(factors):
+    """Logits ``Z = W_L ⋯ W_1`` of shape ``(..., K, N)`` from ``[W_1, …, W_L]``; ``DufmError`` on bad shapes."""
+    check_factors(factors)
+    return chain(factors)
+
+
+def chain(factors):
+    """The product, unchecked."""
+    Z = factors[0]
+    for factor in factors[1:]:
+        Z = factor @ Z
+    return Z
+
+
+def imbalance(factors):
+    r"""The conserved matrices :math:`D_l = W_{l+1}^\top W_{l+1} - W_l W_l^\top`, ``l = 1 … L−1``.
+
+    Gradient flow keeps each ``(..., d, d)`` matrix constant (Arora, Cohen & Hazan 2018), so their drift
+    measures the integrator.  All zero means *balanced*.
+    """
+    check_factors(factors)
+    return [
+        upper.mT @ upper - lower @ lower.mT for lower, upper in zip(factors[:-1], factors[1:], strict=True)
+    ]
+
+
+def gaussian_init(depth, width, num_classes, *, scale=1.0, batch=1, seed, n_per_class=1):
+    """Fan-in Gaussian factors: entries of ``W_l`` are independent N(0, scale²/fan-in).
+
+    Returns ``[W_1, …, W_L]`` in float64 with leading dimension ``batch``.  The fan-in of ``W_1``, whose
+    input is one-hot, is the number of samples ``N``.  Network ``i`` depends on ``seed`` and ``i`` alone,
+    not on ``batch``.  ``DufmError`` for a count out of range or a scale that is not positive.
+    """
+    shapes = _shapes(depth, width, num_classes, n_per_class)
+    check_finite_positive("scale", scale)
+    return [
+        draw * (scale / shape[1] ** 0.5)
+        for draw, shape in zip(_normal(shapes, batch, seed), shapes, strict=True)
+    ]
+
+
+def orthogonal_init(depth, width, num_classes, *, scale=1.0, batch=1, seed, n_per_class=1):
+    """Haar-distributed factors: ``W_l = scale·Q``, ``Q`` with orthonormal columns, or rows where it is wide.
+
+    Shapes, seeding and errors as :func:`gaussian_init`; after Saxe, McClelland & Ganguli (2014).
+    """
+    shapes = _shapes(depth, width, num_classes, n_per_class)
+    check_finite_positive("scale", scale)
+    return [scale * _haar(draw) for draw in _normal(shapes, batch, seed)]
+
+
+def balanced_init(Z, depth, width=None):
+    r"""Balanced factors of a given product: ``W_l = Σ^{1/L}`` between the singular vectors of ``Z = U Σ Vᵀ``.
+
+    Of all factorisations of ``Z`` these have the least :math:`\sum_l\|W_l\|_F^2 = L\sum_i\sigma_i^{2/L}`.
+    ``Z``: ``(..., K, N)``; ``width`` defaults to ``K``.  ``DufmError`` if ``width`` is below the rank of ``Z``.
+    """
+    num_classes, _ = check_logits(Z)
+    depth = check_count("depth", depth, 2)
+    width = num_classes if width is None else check_count("width", width, 1)
+    U, sigma, Vh = torch.linalg.svd(Z, full_matrices=False)
+    kept = min(width, num_classes)
+    floor = num_classes * torch.finfo(Z.dtype).eps * sigma[..., :1]
+    if (sigma[..., kept:] > floor).any():
+        raise DufmError(
+            f"width must be at least the rank of Z, got {width} for rank {int((sigma > floor).sum(-1).max())}"
+        )
+    root = sigma[..., :kept] ** (1.0 / depth)
+    first = Z.new_zeros(*Z.shape[:-2], width, Z.shape[-1])
+    hidden = Z.new_zeros(*Z.shape[:-2], width, width)
+    last = Z.new_zeros(*Z.shape[:-2], num_classes, width)
+    first[..., :kept, :] = root.unsqueeze(-1) * Vh[..., :kept, :]
+    hidden.diagonal(dim1=-2, dim2=-1)[..., :kept] = root
+    last[..., :kept] = U[..., :kept] * root.unsqueeze(-2)
+    return [first, *(hidden.clone() for _ in range(depth - 2)), last]
+
+
+def _shapes(depth, width, num_classes, n_per_class):
+    depth = check_count("depth", depth, 2, why="depth 2 is the ordinary UFM")
+    width = check_count("width", width, 1)
+    num_classes = check_count("num_classes", num_classes, 2)
+    sizes = [num_classes * check_count("n_per_class", n_per_class, 1)] + [width] * (depth - 1) + [num_classes]
+    return [(rows, columns) for columns, rows in zip(sizes[:-1], sizes[1:], strict=True)]
+
+
+def _normal(shapes, batch, seed):
+    """Standard normal factors; filled network by network, so a network's draw ignores the batch size."""
+    batch = check_count("batch", batch, 1)
+    seed = check_count("seed", seed, 0)
+    sizes = [rows * columns for rows, columns in shapes]
+    numbers = torch.from_numpy(np.random.default_rng(seed).standard_normal((batch, sum(sizes))))
+    return [
+        part.reshape(batch, *shape) for part, shape in zip(numbers.split(sizes, dim=1), shapes, strict=True)
+    ]
+
+
+def _haar(draw):
+    wide = draw.shape[-2] < draw.shape[-1]
+    Q, R = torch.linalg.qr(draw.mT if wide else draw)
+    # Signs of R's diagonal moved into Q: without it QR is not Haar-distributed.
+    Q = Q * R.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)
+    return Q.mT.contiguous() if wide else Q
