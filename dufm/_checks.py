@@ -49,8 +49,7 @@ def check_logits(Z, name="Z"):
         raise DufmError(f"{name} needs at least 2 classes (rows), got shape {tuple(Z.shape)}")
     if columns % num_classes:
         raise DufmError(
-            f"{name} must have shape (..., K, N) with N a multiple of K, columns class by class; "
-            f"got {tuple(Z.shape)}"
+            f"{name} must have shape (..., K, N) with N a multiple of K, columns class by class; got {tuple(Z.shape)}"
         )
     return num_classes, columns // num_classes
 

@@ -99,6 +99,9 @@ _SAFETY, _SHRINK, _GROW = 0.9, 0.1, 5.0
 # Proportional-integral control (Gustafsson 1991): it halves the rejections at the edge of stability.
 _PROPORTIONAL, _INTEGRAL = 0.7, 0.4
 _STALL_EVERY = 16
+# ‖error‖·‖∇ log ℒ‖ bounds the error of log ℒ.  Relative to the factors alone it would reach 1 where L·margin
+# reaches 1/rtol; beyond L·margin = 1000 it is held at 1000·rtol.
+_LOGIT_SPAN = 1e3
 
 _NODES, _WEIGHTS = (torch.from_numpy(array) for array in np.polynomial.legendre.leggauss(6))
 _NODES, _LOG_WEIGHTS = (_NODES + 1) / 2, torch.log(_WEIGHTS / 2)
@@ -108,7 +111,8 @@ def gradient_flow(factors, *, until_log_loss=-200.0, rtol=1e-4, max_steps=50_000
     r"""Follow :math:`\dot W_l = -\partial\mathcal L/\partial W_l` until ``log ℒ`` falls to ``until_log_loss``.
 
     ``factors``: ``[W_1, …, W_L]``, shapes ``(..., d_l, d_{l-1})``, floating, on any device; the result stays
-    there.  ``rtol``: local error of a step relative to the norm of all factors of one network.  The path
+    there.  ``rtol``: local error of a step relative to the norm of all factors of one network, and from
+    L·margin = 1000 on relative to that margin's, which keeps log ℒ and log t right to about 1000·rtol.  The path
     is that of −∇ log ℒ by an embedded Runge–Kutta pair, Bogacki–Shampine 3(2), or Dormand–Prince 5(4) when
     ``rtol < 2e-6``; every network has its own step and clock; log t follows by Gauss quadrature of ``1/ℒ``
     on the cubic Hermite interpolant of ``log ℒ``.
@@ -145,9 +149,7 @@ def gradient_flow(factors, *, until_log_loss=-200.0, rtol=1e-4, max_steps=50_000
     )
 
     def unflatten(flat):
-        return [
-            part.reshape(*flat.shape[:-2], *batch_shape, *part.shape[-2:]) for part in _split(flat, shapes)
-        ]
+        return [part.reshape(*flat.shape[:-2], *batch_shape, *part.shape[-2:]) for part in _split(flat, shapes)]
 
     history = run.history and History(
         unflatten(run.history.factors[0]),
@@ -195,9 +197,7 @@ def gradient_descent(factors, *, lr, steps, record=None):
         )
     status = np.where(torch.isfinite(log_loss).cpu().numpy(), "max steps", "diverged")
     log_time = torch.full_like(log_loss, math.log(lr * steps))
-    return Trajectory(
-        factors, log_loss, log_time, status, torch.full_like(log_loss, steps, dtype=torch.int64), history
-    )
+    return Trajectory(factors, log_loss, log_time, status, torch.full_like(log_loss, steps, dtype=torch.int64), history)
 
 
 # ---------------------------------------------------------------- the field
@@ -225,9 +225,7 @@ def _saddle_rank(factors, gradient):
     """Rank of Z where the gradient is rounding noise beside ‖∂ log ℒ/∂Z‖·Σ_l Π_{k≠l}‖W_k‖, else −1."""
     Z = chain(factors)
     norms = torch.stack([torch.linalg.matrix_norm(factor) for factor in factors])
-    others = torch.stack(
-        [norms[torch.arange(len(factors)) != layer].prod(0) for layer in range(len(factors))]
-    ).sum(0)
+    others = torch.stack([norms[torch.arange(len(factors)) != layer].prod(0) for layer in range(len(factors))]).sum(0)
     scale = torch.linalg.matrix_norm(evaluate(Z)[1]) * others
     stalled = gradient.norm(dim=-1) <= 1e-12 * scale
     return torch.where(stalled, numerical_rank(Z, 1e-6), -1)
@@ -310,7 +308,7 @@ def integrate(field, state, *, until_log_loss, rtol, max_steps, record, saddle_r
                     else (new_log_time - goal, length * torch.exp(-new_log_loss - new_log_time))
                 )
                 length = torch.minimum(length * (1 - miss / rate).clamp(0.5, 1.5), h)
-        return new, slopes[-1], new_log_loss, new_log_time
+        return new, slopes[-1], new_log_loss, new_log_time, length
 
     for step in range(max_steps):
         if step % _STALL_EVERY == 0:
@@ -330,18 +328,13 @@ def integrate(field, state, *, until_log_loss, rtol, max_steps, record, saddle_r
         h = at["h"]
         slopes, new, new_log_loss = advance(at["state"], at["slope"], h)
         new_slope = slopes[-1]
-        error = (
-            torch.mv(slopes.flatten(1).mT, error_weights).view_as(new).norm(dim=1)
-            * h
-            / (rtol * new.norm(dim=1))
-        )
+        defect = torch.mv(slopes.flatten(1).mT, error_weights).view_as(new).norm(dim=1) * h
+        error = defect / rtol * torch.maximum(1 / new.norm(dim=1), new_slope.norm(dim=1) / _LOGIT_SPAN)
         rounding = 64 * torch.finfo(new.dtype).eps * at["log_loss"].abs().clamp(min=1.0)
         accepted = running & (error <= 1) & (new_log_loss <= at["log_loss"] + rounding)
         error = torch.where(error.isfinite(), error, torch.inf).clamp(min=1e-8)
         scaled = (
-            _SAFETY
-            * error ** (-_PROPORTIONAL / (pair.order + 1))
-            * at["last_error"] ** (_INTEGRAL / (pair.order + 1))
+            _SAFETY * error ** (-_PROPORTIONAL / (pair.order + 1)) * at["last_error"] ** (_INTEGRAL / (pair.order + 1))
         )
         retry = (_SAFETY * error ** (-1 / (pair.order + 1))).clamp(_SHRINK, 0.9)
         factor = torch.where(accepted, scaled.clamp(0.2, _GROW), retry)
@@ -350,9 +343,7 @@ def integrate(field, state, *, until_log_loss, rtol, max_steps, record, saddle_r
             & ~accepted
             & (h * at["slope"].norm(dim=1) <= 4 * torch.finfo(new.dtype).eps * at["state"].norm(dim=1))
         )
-        new_log_time = _Hermite(at["log_loss"], at["slope"], new_log_loss, new_slope, h).log_time(
-            at["log_time"]
-        )
+        new_log_time = _Hermite(at["log_loss"], at["slope"], new_log_loss, new_slope, h).log_time(at["log_time"])
 
         def replace(index, landed, columns):
             for column, value in zip(columns, landed, strict=True):
@@ -363,19 +354,20 @@ def integrate(field, state, *, until_log_loss, rtol, max_steps, record, saddle_r
             landed = land(
                 final, "log_loss", until_log_loss, h[final], new[final], new_slope[final], new_log_loss[final]
             )
-            replace(final, landed, (new, new_slope, new_log_loss, new_log_time))
+            h = h.clone()
+            replace(final, landed, (new, new_slope, new_log_loss, new_log_time, h))
         while kind is not None:
             goal = torch.cat([levels, levels.new_full((1,), _NEVER[kind])])[at["level"]]
             value = new_log_loss if kind == "log_loss" else new_log_time
             slack = 1e-9 * goal.abs().clamp(max=1e300) + 1e-12
             passed = value <= goal + slack if kind == "log_loss" else value >= goal - slack
+            if kind == "log_loss":
+                passed[final] |= goal[final] >= until_log_loss
             cross = (accepted & (at["level"] < len(levels)) & passed).nonzero().squeeze(-1)
             if not len(cross):
                 break
             where = at["level"][cross], at["id"][cross]
-            landed = land(
-                cross, kind, goal[cross], h[cross], new[cross], new_slope[cross], new_log_loss[cross]
-            )
+            landed = land(cross, kind, goal[cross], h[cross], new[cross], new_slope[cross], new_log_loss[cross])
             for store, value in zip(kept, (landed[0], landed[2], landed[3]), strict=True):
                 store[where] = value
             at["level"][cross] += 1

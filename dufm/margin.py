@@ -82,9 +82,7 @@ def closed_form_margin(kind, num_classes, depth):
         return 0.5 * (num_classes / 2.0) ** power
     if kind == "hypercube":
         if num_classes < 4 or num_classes & (num_classes - 1):
-            raise DufmError(
-                f"num_classes must be a power of two and at least 4 for the hypercube, got {num_classes}"
-            )
+            raise DufmError(f"num_classes must be a power of two and at least 4 for the hypercube, got {num_classes}")
         return 2.0 / num_classes * math.log2(num_classes) ** power
     raise DufmError(f"kind must be one of 'nc', 'polygon', 'orthoplex', 'hypercube', got {kind!r}")
 
@@ -97,8 +95,8 @@ class Certificate:
     """How nearly a matrix, cut to ``rank`` and scaled to margin 1, is a KKT point; arrays of the batch shape.
 
     ``residual``: relative residual of stationarity; ``gap``: complementarity ``Σλ(margin − 1)/Σσ^p``;
-    ``discarded``: ``(..., 2)``, what the cut threw away, ``σ_{r+1}/σ_1`` and ``σ_{r+1}/σ_r``; ``active_tol``: margins up to
-    ``1 + active_tol`` were called active; ``rank``; ``multipliers`` λ ``(..., K, N)``, class j against sample i.
+    ``discarded``: ``(..., 2)``, what the cut threw away, ``σ_{r+1}/σ_1`` and ``σ_{r+1}/σ_r``;
+    ``active_tol``: margins up to ``1 + active_tol`` were called active; ``rank``; ``multipliers`` λ ``(..., K, N)``, class j against sample i.
     A residual alone certifies nothing: read it with ``gap`` and ``discarded``.  KKT is not local optimality.
     """
 
@@ -137,7 +135,7 @@ def kkt_certificate(Z, depth, rank=None, *, active_tol=ACTIVE_TOL):
     parts = [_certify(matrix, depth, int(r), active_tol) for matrix, r in zip(flat, ranks, strict=True)]
     shape = Z.shape[:-2]
     stacked = [Z.new_tensor(np.array(column)) for column in zip(*parts, strict=True)]
-    residual, gap, discarded, multipliers = (column.reshape(*shape, *column.shape[1:]) for column in stacked)
+    residual, gap, discarded, multipliers = (column.reshape((*shape, *column.shape[1:])) for column in stacked)
     return Certificate(residual, gap, discarded, active_tol, rank, multipliers)
 
 
@@ -161,9 +159,7 @@ def _cut(Z, rank):
     U, sigma, Vh = np.linalg.svd(Z, full_matrices=False)
     dropped = sigma[rank]
     discarded = (
-        np.array([dropped / sigma[0], dropped / sigma[rank - 1]])
-        if rank and sigma[rank - 1]
-        else np.full(2, np.nan)
+        np.array([dropped / sigma[0], dropped / sigma[rank - 1]]) if rank and sigma[rank - 1] else np.full(2, np.nan)
     )
     U, sigma, Vh = U[:, :rank], sigma[:rank], Vh[:rank]
     smallest = _margins((U * sigma) @ Vh).min()
@@ -232,8 +228,8 @@ class Polished:
 def polish(Z, depth, rank=None):
     r"""Solve the margin problem at fixed rank from a flow's end, to certificate accuracy.
 
-    ``Z`` ``(..., K, N)`` is cut to ``rank`` (default: :func:`dufm.final_rank`) and scaled to margin 1; SciPy's SLSQP then
-    minimises ``Σσ^{2/L}`` over the two factors of the cut, and Newton's method on the stationarity conditions
+    ``Z`` ``(..., K, N)`` is cut to ``rank`` (default: :func:`dufm.final_rank`) and scaled to margin 1; SciPy's
+    SLSQP then minimises ``Σσ^{2/L}`` over the two factors of the cut, and Newton's method on the stationarity conditions
     takes the last digits.  The flow's own residual falls only like 1/log t, which no step count mends.
     Returns :class:`Polished`; errors as :func:`kkt_certificate`.
     """
@@ -259,7 +255,7 @@ def polish(Z, depth, rank=None):
     moved = Z.new_tensor(moved).reshape(Z.shape[:-2])
     # A run that separates nothing after the cut has no solution to certify; zeros keep it out of the SVD.
     certificate = kkt_certificate(solution.nan_to_num(), depth, ranks)
-    certificate = replace(certificate, discarded=Z.new_tensor(np.array(discarded)).reshape(*Z.shape[:-2], 2))
+    certificate = replace(certificate, discarded=Z.new_tensor(np.array(discarded)).reshape((*Z.shape[:-2], 2)))
     decided = certificate.holds(DECIDED_TOL) & (moved <= DECIDED_MOVE)
     return Polished(solution, certificate, moved, decided)
 
@@ -323,8 +319,7 @@ def _solve(A, B, p):
         # A differenced Hessian: exact to ~1e-9, which Newton only feels as a linear rate of that size.
         step = 1e-6 * np.abs(x).max()
         hessian = [
-            conditions(x + step * e, multipliers) - conditions(x - step * e, multipliers)
-            for e in np.eye(len(x))
+            conditions(x + step * e, multipliers) - conditions(x - step * e, multipliers) for e in np.eye(len(x))
         ]
         lagrange = np.vstack([-slack_jacobian(x)[active].T, np.zeros((active.sum(), active.sum()))])
         system = np.hstack([np.array(hessian).T / (2 * step), lagrange])

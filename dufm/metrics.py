@@ -16,7 +16,7 @@ __all__ = [
 
 
 def effective_rank(Z):
-    r"""Effective rank :math:`\exp\bigl(-\sum_i p_i\log p_i\bigr)`, :math:`p_i = \sigma_i/\sum_j\sigma_j`, shape ``(...)``.
+    r"""Effective rank :math:`\exp(-\sum_i p_i\log p_i)`, :math:`p_i = \sigma_i/\sum_j\sigma_j`, shape ``(...)``.
 
     Roy & Vetterli (2007).  1 for a rank-one matrix, r for r equal singular values; 0 for the zero matrix.
     """
@@ -104,9 +104,7 @@ def nc_metrics(features, classifier, rank=None):
     if rank is None:
         rank = final_rank(logits)
     elif not isinstance(rank, torch.Tensor):
-        rank = torch.full(
-            logits.shape[:-2], check_count("rank", rank, 1, num_classes - 1), device=logits.device
-        )
+        rank = torch.full(logits.shape[:-2], check_count("rank", rank, 1, num_classes - 1), device=logits.device)
     elif rank.shape != logits.shape[:-2]:
         raise DufmError(
             f"rank must be an integer or a tensor of shape {tuple(logits.shape[:-2])}, got {tuple(rank.shape)}"

@@ -34,9 +34,7 @@ def imbalance(factors):
     measures the integrator.  All zero means *balanced*.
     """
     check_factors(factors)
-    return [
-        upper.mT @ upper - lower @ lower.mT for lower, upper in zip(factors[:-1], factors[1:], strict=True)
-    ]
+    return [upper.mT @ upper - lower @ lower.mT for lower, upper in zip(factors[:-1], factors[1:], strict=True)]
 
 
 def gaussian_init(depth, width, num_classes, *, scale=1.0, batch=1, seed, n_per_class=1):
@@ -48,10 +46,7 @@ def gaussian_init(depth, width, num_classes, *, scale=1.0, batch=1, seed, n_per_
     """
     shapes = _shapes(depth, width, num_classes, n_per_class)
     check_finite_positive("scale", scale)
-    return [
-        draw * (scale / shape[1] ** 0.5)
-        for draw, shape in zip(_normal(shapes, batch, seed), shapes, strict=True)
-    ]
+    return [draw * (scale / shape[1] ** 0.5) for draw, shape in zip(_normal(shapes, batch, seed), shapes, strict=True)]
 
 
 def orthogonal_init(depth, width, num_classes, *, scale=1.0, batch=1, seed, n_per_class=1):
@@ -76,7 +71,9 @@ def balanced_init(Z, depth, width=None):
     U, sigma, Vh = torch.linalg.svd(Z, full_matrices=False)
     kept = min(width, num_classes)
     floor = num_classes * torch.finfo(Z.dtype).eps * sigma[..., :1]
-    if (sigma[..., kept:] > floor).any():
+    # A rounding-level singular value would come back as eps^(1/L), which is not small.
+    sigma = torch.where(sigma > floor, sigma, 0.0)
+    if (sigma[..., kept:] > 0).any():
         raise DufmError(
             f"width must be at least the rank of Z, got {width} for rank {int((sigma > floor).sum(-1).max())}"
         )
@@ -104,9 +101,7 @@ def _normal(shapes, batch, seed):
     seed = check_count("seed", seed, 0)
     sizes = [rows * columns for rows, columns in shapes]
     numbers = torch.from_numpy(np.random.default_rng(seed).standard_normal((batch, sum(sizes))))
-    return [
-        part.reshape(batch, *shape) for part, shape in zip(numbers.split(sizes, dim=1), shapes, strict=True)
-    ]
+    return [part.reshape(batch, *shape) for part, shape in zip(numbers.split(sizes, dim=1), shapes, strict=True)]
 
 
 def _haar(draw):

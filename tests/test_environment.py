@@ -1,0 +1,81 @@
+"""pyproject's ranges, requirements' pins and environment.yml say the same, and Binder would use the last."""
+
+import re
+import subprocess
+import sys
+import tomllib
+
+import pytest
+import yaml
+from conftest import ROOT
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from rattler import MatchSpec
+
+import dufm
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+LINES = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+PINS = [Requirement(line) for line in LINES if line and not line.startswith("#")]
+CONDA_NAMES = {"pytorch": "torch"}
+
+
+def ranges(lists):
+    return {canonicalize_name(r.name): r.specifier for r in (Requirement(line) for part in lists for line in part)}
+
+
+NOTEBOOKS = ranges([PROJECT["dependencies"], PROJECT["optional-dependencies"]["notebooks"]])
+EVERYTHING = {**NOTEBOOKS, **ranges([PROJECT["optional-dependencies"]["test"]])}
+
+
+def test_every_requirement_is_pinned_inside_its_range():
+    pins = {canonicalize_name(pin.name): str(pin.specifier) for pin in PINS}
+    assert len(pins) == len(PINS)
+    for name, allowed in EVERYTHING.items():
+        assert pins[name].startswith("=="), name
+        assert allowed.contains(pins[name][2:]), f"{name}{pins[name]} is outside {allowed}"
+
+
+def test_pins_are_plain():
+    assert PINS[0].name == "torch"
+    assert all(re.fullmatch(r"==[^+*,]+", str(pin.specifier)) and not pin.url for pin in PINS)
+    assert not [line for line in LINES if line.startswith("-") or "://" in line or "file:" in line]
+
+
+def test_environment_has_the_names_and_ranges_of_pyproject():
+    assert ENVIRONMENT["channels"][0] == "conda-forge"
+    *conda, pip = ENVIRONMENT["dependencies"]
+    assert pip == {"pip": ["-e ."]}
+    specs = {}
+    for text in conda:
+        spec = MatchSpec(text)
+        name = re.match(r"[\w-]+", text)[0]
+        specs[CONDA_NAMES.get(name, name)] = str(spec.version) if spec.version else None
+        assert spec.build is None or (name, str(spec.build)) == ("pytorch", "cpu*")
+    assert re.fullmatch(r"=?3\.11(\.\*)?", specs.pop("python"))
+    specs.pop("pip")
+    assert {name: set(version.split(",")) for name, version in specs.items()} == {
+        name: set(str(allowed).split(",")) for name, allowed in NOTEBOOKS.items()
+    }
+
+
+def test_binder_uses_environment_yml():
+    command = [sys.executable, "-m", "repo2docker", "--no-build", "--debug", str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"environment\.yml", done.stdout + done.stderr)
+    assert not (ROOT / "binder").exists() and not (ROOT / ".binder").exists()
+
+
+def test_python_and_version_are_the_same_everywhere():
+    assert PROJECT["requires-python"] == ">=3.11"
+    assert dufm.__version__ == PROJECT["version"]
+    assert f"version: {PROJECT['version']}" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    assert workflow["jobs"]["test"]["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13"]
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "environment.yml", "Makefile", "README.md", "pyproject.toml"])
+def test_no_file_names_a_machine(name):
+    assert not re.search(r"/home/|/tmp/|index-url \S*http|file://", (ROOT / name).read_text(encoding="utf-8"))
