@@ -1,6 +1,16 @@
 """Companion to "The Implicit Bias of Depth": the deep unconstrained feature model, its flow and its certificates."""
 
 from dufm._checks import DufmError
+from dufm.codes import (
+    SoftmaxCode,
+    hadamard_polyhedron,
+    hypercube,
+    one_vs_rest_margin,
+    orthoplex,
+    polygon,
+    simplex_etf,
+    softmax_code,
+)
 from dufm.flow import History, Trajectory, gradient_descent, gradient_flow
 from dufm.loss import log_loss, log_loss_residual
 from dufm.margin import (
@@ -23,6 +33,7 @@ from dufm.metrics import (
     stable_rank,
 )
 from dufm.model import balanced_init, gaussian_init, imbalance, orthogonal_init, product
+from dufm.search import MaxMargin, max_margin
 
 __version__ = "0.1.0"
 
@@ -30,7 +41,9 @@ __all__ = [
     "Certificate",
     "DufmError",
     "History",
+    "MaxMargin",
     "Polished",
+    "SoftmaxCode",
     "Trajectory",
     "balanced_init",
     "closed_form_margin",
@@ -39,19 +52,27 @@ __all__ = [
     "gaussian_init",
     "gradient_descent",
     "gradient_flow",
+    "hadamard_polyhedron",
+    "hypercube",
     "imbalance",
     "kkt_certificate",
     "kkt_residual",
     "log_loss",
     "log_loss_residual",
     "margins",
+    "max_margin",
     "nc_metrics",
     "normalized_margin",
     "numerical_rank",
+    "one_vs_rest_margin",
     "orthogonal_init",
+    "orthoplex",
     "polish",
+    "polygon",
     "product",
     "rank_ratio",
     "schatten",
+    "simplex_etf",
+    "softmax_code",
     "stable_rank",
 ]

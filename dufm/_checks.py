@@ -4,7 +4,15 @@ import math
 
 import torch
 
-__all__ = ["DufmError", "check_count", "check_factors", "check_finite_positive", "check_logits"]
+__all__ = [
+    "DufmError",
+    "check_count",
+    "check_factors",
+    "check_finite_positive",
+    "check_logits",
+    "check_rank",
+    "check_tensor",
+]
 
 
 class DufmError(ValueError):
@@ -28,7 +36,23 @@ def check_finite_positive(name, value):
         raise DufmError(f"{name} must be a finite positive number, got {value!r}")
 
 
-def _check_tensor(name, value, min_dim=2):
+def check_rank(rank, Z):
+    """Check an integer rank, or integers of the batch shape of logits ``Z``; return it as a tensor of that shape."""
+    num_classes, shape = Z.shape[-2], Z.shape[:-2]
+    accepted = f"rank must be an integer from 1 to {num_classes - 1} (K − 1), or a tensor of them"
+    if isinstance(rank, bool) or not (hasattr(rank, "__index__") or isinstance(rank, torch.Tensor)):
+        raise DufmError(f"{accepted}, got {rank!r}")
+    values = torch.as_tensor(rank, device=Z.device)
+    whole = not (values.is_floating_point() or values.is_complex() or values.dtype == torch.bool)
+    if not whole or values.numel() == 0 or values.min() < 1 or values.max() > num_classes - 1:
+        raise DufmError(f"{accepted}, got {rank!r}")
+    if values.ndim and values.shape != shape:
+        raise DufmError(f"{accepted} of shape {tuple(shape)}, got shape {tuple(values.shape)}")
+    return values.expand(shape)
+
+
+def check_tensor(name, value, min_dim=2):
+    """Raise unless ``value`` is a finite floating tensor, not empty, of at least ``min_dim`` dimensions."""
     if not isinstance(value, torch.Tensor):
         raise DufmError(f"{name} must be a torch tensor, got {type(value).__name__}")
     if not value.is_floating_point():
@@ -43,7 +67,7 @@ def _check_tensor(name, value, min_dim=2):
 
 def check_logits(Z, name="Z"):
     """Check logits ``(..., K, N)`` with N a multiple of K >= 2; return ``(K, n_per_class)``."""
-    _check_tensor(name, Z)
+    check_tensor(name, Z)
     num_classes, columns = Z.shape[-2:]
     if num_classes < 2:
         raise DufmError(f"{name} needs at least 2 classes (rows), got shape {tuple(Z.shape)}")
@@ -60,7 +84,7 @@ def check_factors(factors, name="factors"):
     if len(factors) < 2:
         raise DufmError(f"{name}: depth must be at least 2 (depth 2 is the ordinary UFM), got {len(factors)}")
     for index, factor in enumerate(factors, start=1):
-        _check_tensor(f"{name}: W_{index}", factor)
+        check_tensor(f"{name}: W_{index}", factor)
     shapes = [tuple(factor.shape) for factor in factors]
     first = factors[0]
     for index, (left, right) in enumerate(zip(factors[1:], factors[:-1], strict=True), start=2):

@@ -18,16 +18,19 @@ __all__ = ["log_loss", "log_loss_residual"]
 _LINEAR_BELOW = -37.0
 
 
+@torch.no_grad()
 def log_loss(Z):
     r"""Logarithm of the loss, :math:`\log\mathcal L = \log\sum_c \frac1n\sum_{i\in c} -\log\mathrm{softmax}(z_i)_c`.
 
     ``Z``: logits ``(..., K, N)``, columns class by class, ``N = K·n_per_class``.  Returns shape ``(...)``,
-    dimensionless.  Raises ``DufmError`` for a NaN, a non-float dtype or a shape that is not ``(..., K, nK)``.
+    dimensionless; no autograd graph, the derivative is :func:`log_loss_residual`.  Raises ``DufmError`` for a
+    NaN, a non-float dtype or a shape that is not ``(..., K, nK)``.
     """
     check_logits(Z)
     return evaluate(Z)[0]
 
 
+@torch.no_grad()
 def log_loss_residual(Z):
     r"""Descent direction in logit space, :math:`-\partial\log\mathcal L/\partial Z = (I - P)/\mathcal L`.
 
@@ -39,27 +42,35 @@ def log_loss_residual(Z):
 
 
 @lru_cache(maxsize=64)
-def _true_class(num_classes, columns, device):
-    """Row of the true class in every column ``(1, N)``, and the mask ``(K, N)`` of those entries."""
-    rows = torch.arange(columns, device=device) // (columns // num_classes)
-    mask = torch.zeros(num_classes, columns, dtype=torch.bool, device=device)
-    mask[rows, torch.arange(columns, device=device)] = True
-    return rows.unsqueeze(0), mask
+def _true_class(num_classes, columns, dtype, device):
+    """Row and column of every sample's true class, and its mark ``(K, N, 1)``: a mask and as numbers 0, 1."""
+    samples = torch.arange(columns, device=device)
+    rows = samples // (columns // num_classes)
+    mask = torch.zeros(num_classes, columns, 1, dtype=torch.bool, device=device)
+    mask[rows, samples] = True
+    return rows, samples, mask, mask.to(dtype)
 
 
 def evaluate(Z):
     """Log ℒ ``(...)`` and −∂ log ℒ/∂Z ``(..., K, N)``, unchecked: the inner loop of the flow."""
     num_classes, columns = Z.shape[-2:]
-    rows, mask = _true_class(num_classes, columns, Z.device)
-    rows = rows.expand(*Z.shape[:-2], 1, columns)
-    gaps = (Z - Z.gather(-2, rows)).masked_fill_(mask, -torch.inf)
-    ell = torch.logsumexp(gaps, -2, keepdim=True)
-    softplus = torch.logaddexp(ell, torch.zeros_like(ell))
+    rows, samples, mask, one_hot = _true_class(num_classes, columns, Z.dtype, Z.device)
+    # Networks last: every reduction then runs along a contiguous batch.
+    logits = Z.reshape(-1, num_classes, columns).permute(1, 2, 0).contiguous()
+    gaps = (logits - logits[rows, samples]).masked_fill_(mask, -torch.inf)
+    top = gaps.amax(0)
+    wrong = gaps.sub_(top).exp_()
+    total = wrong.sum(0)
+    ell = top.add_(total.log())
     linear = ell < _LINEAR_BELOW
-    log_sample = torch.where(linear, ell, torch.log(softplus))
-    slope = torch.where(linear, 1.0, torch.sigmoid(ell) / softplus)
-    log_total = torch.logsumexp(log_sample, -1, keepdim=True)
-    residual = torch.exp(gaps - ell).mul_(torch.exp(log_sample - log_total).mul_(slope)).neg_()
-    residual.scatter_(-2, rows, -residual.sum(-2, keepdim=True))
-    log_value = log_total.squeeze(-1).squeeze(-1) - math.log(columns // num_classes)
-    return log_value, residual
+    # The default threshold of 20 would drop e^{-20}.
+    softplus = torch.nn.functional.softplus(ell, threshold=40.0)
+    log_sample = torch.where(linear, ell, softplus.log())
+    slope = torch.where(linear, 1.0, ell.sigmoid() / softplus)
+    largest = log_sample.amax(0)
+    share = log_sample.sub_(largest).exp_()
+    share_total = share.sum(0)
+    log_value = largest + share_total.log() - math.log(columns // num_classes)
+    weight = share.div_(share_total).mul_(slope)
+    residual = torch.sub(one_hot, wrong.div_(total)).mul_(weight)
+    return log_value.reshape(Z.shape[:-2]), residual.permute(2, 0, 1).reshape(Z.shape)

@@ -14,7 +14,7 @@ import numpy as np
 import scipy.optimize
 import torch
 
-from dufm._checks import DufmError, check_count, check_finite_positive, check_logits
+from dufm._checks import DufmError, check_count, check_finite_positive, check_logits, check_rank
 from dufm.metrics import final_rank, margins
 
 __all__ = [
@@ -96,7 +96,8 @@ class Certificate:
 
     ``residual``: relative residual of stationarity; ``gap``: complementarity ``Σλ(margin − 1)/Σσ^p``;
     ``discarded``: ``(..., 2)``, what the cut threw away, ``σ_{r+1}/σ_1`` and ``σ_{r+1}/σ_r``;
-    ``active_tol``: margins up to ``1 + active_tol`` were called active; ``rank``; ``multipliers`` λ ``(..., K, N)``, class j against sample i.
+    ``active_tol``: margins up to ``1 + active_tol`` were called active; ``rank``;
+    ``multipliers`` λ ``(..., K, N)``, class j against sample i.
     A residual alone certifies nothing: read it with ``gap`` and ``discarded``.  KKT is not local optimality.
     """
 
@@ -129,7 +130,7 @@ def kkt_certificate(Z, depth, rank=None, *, active_tol=ACTIVE_TOL):
     depth = check_count("depth", depth, 2)
     num_classes, _ = check_logits(Z)
     check_finite_positive("active_tol", active_tol)
-    rank = _ranks(Z, rank)
+    rank = final_rank(Z) if rank is None else check_rank(rank, Z)
     flat = Z.detach().reshape(-1, *Z.shape[-2:]).cpu().double().numpy()
     ranks = rank.reshape(-1).cpu().numpy()
     parts = [_certify(matrix, depth, int(r), active_tol) for matrix, r in zip(flat, ranks, strict=True)]
@@ -142,16 +143,6 @@ def kkt_certificate(Z, depth, rank=None, *, active_tol=ACTIVE_TOL):
 def kkt_residual(Z, depth, rank=None):
     """First number of :func:`kkt_certificate`; it says nothing about what was cut away."""
     return kkt_certificate(Z, depth, rank).residual
-
-
-def _ranks(Z, rank):
-    num_classes = Z.shape[-2]
-    if rank is None:
-        return final_rank(Z)
-    rank = torch.as_tensor(rank, device=Z.device)
-    if rank.is_floating_point() or rank.dtype == torch.bool or rank.min() < 1 or rank.max() > num_classes - 1:
-        raise DufmError(f"rank must be integers from 1 to K − 1 = {num_classes - 1}, got {rank.tolist()}")
-    return rank.expand(Z.shape[:-2])
 
 
 def _cut(Z, rank):
@@ -235,7 +226,7 @@ def polish(Z, depth, rank=None):
     """
     depth = check_count("depth", depth, 2)
     check_logits(Z)
-    ranks = _ranks(Z, rank)
+    ranks = final_rank(Z) if rank is None else check_rank(rank, Z)
     flat = Z.detach().reshape(-1, *Z.shape[-2:]).cpu().double().numpy()
     solved, moved, discarded = [], [], []
     for matrix, r in zip(flat, ranks.reshape(-1).tolist(), strict=True):

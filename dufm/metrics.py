@@ -2,7 +2,7 @@ r"""What a matrix of logits has become: ranks, margins, and the neural-collapse 
 
 import torch
 
-from dufm._checks import DufmError, check_count, check_logits
+from dufm._checks import DufmError, check_logits, check_rank, check_tensor
 
 __all__ = [
     "effective_rank",
@@ -99,16 +99,16 @@ def nc_metrics(features, classifier, rank=None):
 
     Returns a dict of tensors of shape ``(...)``, with the ``rank`` used.  ``DufmError`` on bad shapes.
     """
+    check_tensor("features", features)
+    check_tensor("classifier", classifier)
+    if (*classifier.shape[:-2], classifier.shape[-1]) != features.shape[:-1] or classifier.dtype != features.dtype:
+        raise DufmError(
+            "classifier and features must have shapes (..., K, d) and (..., d, N) and one dtype, got "
+            f"{tuple(classifier.shape)} {classifier.dtype} and {tuple(features.shape)} {features.dtype}"
+        )
     logits = classifier @ features
     num_classes, n_per_class = check_logits(logits, "classifier @ features")
-    if rank is None:
-        rank = final_rank(logits)
-    elif not isinstance(rank, torch.Tensor):
-        rank = torch.full(logits.shape[:-2], check_count("rank", rank, 1, num_classes - 1), device=logits.device)
-    elif rank.shape != logits.shape[:-2]:
-        raise DufmError(
-            f"rank must be an integer or a tensor of shape {tuple(logits.shape[:-2])}, got {tuple(rank.shape)}"
-        )
+    rank = final_rank(logits) if rank is None else check_rank(rank, logits)
     grouped = features.unflatten(-1, (num_classes, n_per_class))
     means = grouped.mean(-1)
     within = (grouped - means.unsqueeze(-1)).flatten(-2) / features.shape[-1] ** 0.5

@@ -163,8 +163,9 @@ def start(name, namespace):
 
     ``namespace`` is the notebook's ``globals()``. Text that papermill passed for a list or a number is
     converted; a wrong type, a value out of range and a name that the notebook does not declare each raise
-    a ``ValueError`` that says what is accepted.
+    a ``ValueError`` that says what is accepted. The process computes on one thread from here on.
     """
+    _one_thread()
     parameters = declared(name)
     known = [parameter.name for parameter in parameters]
     for injected in _injected(namespace):
@@ -181,6 +182,15 @@ def start(name, namespace):
     _checkout.running = _checkout.Run(name, values, published=values == _published_parameters(name, defaults))
     claims.begin()
     return types.SimpleNamespace(**values)
+
+
+def _one_thread():
+    """The committed outputs were made on one thread; small matrices gain nothing from more, and busy cores lose."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    torch.set_num_threads(1)
+    threadpool_limits(1)
 
 
 def _published_parameters(name, defaults):

@@ -92,7 +92,7 @@ for (K, L), (_, last) in results.items():
         rows["residual"].append(float(last.certificate.residual[i]))
         rows["gap"].append(float(last.certificate.gap[i]))
 table = {name: np.array(column) for name, column in rows.items()}
-figures.store("03_ends", {name: table[name] for name in ("num_classes", "depth", "rank", "ratio", "decided")})
+figures.store("03_ends", table)
 
 # %% tags=["figure"]
 import numpy as np

@@ -1,0 +1,482 @@
+r"""Arrangements of K vectors: the named codes, softmax codes, and the linear codes of Hadamard spectra.
+
+A code is a ``(K, d)`` tensor of unit row vectors, one a class.
+"""
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from decimal import Decimal, localcontext
+from fractions import Fraction
+from functools import cached_property
+
+import numpy as np
+import scipy.linalg
+import scipy.optimize
+import torch
+
+from dufm._checks import DufmError, check_count
+from dufm._climb import BETA, climb, random_codes, soft_margin
+from dufm.metrics import margins
+
+__all__ = [
+    "HadamardPolyhedron",
+    "SoftmaxCode",
+    "SpectralVertex",
+    "code_matrix",
+    "hadamard_polyhedron",
+    "hypercube",
+    "one_vs_rest_margin",
+    "orthoplex",
+    "polygon",
+    "simplex_etf",
+    "smallest_angle",
+    "softmax_code",
+]
+
+
+# ---------------------------------------------------------------- named codes
+
+
+def simplex_etf(num_classes):
+    """Simplex ETF: K unit vectors ``(K, K − 1)`` of cosine ``−1/(K − 1)``.  K ≥ 2."""
+    num_classes = check_count("num_classes", num_classes, 2)
+    return torch.from_numpy(scipy.linalg.helmert(num_classes).T * math.sqrt(num_classes / (num_classes - 1)))
+
+
+def polygon(num_classes):
+    """Regular polygon: K unit vectors ``(K, 2)``, in order round the circle.  K ≥ 3."""
+    num_classes = check_count("num_classes", num_classes, 3, why="a polygon needs three vertices")
+    angle = 2.0 * math.pi / num_classes * torch.arange(num_classes, dtype=torch.float64)
+    return torch.stack([angle.cos(), angle.sin()], -1)
+
+
+def orthoplex(num_classes):
+    """Orthoplex (cross-polytope): ``±e_i``, ``(K, K/2)``; vector ``K/2 + i`` is opposite to i.  K ≥ 4, even."""
+    if check_count("num_classes", num_classes, 4) % 2:
+        raise DufmError(f"num_classes must be even for the orthoplex, got {num_classes}")
+    axes = torch.eye(num_classes // 2, dtype=torch.float64)
+    return torch.cat([axes, -axes])
+
+
+def hypercube(num_classes):
+    """Hypercube: ``(±1, …, ±1)/√m``, ``(K, m)`` with K = 2^m ≥ 4; bit i of the row is the sign of entry i."""
+    num_classes = check_count("num_classes", num_classes, 4)
+    if num_classes & (num_classes - 1):
+        raise DufmError(f"num_classes must be a power of two for the hypercube, got {num_classes}")
+    m = num_classes.bit_length() - 1
+    bits = torch.arange(num_classes).unsqueeze(-1) >> torch.arange(m) & 1
+    return (1.0 - 2.0 * bits.double()) / math.sqrt(m)
+
+
+def code_matrix(W):
+    r"""Logits ``Z = WWᵀ`` of a code, scaled to smallest margin 1, ``(..., K, K)``.
+
+    ``W``: ``(..., K, d)``.  ``DufmError`` if a row does not win against all others.
+    """
+    W = _check_code(W)
+    Z = W @ W.mT
+    smallest = margins(Z).amin((-2, -1), keepdim=True)
+    if not (smallest > 0).all():
+        raise DufmError(f"W must have positive margins ⟨w_k − w_j, w_k⟩, the smallest is {smallest.min():.3g}")
+    return Z / smallest
+
+
+def smallest_angle(W):
+    """Smallest angle between two rows of ``W`` ``(..., K, d)``, in degrees, ``(...)``."""
+    W = _check_code(W)
+    W = W / W.norm(dim=-1, keepdim=True)
+    distance = (W.unsqueeze(-2) - W.unsqueeze(-3)).norm(dim=-1)
+    own = torch.eye(W.shape[-2], dtype=torch.bool, device=W.device)
+    # By the half chord: arccos of a cosine near 1 would lose half the digits.
+    return torch.rad2deg(2.0 * torch.asin((distance.masked_fill(own, 2.0).amin((-2, -1)) / 2.0).clamp(max=1.0)))
+
+
+def _check_code(W):
+    if not isinstance(W, torch.Tensor) or not W.is_floating_point():
+        raise DufmError(f"W must be a floating torch tensor of row vectors, got {type(W).__name__}")
+    if W.ndim < 2 or W.shape[-2] < 2 or W.shape[-1] < 1 or not torch.isfinite(W).all():
+        raise DufmError(f"W must have shape (..., K, d) with K >= 2 and be finite, got shape {tuple(W.shape)}")
+    return W
+
+
+# ---------------------------------------------------------------- softmax codes
+
+
+def one_vs_rest_margin(W):
+    r"""One-vs-rest margin :math:`\min_k \operatorname{dist}(w_k, \operatorname{conv}\{w_j : j \ne k\})`.
+
+    ``W``: ``(..., K, d)``; the margins ``(...)``.  0 where a vector lies in the hull of the others.  The projections
+    are found by non-negative least squares, exact up to rounding (Lawson & Hanson 1974, chapter 23).
+    """
+    W = _check_code(W)
+    flat = W.detach().reshape(-1, *W.shape[-2:]).cpu().double().numpy()
+    return W.new_tensor([_separators(rows)[0].min() for rows in flat]).reshape(W.shape[:-2])
+
+
+def _separators(W):
+    """Distances ``(K,)`` to the hulls of the others, and the unit vectors ``(K, d)`` along them."""
+    distance, direction = np.zeros(len(W)), np.zeros(W.shape)
+    for k, w in enumerate(W):
+        # min ‖x‖ under ⟨w_k − w_j, x⟩ ≥ 1 has dual non-negative least squares, and 1/‖x‖ is the distance.
+        system = np.vstack([(w - np.delete(W, k, 0)).T, np.ones(len(W) - 1)])
+        target = np.append(np.zeros(W.shape[1]), 1.0)
+        weights, _ = scipy.optimize.nnls(system, target, maxiter=1000)
+        nearest = system[:-1] @ (weights / weights.sum())
+        distance[k] = np.linalg.norm(nearest)
+        direction[k] = nearest / max(distance[k], np.finfo(float).tiny)
+    return distance, direction
+
+
+@dataclass(frozen=True)
+class SoftmaxCode:
+    """A softmax code.
+
+    ``vectors`` ``(K, d)``, unit rows, float64; ``value`` their one-vs-rest margin; ``angle`` the smallest angle in
+    degrees; ``residual`` of the KKT conditions, complementarity included; ``agree`` of ``restarts`` climbs ended at
+    this value within 1e-4.  A search finds good codes, it does not exclude better ones.
+    """
+
+    vectors: torch.Tensor
+    value: float
+    angle: float
+    residual: float
+    agree: int
+    restarts: int
+
+
+CODE_STEPS = 400
+CODE_AGREE_TOL = 1e-4
+CODE_RESIDUAL_TOL = 1e-8
+CODE_ACTIVE_TOL = 1e-7
+CODE_CANDIDATES = 3
+CODE_TIGHT = 5e-3  # e^{−10} in the climb's last weights
+NEWTON_STEPS = 4
+
+
+def softmax_code(num_classes, dim, *, restarts=32, seed=0):
+    r"""Softmax code: K unit vectors in R^d that maximise the one-vs-rest margin,
+
+    .. math:: \max_{\|w_k\| = 1} \min_k \operatorname{dist}(w_k, \operatorname{conv}\{w_j : j \ne k\})
+              = \max_{\|w_k\| = \|h_k\| = 1} \min_{j\ne k} \langle w_k - w_j, h_k\rangle .
+
+    Random codes climb the right-hand side in one batch; SciPy's SLSQP takes the best to KKT accuracy.  The value is
+    K/(K − 1) for K ≤ d + 1 (simplex ETF) and 1 for d + 2 ≤ K ≤ 2d (orthoplex, for one), where the code is
+    often not unique.  Definition: Jiang et al. (ICML 2024).  Returns :class:`SoftmaxCode`.
+    ``DufmError``: K < 2, d < 2, or no restart reached a KKT residual of 1e-8.
+    """
+    num_classes = check_count("num_classes", num_classes, 2)
+    dim = check_count("dim", dim, 2)
+    restarts = check_count("restarts", restarts, 1)
+    W = random_codes(restarts, num_classes, dim, check_count("seed", seed, 0))
+    X = climb(torch.stack([W, W], 1), _unit, _tangent, steps=CODE_STEPS)
+    value = soft_margin(X, BETA[1])[0]
+    tries = [(X[index].numpy(), solve) for index in value.argsort(descending=True)[:CODE_CANDIDATES]
+             for solve in (_slsqp, _newton)]
+    for (W, H), solve in tries:
+        W = solve(W, H)
+        residual = _code_residual(W)
+        if residual < CODE_RESIDUAL_TOL:
+            break
+    else:
+        raise DufmError(
+            f"no restart reached a KKT residual of {CODE_RESIDUAL_TOL:g} for num_classes = {num_classes}, dim = {dim}, "
+            f"restarts = {restarts}, seed = {seed}; ask for more restarts, or another seed"
+        )
+    vectors = torch.from_numpy(W)
+    best = float(one_vs_rest_margin(vectors))
+    agree = int(((value / best - 1.0).abs() < CODE_AGREE_TOL).sum())
+    return SoftmaxCode(vectors, best, float(smallest_angle(vectors)), residual, agree, restarts)
+
+
+def _unit(X):
+    return X / X.norm(dim=-1, keepdim=True)
+
+
+def _tangent(X, value, push, share):
+    return push - (push * X).sum(-1, keepdim=True) * X
+
+
+class _Problem:
+    """Maximise t under ``⟨w_c − w_j, h_c⟩ ≥ t`` for some pairs (j, c) and unit rows, in ``x = (W, H, t)``."""
+
+    def __init__(self, W, H, within):
+        self.shape = 2, *W.shape
+        margin = (W * H).sum(1) - W @ H.T + 4.0 * np.eye(len(W))
+        self.start = np.concatenate([W.ravel(), H.ravel(), [margin.min()]])
+        self.wrong, self.true = np.nonzero(margin < margin.min() + within)
+
+    def slack(self, x):
+        W, H = x[:-1].reshape(self.shape)
+        return ((W[self.true] - W[self.wrong]) * H[self.true]).sum(1) - x[-1]
+
+    def slack_jacobian(self, x):
+        slope = _pair_slopes(*x[:-1].reshape(self.shape), self.wrong, self.true)
+        return np.hstack([slope, np.full((len(slope), 1), -1.0)])
+
+    def length(self, x):
+        return (x[:-1].reshape(-1, self.shape[2]) ** 2).sum(1) / 2.0 - 0.5
+
+    def length_jacobian(self, x):
+        rows = x[:-1].reshape(-1, self.shape[2])
+        return np.hstack([scipy.linalg.block_diag(*rows), np.zeros((len(rows), 1))])
+
+    def code(self, x):
+        W = x[:-1].reshape(self.shape)[0]
+        return W / np.linalg.norm(W, axis=1, keepdims=True)
+
+
+def _pair_slopes(W, H, wrong, true):
+    """Slopes of ``⟨w_c − w_j, h_c⟩`` in (W, H), a row a pair."""
+    count = np.arange(len(wrong))
+    slope = np.zeros((len(wrong), 2, *W.shape))
+    slope[count, 0, true] = H[true]
+    slope[count, 0, wrong] = -H[true]
+    slope[count, 1, true] = W[true] - W[wrong]
+    return slope.reshape(len(wrong), -1)
+
+
+def _slsqp(W, H):
+    """Local maximiser from a climb's end; gives up, and returns the start, where the optimum is very degenerate."""
+    problem = _Problem(W, H, within=0.5)
+    up = np.zeros(len(problem.start))
+    up[-1] = -1.0
+    solution = scipy.optimize.minimize(
+        lambda x: -x[-1],
+        problem.start,
+        jac=lambda x: up,
+        method="SLSQP",
+        constraints=[
+            {"type": "ineq", "fun": problem.slack, "jac": problem.slack_jacobian},
+            {"type": "eq", "fun": problem.length, "jac": problem.length_jacobian},
+        ],
+        options={"ftol": 1e-16, "maxiter": 100},
+    )
+    return problem.code(solution.x)
+
+
+def _newton(W, H):
+    """Newton's method on the KKT equations of the pairs that are nearly tight at a climb's end."""
+    problem = _Problem(W, H, within=CODE_TIGHT)
+    x, up = problem.start, np.zeros(len(problem.start))
+    up[-1] = -1.0
+    for _ in range(NEWTON_STEPS):
+        # Least squares throughout: rotations and redundant pairs leave null directions.
+        held = np.vstack([problem.slack_jacobian(x), problem.length_jacobian(x)])
+        multipliers = scipy.linalg.lstsq(held.T, up, cond=1e-9, lapack_driver="gelsy")[0]
+        weights, stretch = np.split(multipliers, [len(problem.wrong)])
+        pull = np.zeros((len(W), len(W)))
+        pull[problem.wrong, problem.true] = -weights
+        pull -= np.diag(pull.sum(0))
+        hessian = np.zeros((len(x), len(x)))
+        half = W.size
+        hessian[:half, half:-1] = np.kron(pull, np.eye(W.shape[1]))
+        hessian += hessian.T
+        hessian[np.arange(2 * half), np.arange(2 * half)] += np.repeat(stretch, W.shape[1])
+        system = np.block([[hessian, held.T], [held, np.zeros((len(held), len(held)))]])
+        target = np.concatenate([up - held.T @ multipliers, -problem.slack(x), -problem.length(x)])
+        x = x + scipy.linalg.lstsq(system, target, cond=1e-9, lapack_driver="gelsy")[0][: len(x)]
+    return problem.code(x)
+
+
+def _code_residual(W):
+    """Residual of the KKT conditions for unit W and the best h: stationarity or complementarity, the larger."""
+    distance, H = _separators(W)
+    margin = (W * H).sum(1)[None] - W @ H.T + 4.0 * np.eye(len(W))
+    slack = margin - distance.min()
+    wrong, true = np.nonzero(slack < CODE_ACTIVE_TOL)
+    points = np.stack([W, H])
+    slope = _pair_slopes(W, H, wrong, true).reshape(len(wrong), *points.shape)
+    slope -= (slope * points).sum(-1, keepdims=True) * points
+    system = np.vstack([slope.reshape(len(wrong), -1).T, np.ones(len(wrong))])  # multipliers sum to 1
+    multipliers, residual = scipy.optimize.nnls(system, np.append(np.zeros(2 * W.size), 1.0), maxiter=5000)
+    return max(float(residual), float(multipliers @ slack[wrong, true]))
+
+
+# ---------------------------------------------------------------- Hadamard spectra and linear codes
+
+COST_DIGITS = 60
+TIE_DIGITS = 40
+
+
+@dataclass(frozen=True)
+class SpectralVertex:
+    r"""A vertex of the Hadamard polyhedron, one for its whole orbit under GL(m, 2).
+
+    ``spectrum``: the singular values ``s_1 … s_{K−1}`` as fractions, at smallest margin 1, ``s_i`` that of
+    ``χ_i(a) = (−1)^{⟨i, a⟩}`` with i and a read as bit vectors; ``orbit_size``: how many vertices coordinate changes
+    make of it; ``degenerate``: more than K − 1 constraints are tight.  Cleared of denominators the spectrum
+    is a multiset of columns i, a binary linear code whose codeword a has weight proportional to its margin.
+    """
+
+    spectrum: tuple
+    orbit_size: int
+    degenerate: bool
+
+    @cached_property
+    def multiplicities(self):
+        """Smallest whole numbers proportional to the spectrum: how often column i stands in the generator matrix."""
+        scale = math.lcm(*(s.denominator for s in self.spectrum))
+        whole = [int(s * scale) for s in self.spectrum]
+        return tuple(count // math.gcd(*whole) for count in whole)
+
+    @cached_property
+    def weights(self):
+        """Weight distribution of the code, ``{weight: number of codewords}``."""
+        count = np.array(self.multiplicities)
+        return dict(sorted(Counter([0, *(_odd_parity(len(count)) @ count).tolist()]).items()))
+
+    @property
+    def code(self):
+        """``(n, k, d)``: length, dimension, and smallest nonzero weight."""
+        return sum(self.multiplicities), (len(self.spectrum) + 1).bit_length() - 1, min(set(self.weights) - {0})
+
+    @property
+    def rank(self):
+        """Rank of Z: the number of positive singular values."""
+        return sum(s > 0 for s in self.spectrum)
+
+    def cost(self, depth):
+        """``Σ s_i^{2/L}`` as a decimal of 60 digits."""
+        with localcontext(prec=COST_DIGITS):
+            p = Decimal(2) / Decimal(depth)
+            return sum((Decimal(s.numerator) / Decimal(s.denominator)) ** p for s in self.spectrum if s)
+
+    def margin(self, depth):
+        """Normalised margin ``γ_L = (Σ s_i^p)^{−1/p}``."""
+        return float(self.cost(depth)) ** (-depth / 2.0)
+
+
+@dataclass(frozen=True)
+class HadamardPolyhedron:
+    """All vertices of the Hadamard polyhedron, one :class:`SpectralVertex` an orbit, those of highest rank first."""
+
+    num_classes: int
+    orbits: tuple
+
+    @property
+    def num_vertices(self):
+        """Vertices in all orbits together."""
+        return sum(vertex.orbit_size for vertex in self.orbits)
+
+    def best(self, depth):
+        """Indices of the orbits of lowest cost at this depth; more than one only where 40 digits agree."""
+        depth = check_count("depth", depth, 2)
+        costs = [vertex.cost(depth) for vertex in self.orbits]
+        return tuple(i for i, cost in enumerate(costs) if cost - min(costs) < Decimal(10) ** -TIE_DIGITS)
+
+    def best_depths(self, max_depth):
+        """``{orbit index: (depths 2 … max_depth at which it is best)}``, for those that are best somewhere."""
+        won = {}
+        for depth in range(2, check_count("max_depth", max_depth, 2) + 1):
+            for index in self.best(depth):
+                won.setdefault(index, []).append(depth)
+        return {index: tuple(depths) for index, depths in won.items()}
+
+
+def hadamard_polyhedron(m):
+    r"""All vertices of ``{s ≥ 0, As ≥ 1}``, ``A_{ai} = (2/K)[χ_i(a) = −1]``, K = 2^m, in exact arithmetic.
+
+    These are the spectra of ``Z = (1/K) Σ s_i χ_iχ_iᵀ`` with margins at least 1.  ``Σ s_i^{2/L}`` is concave and the
+    polyhedron has no line, so at every depth a vertex is best.  From the simplex code's vertex the search pivots
+    along every edge, one representative an orbit of GL(m, 2); the edges are the extreme rays of the cone of
+    tight constraints, by double description (Motzkin et al. 1953).  It ends when no neighbour is new: as
+    vertices and bounded edges form a connected graph, none is then missing.  m = 2, 3, 4.
+    Returns :class:`HadamardPolyhedron`.
+    """
+    m = check_count("m", m, 2, 4, why="GL(5, 2) has ten million elements")
+    size = 2**m - 1
+    constraints = np.vstack([_odd_parity(size), np.eye(size, dtype=np.int64)])
+    bounds = np.repeat([1, 0], size)
+    group = _linear_group(m)
+    # Vertices are whole numbers over a denominator, in units s = (K/2)·t.
+    start = (1,) * size, 2 ** (m - 1)
+    seen, waiting = {start}, [start]
+    orbits = []
+    while waiting:
+        numerators, denominator = waiting.pop()
+        point = np.array(numerators)
+        slack = constraints @ point - denominator * bounds
+        rays = _extreme_rays(constraints[slack == 0])
+        for ray in rays:
+            fall = constraints @ ray
+            lengths = [Fraction(int(slack[i]), -int(fall[i])) for i in np.flatnonzero(fall < 0)]
+            if lengths:  # else the edge is unbounded
+                length = min(lengths)
+                end = _canonical(length.denominator * point + length.numerator * ray, group)[0]
+                scale = length.denominator * denominator
+                common = math.gcd(scale, *end)
+                found = tuple(x // common for x in end), scale // common
+                if found not in seen:
+                    seen.add(found)
+                    waiting.append(found)
+        spectrum = tuple(Fraction(2 ** (m - 1) * x, denominator) for x in numerators)
+        stabiliser = _canonical(point, group)[1]
+        orbits.append(SpectralVertex(spectrum, len(group) // stabiliser, bool((slack == 0).sum() > size)))
+    orbits.sort(key=lambda vertex: (-vertex.rank, vertex.multiplicities))
+    return HadamardPolyhedron(2**m, tuple(orbits))
+
+
+def _odd_parity(size):
+    """``(size, size)`` matrix of ``⟨i, a⟩ mod 2`` for i, a = 1 … size."""
+    index = np.arange(1, size + 1)
+    return np.bitwise_count(index[:, None] & index).astype(np.int64) % 2
+
+
+def _linear_group(m):
+    """Elements of GL(m, 2) as permutations of the nonzero bit vectors, ``(order, 2^m − 1)``, entries from 0."""
+    images = np.zeros((1, 1), dtype=np.int64)  # images of 0 … 2^k − 1
+    for _ in range(m):
+        following = np.arange(1, 2**m)
+        pairs = [(span, v) for span in images for v in following if v not in span]
+        images = np.array([np.concatenate([span, span ^ v]) for span, v in pairs])
+    return images[:, 1:] - 1
+
+
+def _canonical(point, group):
+    """Lexicographically largest image of ``point`` under the group, and the size of its stabiliser."""
+    images = point[group]
+    for column in range(len(point)):
+        images = images[images[:, column] == images[:, column].max()]
+    return tuple(images[0].tolist()), len(images)
+
+
+def _extreme_rays(rows):
+    """Extreme rays of the pointed cone ``{x : rows @ x ≥ 0}``, primitive whole vectors, by double description."""
+    size = rows.shape[1]
+    order = _independent(rows)
+    inverse = np.linalg.inv(rows[order].astype(float))
+    det = round(abs(np.linalg.det(rows[order].astype(float))))
+    rays = np.rint(det * inverse).astype(np.int64).T
+    if not (rows[order] @ rays.T == det * np.eye(size, dtype=np.int64)).all():
+        raise ArithmeticError("the inverse of a tight system is not exact")
+    rays //= np.gcd.reduce(rays, axis=1, keepdims=True)
+    for row in set(range(len(rows))) - set(order):
+        side = rays @ rows[row]
+        tight = rays @ rows[order].T == 0
+        crossing = []
+        for i in np.flatnonzero(side > 0):
+            for j in np.flatnonzero(side < 0):
+                common = tight[i] & tight[j]
+                # Adjacent: no third ray is tight wherever both are.
+                if common.sum() >= size - 2 and tight[:, common].all(1).sum() == 2:
+                    ray = side[i] * rays[j] - side[j] * rays[i]
+                    crossing.append(ray // np.gcd.reduce(ray))
+        rays = np.vstack([rays[side >= 0], *crossing])
+        order.append(row)
+    return rays
+
+
+def _independent(rows):
+    """Indices of the first rows that form a basis, by exact elimination."""
+    chosen, reduced = [], []
+    for index, row in enumerate(rows.tolist()):
+        row = [Fraction(x) for x in row]
+        for pivot, base in reduced:
+            if row[pivot]:
+                row = [x - row[pivot] * y for x, y in zip(row, base, strict=True)]
+        pivot = next((i for i, x in enumerate(row) if x), None)
+        if pivot is not None:
+            reduced.append((pivot, [x / row[pivot] for x in row]))
+            chosen.append(index)
+    return chosen

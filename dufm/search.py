@@ -1,0 +1,216 @@
+r"""Multi-start search for the best solution of the margin problem at a given depth and rank."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.optimize
+import torch
+
+from dufm._checks import DufmError, check_count, check_logits
+from dufm._climb import BETA, climb, random_codes, soft_margin
+from dufm.margin import ACTIVE_TOL, Certificate, normalized_margin, polish
+from dufm.metrics import final_rank, margins
+
+__all__ = ["MaxMargin", "max_margin", "stratum_curvature"]
+
+STEPS = 200
+AGREE_TOL = 3e-4  # relative accuracy of an unpolished γ
+RANK_TOL = 1e-3  # σ_r/σ_1 below which a restart has left the stratum
+SETTLED = 0.5  # slope left over at the end, against that of the margin alone: the rest are still losing rank
+CURVATURE_TOL = 1e-6
+CANDIDATES = 4
+NOISE = 0.02
+
+
+@dataclass(frozen=True)
+class MaxMargin:
+    """The best solution a search found at exact ``rank``.
+
+    ``Z`` ``(K, K)`` of smallest margin 1; ``gamma`` its normalised margin; ``certificate`` with residual and gap below
+    1e-8; ``curvature`` as :func:`stratum_curvature`; ``agree`` of ``restarts`` climbs, the ``starts`` included,
+    ended at this value within 3e-4.  A search finds good solutions, it does not exclude better ones.
+    """
+
+    Z: torch.Tensor
+    gamma: float
+    rank: int
+    certificate: Certificate
+    curvature: float
+    agree: int
+    restarts: int
+
+    @property
+    def locally_optimal(self):
+        """Whether second-order probing found no way up within matrices of this rank."""
+        return self.curvature > -CURVATURE_TOL
+
+
+def max_margin(num_classes, depth, rank, *, restarts=24, seed=0, starts=None):
+    r"""Maximise the normalised margin :math:`\gamma_L(Z)` over K × K matrices of exact rank r by multi-start search.
+
+    Climbs ``restarts`` random codes in one batch, in factors ``Z = A Cᵀ`` with the norm written, for p = 2/L, as
+
+    .. math:: \sum\sigma_i(Z)^p = \min_{Z = AC^\top} \tfrac12\operatorname{tr}[(A^\top A)^p + (C^\top C)^p].
+
+    The margin is smoothed, then sharpened; p falls from 1 to 2/L on the way, each restart at its own pace, since
+    at small p directions die early.  :func:`dufm.polish` takes the best distinct ends to certificate accuracy.
+
+    ``starts``: further matrices ``(n, K, K)`` to climb from (known codes, the solution of a neighbouring cell), at
+    the final p from the middle of the schedule; what they lack in rank is filled with noise.
+    Returns :class:`MaxMargin`.  ``DufmError``: a rank outside 2 … K − 1 (1 for K = 2), bad starts, or no climb
+    that ended on the stratum and could be certified.
+    """
+    num_classes = check_count("num_classes", num_classes, 2)
+    depth = check_count("depth", depth, 2)
+    rank = check_count("rank", rank, 1, num_classes - 1, why=f"K = {num_classes} classes, and margins ignore a shift")
+    if rank == 1 and num_classes > 2:
+        raise DufmError(
+            f"rank must be at least 2 for K = {num_classes}, got 1: no rank-1 matrix separates three classes"
+        )
+    restarts = check_count("restarts", restarts, 1)
+    X, begin, mix = _starts(num_classes, rank, restarts, check_count("seed", seed, 0), starts)
+    p = 2.0 / depth
+    X = climb(X, _mean_margin_one, lambda *state: _slope(*state, p, mix), steps=STEPS, begin=begin)
+    value, push = soft_margin(X, BETA[1])
+    gamma = value / ((X * _pressure(X, p)).sum((1, 2, 3)) / 2.0) ** (depth / 2.0)
+    rest = _slope(X, value, push, torch.ones(1, 1, 1), p, mix)
+    settled = rest.flatten(1).norm(dim=1) < SETTLED * push.flatten(1).norm(dim=1)
+    Z = X[:, 0] @ X[:, 1].mT
+    sigma = torch.linalg.svdvals(Z)
+    settled &= sigma[:, rank - 1] > RANK_TOL * sigma[:, 0]
+    best = _best(Z[settled], gamma[settled], depth, rank)
+    if best is None:
+        raise DufmError(
+            f"of {len(Z)} restarts {int(settled.sum())} came to rest at rank {rank} and none could be certified, for "
+            f"num_classes = {num_classes}, depth = {depth}, seed = {seed}; ask for more restarts, or give starts"
+        )
+    return replace(best, restarts=len(Z))
+
+
+def _starts(num_classes, rank, restarts, seed, starts):
+    """Factors ``(B, 2, K, r)``, where in the schedule each begins, and when its p has fallen to its end."""
+    W = random_codes(3 * restarts, num_classes, rank, seed).view(3, restarts, num_classes, rank)
+    X = torch.stack([W[0], W[0]], 1) + NOISE * W[1:].transpose(0, 1)
+    mix = torch.linspace(0.2, 0.9, restarts, dtype=X.dtype)  # early: more variety; late: rank is kept
+    begin = torch.zeros_like(mix)
+    if starts is not None and len(starts):
+        for index, start in enumerate(starts):
+            if check_logits(start, f"starts[{index}]") != (num_classes, 1) or start.ndim != 2:
+                raise DufmError(
+                    f"starts must be matrices of shape ({num_classes}, {num_classes}), "
+                    f"but starts[{index}] has shape {tuple(start.shape)}"
+                )
+        extra = _factors(torch.stack(list(starts)).double().cpu(), rank)
+        size = extra.square().mean((1, 2, 3), keepdim=True).sqrt()
+        extra = extra + NOISE * size * random_codes(2 * len(extra), num_classes, rank, seed + 1).view_as(extra)
+        X = torch.cat([X, extra])
+        mix = torch.cat([mix, torch.zeros(len(extra), dtype=X.dtype)])
+        begin = torch.cat([begin, torch.full((len(extra),), 0.5, dtype=X.dtype)])
+    return X, begin, mix.view(-1, 1, 1)
+
+
+def _factors(Z, rank):
+    """Balanced factors ``(…, 2, K, r)`` of Z cut to ``rank``."""
+    U, sigma, Vh = torch.linalg.svd(Z)
+    root = sigma[..., :rank].sqrt().unsqueeze(-2)
+    return torch.stack([U[..., :rank] * root, Vh[..., :rank, :].mT * root], -3)
+
+
+def _mean_margin_one(X):
+    """Scale X so that the mean margin is 1 in size: then β has the same meaning for all."""
+    A, C = X.unbind(1)
+    trace, total = (A * C).sum((-2, -1)), (A.sum(-2) * C.sum(-2)).sum(-1)
+    count = X.shape[-2]
+    mean = (count * trace - total).abs() / (count * (count - 1))
+    size = X.square().sum((1, 2, 3)) / count
+    return X / torch.maximum(mean, 1e-2 * size).sqrt().view(-1, 1, 1, 1)  # a start may separate nothing
+
+
+def _slope(X, value, push, share, p, mix):
+    """Slope of ``log(soft margin) − log‖Z‖_{S_q}``, up to the factor ``value``, with q on its way from 1 to p."""
+    q = 1.0 + (p - 1.0) * torch.where(share < mix, share / mix.clamp(min=1e-9), 1.0)
+    pressure = _pressure(X, q.view(-1, 1, 1))
+    norm = (X * pressure).sum((1, 2, 3)) / 2.0
+    return push - (value / norm).view(-1, 1, 1, 1) * pressure
+
+
+def _pressure(X, p):
+    """Slope of ``tr[(AᵀA)^p + (CᵀC)^p]/(2p)`` in ``X = (A, C)``; its product with X is the sum of the traces."""
+    values, vectors = torch.linalg.eigh(X.mT @ X)
+    power = values.clamp(min=1e-14) ** (p - 1.0)  # floored where a direction has died
+    return X @ (vectors * power.unsqueeze(-2)) @ vectors.mT
+
+
+def _best(Z, gamma, depth, rank):
+    """Polish the best distinct of the ends ``Z``; None if none of them can be certified."""
+    best, left = None, torch.ones(len(Z), dtype=torch.bool)
+    for _ in range(CANDIDATES):
+        if not left.any():
+            break
+        top = torch.where(left, gamma, -torch.inf).argmax()
+        if best is not None and gamma[top] < best.gamma * (1.0 + AGREE_TOL) and best.locally_optimal:
+            break
+        left[top] = False
+        solved = polish(Z[top], depth, rank)
+        sigma = torch.linalg.svdvals(solved.Z.nan_to_num())
+        if not (solved.certificate.holds() and sigma[rank - 1] > RANK_TOL * sigma[0]):
+            continue
+        left &= (gamma / gamma[top] - 1.0).abs() > AGREE_TOL
+        value = float(normalized_margin(solved.Z, depth))
+        agree = int(((gamma / value - 1.0).abs() < AGREE_TOL).sum())
+        curvature = stratum_curvature(solved.Z, depth, rank)
+        found = MaxMargin(solved.Z, value, rank, solved.certificate, curvature, agree, len(Z))
+        if best is None or found.gamma > best.gamma:
+            best = found
+    return best
+
+
+def stratum_curvature(Z, depth, rank=None):
+    r"""Smallest curvature of the Lagrangian at a KKT point, along directions that keep rank and tight margins.
+
+    In balanced factors of Z (margin 1, cut to ``rank``; default :func:`dufm.final_rank`) the cost is
+    :math:`\frac1{2p}\operatorname{tr}[(A^\top A)^p + (C^\top C)^p]`, whose least value over the factors of a matrix is
+    ``Σσ^p/p``, so that its curvature is negative somewhere iff that of ``Σσ^p`` on the stratum is.  Returned: the
+    smallest eigenvalue of the Lagrangian's Hessian on the directions that leave every margin of positive multiplier
+    unchanged, over the largest.  Rotations of the factors make it 0 at best.  Below 0, a second-order direction of
+    lower cost exists for these multipliers (those of least norm, where they are not unique); at 0 none does.
+    A float, for one ``(K, K)`` matrix; meaningful only where the certificate holds.
+    """
+    depth = check_count("depth", depth, 2)
+    num_classes, n_per_class = check_logits(Z)
+    if n_per_class != 1 or Z.ndim != 2:
+        raise DufmError(f"Z must be one square matrix, got shape {tuple(Z.shape)}")
+    rank = int(final_rank(Z)) if rank is None else check_count("rank", rank, 1, num_classes - 1)
+    X = _factors(Z.double().cpu(), rank)
+    smallest = margins(X[0] @ X[1].mT).amin()
+    if smallest <= 0:
+        raise DufmError(f"Z cut to rank {rank} must have positive margins, got {smallest:.3g}")
+    X = X / smallest.sqrt()
+    p = 2.0 / depth
+    wrong, true = (margins(X[0] @ X[1].mT) <= 1.0 + ACTIVE_TOL).nonzero().T
+    count = torch.arange(len(wrong))
+    rows = torch.zeros(len(wrong), *X.shape, dtype=X.dtype)  # slopes of the active margins in (A, C)
+    rows[count, 0, true] += X[1, true]
+    rows[count, 0, wrong] -= X[1, true]
+    rows[count, 1, true] = X[0, true] - X[0, wrong]
+    slopes = rows.flatten(1).numpy()
+    cost = _pressure(X.unsqueeze(0), p).flatten().numpy()
+    ridge = 1e-5 * np.eye(len(wrong))  # picks the multipliers of least norm
+    multipliers = scipy.optimize.nnls(np.vstack([slopes.T, ridge]), np.concatenate([cost, np.zeros(len(wrong))]))[0]
+    pull = torch.zeros(num_classes, num_classes, dtype=X.dtype)
+    pull[wrong, true] = -torch.from_numpy(multipliers)
+    pull -= torch.diag(pull.sum(0))
+
+    def lagrangian(X):
+        A, C = X.unbind(1)
+        return (_pressure(X, p) - torch.stack([pull @ C, pull.mT @ A], 1)).flatten(1)
+
+    size = X.numel()
+    step = 1e-5 * X.abs().max()
+    shifts = step * torch.eye(size, dtype=X.dtype).view(size, *X.shape)
+    hessian = (lagrangian(X + shifts) - lagrangian(X - shifts)) / (2.0 * step)
+    held = torch.from_numpy(slopes[multipliers > 1e-6 * multipliers.max()])
+    _, sigma, Vh = torch.linalg.svd(held)
+    free = Vh[int((sigma > 1e-9 * sigma[0]).sum()) :]
+    curvatures = torch.linalg.eigvalsh(free @ (hessian + hessian.mT) @ free.mT / 2.0)
+    return float(curvatures[0] / curvatures.abs().max())

@@ -1,0 +1,417 @@
+"""Margins against closed forms, certificates against a dense check at the level of the factors, polish against cvxpy."""
+
+import math
+
+import cvxpy
+import numpy as np
+import pytest
+import torch
+from tolerances import CERTIFIED, LINALG, ROUNDING, SOLVER, close, relative
+
+from dufm import (
+    DufmError,
+    balanced_init,
+    closed_form_margin,
+    final_rank,
+    gaussian_init,
+    gradient_flow,
+    kkt_certificate,
+    kkt_residual,
+    margins,
+    normalized_margin,
+    polish,
+    rank_ratio,
+    schatten,
+)
+
+TOL = LINALG[torch.float64]
+# A certificate of an exact code is wrong only by rounding.
+EXACT = 1e-13
+
+
+def gram(vectors):
+    vectors = torch.as_tensor(vectors, dtype=torch.float64)
+    return vectors @ vectors.mT
+
+
+def simplex(num_classes):
+    return torch.eye(num_classes, dtype=torch.float64) - 1.0 / num_classes
+
+
+def polygon(num_classes):
+    angles = [2 * math.pi * k / num_classes for k in range(num_classes)]
+    return gram([[math.cos(angle), math.sin(angle)] for angle in angles])
+
+
+def orthoplex(num_classes):
+    half = torch.eye(num_classes // 2, dtype=torch.float64)
+    return gram(torch.cat([half, -half]))
+
+
+def hypercube(num_classes):
+    bits = num_classes.bit_length() - 1
+    return gram([[1.0 - 2.0 * (k >> b & 1) for b in range(bits)] for k in range(num_classes)])
+
+
+CODES = {"nc": simplex, "polygon": polygon, "orthoplex": orthoplex, "hypercube": hypercube}
+RANK = {
+    "nc": lambda num_classes: num_classes - 1,
+    "polygon": lambda num_classes: 2,
+    "orthoplex": lambda num_classes: num_classes // 2,
+    "hypercube": lambda num_classes: num_classes.bit_length() - 1,
+}
+
+
+def rotated(Z, seed=0):
+    """The same code with its classes in another order, and a common shift of every column: no margin changes."""
+    order = torch.randperm(len(Z), generator=torch.Generator().manual_seed(seed))
+    return Z[order][:, order]
+
+
+def dense(num_classes, columns, seed, scale=1.0):
+    generator = torch.Generator().manual_seed(seed)
+    return scale * torch.randn(num_classes, columns, generator=generator, dtype=torch.float64)
+
+
+# ---------------------------------------------------------------- norms and closed forms
+
+
+@pytest.mark.parametrize(("p", "order"), [(1.0, "nuc"), (2.0, "fro")])
+def test_schatten_matches_numpy(p, order):
+    for seed in range(3):
+        Z = dense(4, 8, seed)
+        close(schatten(Z, p), torch.tensor(np.linalg.norm(Z.numpy(), order)), TOL)
+
+
+def test_schatten_of_known_singular_values():
+    Z = torch.linalg.qr(dense(3, 3, 0))[0] @ torch.diag(torch.tensor([4.0, 1.0, 0.25], dtype=torch.float64))
+    close(schatten(Z, 0.5), (2.0 + 1.0 + 0.5) ** 2, TOL)
+    close(schatten(Z, 0.25), (2.0**0.5 + 1.0 + 0.5**0.5) ** 4, TOL)
+    # Homogeneous of degree one at any size, and no batch or several.
+    close(schatten(1e-200 * Z, 0.5) / 1e-200, 3.5**2, TOL)
+    close(schatten(Z.expand(2, 5, 3, 3), 0.5), torch.full((2, 5), 3.5**2, dtype=torch.float64), TOL)
+
+
+def test_schatten_ignores_rounding():
+    Z = polygon(6)
+    assert torch.linalg.svdvals(Z)[2] < 6 * torch.finfo(torch.float64).eps * 3
+    # σ = (3, 3) and four values of 1e-16, which at p = 1/10 would add 4·0.025 each.
+    close(schatten(Z, 0.1) / (3.0 * 2.0**10), 1.0, TOL)
+    assert schatten(torch.zeros(3, 3, dtype=torch.float64), 0.5) == 0
+
+
+@pytest.mark.parametrize("depth", [2, 3, 4, 7, 20])
+@pytest.mark.parametrize(
+    ("kind", "num_classes"),
+    [(kind, k) for kind in CODES for k in (2, 3, 4, 5, 6, 8, 12, 16, 32)
+     if not (kind == "polygon" and k < 3 or kind == "orthoplex" and (k < 4 or k % 2)
+             or kind == "hypercube" and (k < 4 or k & (k - 1)))],
+)
+def test_closed_forms(kind, num_classes, depth):
+    expected = closed_form_margin(kind, num_classes, depth)
+    Z = rotated(CODES[kind](num_classes))
+    close(normalized_margin(Z, depth) / expected, 1.0, TOL)
+    # Invariant under scaling; (1 − μ)(r/K) r^{−L/2} for a unit tight frame of rank r and largest cosine μ.
+    close(normalized_margin(1e3 * Z, depth) / expected, 1.0, TOL)
+    unit = Z / Z[0, 0]
+    cosine = (unit - 2 * torch.eye(num_classes)).max().item()
+    rank = RANK[kind](num_classes)
+    close((1 - cosine) * rank / num_classes * rank ** (-depth / 2) / expected, 1.0, TOL)
+
+
+def test_normalized_margin_of_several_samples_and_of_mistakes():
+    Z = simplex(3).repeat_interleave(2, 1)
+    # Doubling the columns multiplies every singular value by √2.
+    close(normalized_margin(Z, 3) * 2**0.5, closed_form_margin("nc", 3, 3), TOL)
+    assert normalized_margin(-Z, 3) < 0
+    assert normalized_margin(torch.zeros(3, 3, dtype=torch.float64), 3).isnan()
+    assert normalized_margin(Z.float(), 3).dtype == torch.float32
+    close(normalized_margin(Z.float(), 3), normalized_margin(Z, 3), LINALG[torch.float32])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("cube", 8, 3), "kind must be one of 'nc', 'polygon', 'orthoplex', 'hypercube', got 'cube'"),
+        (("nc", 1, 3), "num_classes must be an integer >= 2, got 1"),
+        (("nc", 4, 1), "depth must be an integer >= 2, got 1"),
+        (("nc", True, 3), "num_classes must be an integer >= 2, got True"),
+        (("polygon", 2, 3), "num_classes must be an integer >= 3, got 2: a polygon needs three vertices"),
+        (("orthoplex", 5, 3), "num_classes must be even and at least 4 for the orthoplex, got 5"),
+        (("orthoplex", 2, 3), "num_classes must be even and at least 4 for the orthoplex, got 2"),
+        (("hypercube", 6, 3), "num_classes must be a power of two and at least 4 for the hypercube, got 6"),
+        (("hypercube", 2, 3), "num_classes must be a power of two and at least 4 for the hypercube, got 2"),
+    ],
+)
+def test_bad_codes(arguments, says):
+    with pytest.raises(DufmError, match=says):
+        closed_form_margin(*arguments)
+
+
+# ---------------------------------------------------------------- certificate
+
+
+def stationarity_of_factors(Z, certificate, depth):
+    """max_l ‖W_l − W_{>l}ᵀ Λ W_{<l}ᵀ‖/‖W_l‖ at balanced factors of the certified matrix, by dense products."""
+    rank = certificate.rank.item()
+    U, sigma, Vh = torch.linalg.svd(Z)
+    cut = U[:, :rank] * sigma[:rank] @ Vh[:rank]
+    cut = cut / margins(cut).min()
+    factors = balanced_init(cut, depth)
+    num_classes, columns = Z.shape
+    Lambda = torch.zeros_like(Z)
+    for i in range(columns):
+        c = i // (columns // num_classes)
+        for j in range(num_classes):
+            Lambda[c, i] += certificate.multipliers[j, i]
+            Lambda[j, i] -= certificate.multipliers[j, i]
+    worst = 0.0
+    for l in range(depth):
+        force = Lambda
+        for upper in reversed(factors[l + 1 :]):
+            force = upper.mT @ force
+        for lower in factors[:l]:
+            force = force @ lower.mT
+        worst = max(worst, relative(force, factors[l]))
+    return worst
+
+
+@pytest.mark.parametrize("depth", [2, 3, 4, 9])
+@pytest.mark.parametrize(
+    ("kind", "num_classes"),
+    [("nc", 2), ("nc", 4), ("nc", 7), ("polygon", 4), ("polygon", 5), ("orthoplex", 6), ("orthoplex", 8),
+     ("hypercube", 8), ("hypercube", 16)],
+)
+def test_codes_are_kkt(kind, num_classes, depth):
+    Z = 17.0 * rotated(CODES[kind](num_classes))
+    certificate = kkt_certificate(Z, depth)
+    assert certificate.rank.item() == RANK[kind](num_classes)
+    assert certificate.residual < EXACT and certificate.gap.abs() < EXACT
+    assert certificate.holds() and certificate.active_tol > 0
+    assert (certificate.multipliers >= 0).all() and (certificate.multipliers.sum() > 0)
+    assert (certificate.discarded < 1e-14).all()
+    assert stationarity_of_factors(Z, certificate, depth) < TOL
+    # Strong duality of a homogeneous problem: the multipliers add up to Σσ^p at margin 1.
+    sigma = torch.linalg.svdvals(Z / margins(Z).min())[: certificate.rank]
+    close(certificate.multipliers.sum() / (sigma ** (2 / depth)).sum(), 1.0, TOL)
+    assert kkt_residual(Z, depth) == certificate.residual
+
+
+def test_certificate_with_several_samples_a_class():
+    Z = simplex(4).repeat_interleave(3, 1)
+    certificate = kkt_certificate(Z, 3)
+    assert certificate.multipliers.shape == (4, 12) and certificate.rank.item() == 3
+    assert certificate.residual < EXACT and certificate.gap.abs() < EXACT
+    assert stationarity_of_factors(Z, certificate, 3) < TOL
+
+
+@pytest.mark.parametrize("depth", [2, 3, 5])
+def test_other_matrices_are_not_kkt(depth):
+    for seed in range(4):
+        Z = simplex(5) + dense(5, 5, seed, scale=0.1)
+        certificate = kkt_certificate(Z, depth, rank=4)
+        assert margins(Z).min() > 0 and certificate.residual > 1e-2 and not certificate.holds()
+    # Equal weight on the three axes of the cube is KKT, unequal weight is not.
+    bits = torch.tensor([[1.0 - 2.0 * (k >> b & 1) for b in range(3)] for k in range(8)], dtype=torch.float64)
+    assert kkt_residual(gram(bits), depth, 3) < EXACT
+    assert kkt_residual(gram(bits * torch.tensor([1.0, 1.0, 1.3])), depth, 3) > 1e-2
+
+
+def test_the_residual_says_nothing_about_what_was_cut():
+    third = torch.tensor([1.0, -1.0, 1.0, -1.0], dtype=torch.float64) / 2
+    Z = polygon(4) / 2 + 0.1 * torch.outer(third, third)
+    close(torch.linalg.svdvals(Z), torch.tensor([1.0, 1.0, 0.1, 0.0]), TOL)
+    cut = kkt_certificate(Z, 3, rank=2)
+    assert cut.residual < EXACT and cut.gap.abs() < EXACT
+    close(cut.discarded, torch.tensor([0.1, 0.1], dtype=torch.float64), TOL)
+    # The matrix itself, nothing cut, is not a KKT point.
+    whole = kkt_certificate(Z, 3, rank=3)
+    assert whole.residual > 1e-2
+    close(whole.discarded, torch.zeros(2), TOL)
+
+
+def test_discarded_is_against_the_first_and_the_last_kept():
+    left, right = torch.linalg.qr(dense(4, 4, 1))[0], torch.linalg.qr(dense(4, 4, 2))[0]
+    Z = left @ torch.diag(torch.tensor([8.0, 4.0, 1.0, 0.5], dtype=torch.float64)) @ right
+    expected = {1: (0.5, 0.5), 2: (0.125, 0.25), 3: (0.0625, 0.5)}
+    for rank, values in expected.items():
+        close(kkt_certificate(Z, 3, rank).discarded, torch.tensor(values, dtype=torch.float64), TOL)
+
+
+def test_gap_counts_what_was_wrongly_called_active():
+    # A slack of 1e-3 under an active_tol of 1e-2: λ·slack shows in the gap.
+    Z = simplex(3)
+    Z[0, 1] -= 2e-3
+    loose = kkt_certificate(Z, 2, rank=2, active_tol=1e-2)
+    tight = kkt_certificate(Z, 2, rank=2)
+    assert loose.active_tol == 1e-2 and tight.active_tol == 1e-6
+    assert loose.gap > 1e-5 and not loose.holds()
+    assert tight.gap < 1e-9 and tight.residual > 1e-4
+
+
+def test_certificate_without_a_positive_margin():
+    certificate = kkt_certificate(torch.stack([-simplex(3), torch.zeros(3, 3, dtype=torch.float64)]), 3)
+    assert torch.isinf(certificate.residual).all() and torch.isinf(certificate.gap).all()
+    assert not certificate.holds().any() and (certificate.multipliers == 0).all()
+
+
+def test_certificates_of_a_batch():
+    batch = torch.stack([orthoplex(6), simplex(6), polygon(6)]).expand(2, 3, 6, 6)
+    certificate = kkt_certificate(batch, 4)
+    assert certificate.residual.shape == certificate.gap.shape == certificate.rank.shape == (2, 3)
+    assert certificate.discarded.shape == (2, 3, 2) and certificate.multipliers.shape == (2, 3, 6, 6)
+    assert certificate.rank.tolist() == [[3, 5, 2]] * 2
+    assert (certificate.residual < EXACT).all()
+    given = kkt_certificate(batch, 4, rank=torch.tensor([[3, 5, 2], [3, 5, 1]]))
+    assert torch.isinf(given.residual[1, 2]) and (given.residual.flatten()[:5] < EXACT).all()
+
+
+# ---------------------------------------------------------------- polish
+
+
+@pytest.fixture(scope="module", params=[2, 3, 4])
+def ends(request):
+    """Ends of flows from six random networks at one depth, K = 4."""
+    depth = request.param
+    flow = gradient_flow(gaussian_init(depth, 8, 4, scale=0.6, batch=6, seed=11), until_log_loss=-220.0)
+    assert (flow.status == "reached").all()
+    return depth, flow.Z, polish(flow.Z, depth)
+
+
+def test_polish_certifies_flow_ends(ends):
+    depth, Z, polished = ends
+    before = kkt_certificate(Z, depth)
+    assert (before.residual > 1e-5).all(), "the flow's own residual falls only like 1/log t"
+    assert polished.decided.all()
+    assert (polished.certificate.residual < CERTIFIED).all()
+    assert (polished.certificate.gap.abs() < CERTIFIED).all()
+    assert torch.equal(polished.certificate.rank, final_rank(Z))
+    assert (polished.moved < 0.1).all() and (polished.moved > 0).all()
+    close(polished.certificate.discarded[..., 1], rank_ratio(Z), TOL)
+    close(margins(polished.Z).amin((-2, -1)), torch.ones(6), TOL)
+    for matrix, rank in zip(polished.Z, polished.certificate.rank.tolist(), strict=True):
+        certificate = kkt_certificate(matrix, depth, rank)
+        assert certificate.discarded.max() < 1e-12
+        assert stationarity_of_factors(matrix, certificate, depth) < CERTIFIED
+
+
+def test_polish_moves_by_what_it_says(ends):
+    depth, Z, polished = ends
+    for matrix, end, rank, moved in zip(Z, polished.Z, polished.certificate.rank.tolist(), polished.moved, strict=True):
+        U, sigma, Vh = torch.linalg.svd(matrix)
+        cut = U[:, :rank] * sigma[:rank] @ Vh[:rank]
+        close(moved, relative(end, cut / margins(cut).min()), 1e-8)
+
+
+def test_polish_ends_are_nc_or_the_square(ends):
+    depth, _, polished = ends
+    kinds = {3: "nc", 2: "polygon"}
+    for matrix, rank in zip(polished.Z, polished.certificate.rank.tolist(), strict=True):
+        close(normalized_margin(matrix, depth) / closed_form_margin(kinds[rank], 4, depth), 1.0, CERTIFIED)
+    if depth == 2:
+        assert (polished.certificate.rank == 3).all()
+
+
+def nuclear_optimum(num_classes, columns):
+    """Least nuclear norm under margins >= 1, by cvxpy."""
+    Z = cvxpy.Variable((num_classes, columns))
+    true = np.arange(columns) // (columns // num_classes)
+    constraints = [
+        Z[true[i], i] - Z[j, i] >= 1 for i in range(columns) for j in range(num_classes) if j != true[i]
+    ]
+    return cvxpy.Problem(cvxpy.Minimize(cvxpy.normNuc(Z)), constraints).solve(solver="CLARABEL")
+
+
+@pytest.mark.parametrize(("num_classes", "n_per_class"), [(4, 1), (3, 2)])
+def test_depth_two_reaches_the_convex_optimum(num_classes, n_per_class):
+    factors = gaussian_init(2, 7, num_classes, scale=0.8, batch=4, seed=5, n_per_class=n_per_class)
+    polished = polish(gradient_flow(factors).Z, 2)
+    assert polished.decided.all()
+    optimum = nuclear_optimum(num_classes, num_classes * n_per_class)
+    close(schatten(polished.Z, 1.0) / optimum, torch.ones(4), SOLVER[torch.float64])
+    if n_per_class == 1:
+        close(optimum * closed_form_margin("nc", num_classes, 2), 1.0, SOLVER[torch.float64])
+
+
+def test_polish_returns_to_an_exact_code():
+    for depth in (3, 5):
+        code = orthoplex(6) / margins(orthoplex(6)).min()
+        polished = polish(5.0 * (code + dense(6, 6, 3, scale=1e-3)), depth, rank=3)
+        assert polished.decided and polished.moved < 1e-2
+        close(normalized_margin(polished.Z, depth) / closed_form_margin("orthoplex", 6, depth), 1.0, CERTIFIED)
+
+
+def test_rank_one_never_separates_three_classes():
+    column = torch.tensor([3.0, 1.0, -2.0], dtype=torch.float64)
+    low = torch.outer(column, column) + dense(3, 3, 0, scale=1e-4)
+    assert final_rank(low).item() == 1
+    polished = polish(torch.stack([low, simplex(3)]).unsqueeze(0), 3)
+    assert polished.decided.tolist() == [[False, True]]
+    assert torch.isinf(polished.moved[0, 0]) and torch.isinf(polished.certificate.residual[0, 0])
+    assert polished.Z.shape == (1, 2, 3, 3) and polished.Z[0, 0].isnan().all()
+    assert polished.certificate.discarded[0, 0, 1] < 1e-3
+
+
+def test_moving_far_is_undecided():
+    # Cut at rank 3, the start is far from any solution of that rank: what polish finds is not where the flow went.
+    start = simplex(4) + 0.4 * torch.outer(torch.tensor([1.0, -1.0, 0, 0]), torch.tensor([1.0, 0, -1.0, 0])).double()
+    polished = polish(start, 3, rank=3)
+    assert polished.moved > 0.1 and not polished.decided
+    assert polished.certificate.residual < CERTIFIED
+
+
+# ---------------------------------------------------------------- bad input
+
+EYE = torch.eye(4, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("function", [kkt_certificate, kkt_residual, polish])
+@pytest.mark.parametrize("rank", [0, 4, -1, 1.0, True, "2", torch.tensor(2.0), torch.tensor([1, 2]), torch.tensor(4)])
+def test_bad_ranks(function, rank):
+    with pytest.raises(DufmError, match=r"rank must be an integer from 1 to 3 \(K − 1\)"):
+        function(EYE, 3, rank)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [lambda Z: schatten(Z, 1.0), lambda Z: normalized_margin(Z, 3), lambda Z: kkt_certificate(Z, 3),
+     lambda Z: kkt_residual(Z, 3), lambda Z: polish(Z, 3)],
+    ids=["schatten", "normalized_margin", "kkt_certificate", "kkt_residual", "polish"],
+)
+@pytest.mark.parametrize(
+    ("Z", "says"),
+    [
+        (EYE * math.nan, "Z must be finite"),
+        (EYE / 0.0, "Z must be finite"),
+        (EYE.int(), "Z must have a floating dtype"),
+        (EYE > 0, "Z must have a floating dtype"),
+        (EYE[:1], "Z needs at least 2 classes"),
+        (EYE[:3], "Z must have shape"),
+        (EYE.new_empty(0, 4, 4), "Z must not be empty"),
+    ],
+)
+def test_bad_logits(function, Z, says):
+    with pytest.raises(DufmError, match=says):
+        function(Z)
+
+
+@pytest.mark.parametrize("depth", [1, 0, 2.5, True, None])
+def test_bad_depths(depth):
+    for function in (normalized_margin, kkt_certificate, kkt_residual, polish):
+        with pytest.raises(DufmError, match=f"depth must be an integer >= 2, got {depth}"):
+            function(EYE, depth)
+
+
+def test_bad_p_and_tolerance():
+    for value in (0.0, -1.0, math.nan, math.inf, True, "1"):
+        with pytest.raises(DufmError, match="p must be a finite positive number"):
+            schatten(EYE, value)
+        with pytest.raises(DufmError, match="active_tol must be a finite positive number"):
+            kkt_certificate(EYE, 3, active_tol=value)
+
+
+def test_certificates_follow_the_dtype():
+    certificate = kkt_certificate(simplex(4).float(), 3)
+    assert certificate.residual.dtype == torch.float32 and certificate.rank.item() == 3
+    assert certificate.residual < LINALG[torch.float32]
+    assert ROUNDING[torch.float32] > certificate.gap.abs()

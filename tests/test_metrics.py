@@ -1,0 +1,265 @@
+"""Ranks, margins and the neural-collapse metrics on matrices whose values are known by hand."""
+
+import math
+
+import pytest
+import torch
+from tolerances import LINALG, close
+
+from dufm import (
+    DufmError,
+    effective_rank,
+    final_rank,
+    margins,
+    nc_metrics,
+    numerical_rank,
+    rank_ratio,
+    stable_rank,
+)
+
+TOL = LINALG[torch.float64]
+
+
+def rotation(size, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64))[0]
+
+
+def with_singular_values(sigma, columns=None, seed=0):
+    """A dense K × N matrix of given singular values."""
+    columns = len(sigma) if columns is None else columns
+    middle = torch.zeros(len(sigma), columns, dtype=torch.float64)
+    middle.diagonal().copy_(torch.tensor(sigma, dtype=torch.float64))
+    return rotation(len(sigma), seed) @ middle @ rotation(columns, seed + 1)
+
+
+@pytest.mark.parametrize(
+    ("sigma", "effective", "stable"),
+    [
+        ((3.0, 0.0, 0.0, 0.0), 1.0, 1.0),
+        ((2.0, 2.0, 2.0, 0.0), 3.0, 3.0),
+        ((1.0, 1.0, 1.0, 1.0), 4.0, 4.0),
+        # exp(½ log 2 + 2 · ¼ log 4) = 2^{3/2}; (4 + 1 + 1)/4.
+        ((2.0, 1.0, 1.0, 0.0), 2.0**1.5, 1.5),
+        # p = 3/4, 1/4.
+        ((3.0, 1.0, 0.0, 0.0), 4.0 / 3.0**0.75, 10.0 / 9.0),
+    ],
+)
+@pytest.mark.parametrize("columns", [4, 8])
+def test_soft_ranks(sigma, effective, stable, columns):
+    Z = with_singular_values(sigma, columns)
+    # Singular values of rounding size enter the entropy as eps·log(1/eps).
+    close(effective_rank(Z), effective, TOL)
+    close(stable_rank(Z), stable, TOL)
+    close(effective_rank(1e-200 * Z), effective, TOL)
+    assert numerical_rank(Z).item() == sum(value > 0 for value in sigma)
+
+
+def test_numerical_rank_threshold():
+    Z = with_singular_values((1.0, 1e-3, 1e-9, 0.0))
+    assert numerical_rank(Z).item() == 3
+    assert numerical_rank(Z, 1e-6).item() == 2
+    assert numerical_rank(Z, 1e-2).item() == 1
+
+
+@pytest.mark.parametrize(
+    ("sigma", "rank", "ratio"),
+    [
+        ((100.0, 90.0, 1.0, 0.5), 2, 1.0 / 90.0),
+        ((100.0, 90.0, 80.0, 0.5), 3, 0.5 / 80.0),
+        ((100.0, 9.0, 8.0, 7.0), 1, 0.09),
+        # The first value below K·eps·σ_1 closes the gap, whatever stands before it.
+        ((1.0, 1.0, 0.0, 0.0), 2, 0.0),
+        ((1.0, 1e-3, 1e-5, 0.0), 3, 0.0),
+        ((1.0, 1.0, 1e-18, 1e-19), 2, 0.0),
+        # All equal: no gap, and the first of equal ratios counts.
+        ((1.0, 1.0, 1.0, 1.0), 1, 1.0),
+        ((4.0, 2.0, 1.0, 0.9), 1, 0.5),
+    ],
+)
+def test_final_rank(sigma, rank, ratio):
+    Z = torch.diag(torch.tensor(sigma, dtype=torch.float64))
+    assert final_rank(Z).item() == rank
+    close(rank_ratio(Z), ratio, TOL)
+    assert final_rank(1e150 * Z).item() == rank
+
+
+def test_ranks_of_zero_and_of_a_batch():
+    pair = [torch.zeros(3, 6, dtype=torch.float64), with_singular_values((1.0, 0.5, 1e-4), 6)]
+    Z = torch.stack(pair).expand(5, 2, 3, 6)
+    assert final_rank(Z).tolist() == [[0, 2]] * 5
+    assert final_rank(Z).dtype == torch.int64
+    close(rank_ratio(Z), torch.tensor([[0.0, 2e-4]] * 5, dtype=torch.float64), TOL)
+    assert numerical_rank(Z).tolist() == [[0, 3]] * 5
+    assert effective_rank(Z)[0, 0] == 0 and stable_rank(Z)[0, 0] == 0
+    assert effective_rank(Z).shape == stable_rank(Z).shape == (5, 2)
+
+
+def test_rank_never_exceeds_one_less_than_the_classes():
+    generator = torch.Generator().manual_seed(0)
+    for num_classes in (2, 3, 6):
+        Z = torch.randn(200, num_classes, num_classes, generator=generator, dtype=torch.float64)
+        ranks = final_rank(Z)
+        sigma = torch.linalg.svdvals(Z)
+        best = (sigma[:, :-1] / sigma[:, 1:]).argmax(-1) + 1
+        assert torch.equal(ranks, best) and ranks.max() <= num_classes - 1
+
+
+def test_margins():
+    Z = torch.tensor(
+        [[3.0, 1.0, 0.0, 2.0], [1.0, 0.5, 4.0, 7.0]], dtype=torch.float64
+    )  # K = 2, two samples a class
+    expected = torch.tensor([[math.inf, math.inf, 4.0, 5.0], [2.0, 0.5, math.inf, math.inf]], dtype=torch.float64)
+    assert torch.equal(margins(Z), expected)
+    before = Z.clone()
+    batch = margins(torch.stack([Z, -Z]).unsqueeze(0))
+    assert torch.equal(batch[0, 0], expected)
+    assert torch.equal(batch[0, 1].nan_to_num(posinf=0), -expected.nan_to_num(posinf=0))
+    assert torch.equal(Z, before)
+
+
+# ---------------------------------------------------------------- neural collapse
+
+
+def simplex(num_classes):
+    return torch.eye(num_classes, dtype=torch.float64) - 1.0 / num_classes
+
+
+def collapsed(num_classes, n_per_class, width, seed=0):
+    """Features and classifier in exact neural collapse, in a random frame and off the origin."""
+    frame = rotation(width, seed)[:, :num_classes]
+    means = frame @ simplex(num_classes)
+    offset = rotation(width, seed + 1)[:, :1]
+    return (means + offset).repeat_interleave(n_per_class, 1), 3.0 * means.mT + 0.5
+
+
+@pytest.mark.parametrize(("num_classes", "n_per_class"), [(3, 4), (5, 2), (4, 1)])
+def test_exact_collapse(num_classes, n_per_class):
+    metrics = nc_metrics(*collapsed(num_classes, n_per_class, 9), rank=num_classes - 1)
+    for name in ("nc1", "trace_ratio", "nc2", "nc3"):
+        close(metrics[name], 0.0, TOL)
+    assert metrics["rank"].item() == num_classes - 1
+
+
+def test_nc1_by_hand():
+    # Two classes in the plane: means ±a on the first axis, so Σ_B = diag(a², 0); within-class variance v1, v2
+    # on the axes.  Tr(Σ_W Σ_B⁺)/K = v1/(2a²), Tr Σ_W/Tr Σ_B = (v1 + v2)/a².
+    a, d1, d2 = 2.0, 0.3, 0.7
+    offsets = torch.tensor([[d1, -d1, 0.0, 0.0], [0.0, 0.0, d2, -d2]], dtype=torch.float64)
+    plus, minus = torch.tensor([[a], [0.0]], dtype=torch.float64), torch.tensor([[-a], [0.0]], dtype=torch.float64)
+    features = torch.cat([plus + offsets, minus + offsets], 1)
+    classifier = torch.tensor([[1.0, 0.0], [-1.0, 0.0]], dtype=torch.float64)
+    v1, v2 = d1**2 / 2, d2**2 / 2
+    metrics = nc_metrics(features, classifier)
+    close(metrics["nc1"], v1 / (2 * a**2), TOL)
+    close(metrics["trace_ratio"], (v1 + v2) / a**2, TOL)
+    close(metrics["nc2"], 0.0, TOL)
+    close(metrics["nc3"], 0.0, TOL)
+
+
+def test_nc1_against_the_covariances():
+    num_classes, n_per_class, width = 4, 6, 5
+    generator = torch.Generator().manual_seed(1)
+    features = torch.randn(3, width, num_classes * n_per_class, generator=generator, dtype=torch.float64)
+    classifier = torch.randn(3, num_classes, width, generator=generator, dtype=torch.float64)
+    metrics = nc_metrics(features, classifier, rank=num_classes - 1)
+    for i in range(3):
+        groups = features[i].split(n_per_class, 1)
+        means = torch.stack([group.mean(1) for group in groups], 1)
+        within = sum((g - g.mean(1, keepdim=True)) @ (g - g.mean(1, keepdim=True)).T for g in groups)
+        within = within / (num_classes * n_per_class)
+        centred = means - means.mean(1, keepdim=True)
+        between = centred @ centred.T / num_classes
+        nc1 = torch.trace(within @ torch.linalg.pinv(between, rcond=1e-10)) / num_classes
+        close(metrics["nc1"][i], nc1, TOL)
+        close(metrics["trace_ratio"][i], torch.trace(within) / torch.trace(between), TOL)
+        gram = centred.T @ centred
+        ideal = simplex(num_classes) / (num_classes - 1) ** 0.5
+        close(metrics["nc2"][i], torch.linalg.norm(gram / torch.linalg.norm(gram) - ideal), TOL)
+        rows = classifier[i] - classifier[i].mean(0, keepdim=True)
+        nc3 = torch.linalg.norm(rows / torch.linalg.norm(rows) - centred.T / torch.linalg.norm(centred))
+        close(metrics["nc3"][i], nc3, TOL)
+
+
+def test_rank_of_the_pseudo_inverse_decides_nc1():
+    # Rank-2 means with a small frozen third direction, in which the noise is as large as the means.
+    small = 1e-3
+    frame, classes = rotation(4, 0), torch.linalg.eigh(simplex(4))[1]
+    # Columns of classes: the common mode, then an orthonormal basis of the centred vectors.
+    means = frame @ torch.diag(torch.tensor([small, small, 1.0, 1.0], dtype=torch.float64)) @ classes.mT
+    noise = small * frame[:, 1:2]
+    features = torch.stack([means + noise, means - noise], -1).flatten(-2)
+    classifier = means.mT
+    at_two = nc_metrics(features, classifier, rank=2)["nc1"].item()
+    plain = nc_metrics(features, classifier, rank=3)["nc1"].item()
+    # Σ_B has the eigenvalues 1, 1, small² over K, and Σ_W = small² on the third: their quotient is K, over K.
+    assert at_two < LINALG[torch.float64]
+    close(plain, 1.0, 1e-8)
+    # By default the rank is final_rank of the logits, here 2.
+    default = nc_metrics(features, classifier)
+    assert default["rank"].item() == 2
+    close(default["nc1"], at_two, TOL)
+
+
+def test_rank_may_differ_within_a_batch():
+    features, classifier = collapsed(4, 3, 6)
+    noisy = features + 0.1 * torch.randn(features.shape, generator=torch.Generator().manual_seed(2)).double()
+    batch = torch.stack([noisy, noisy])
+    metrics = nc_metrics(batch, torch.stack([classifier, classifier]), rank=torch.tensor([2, 3]))
+    for i, rank in enumerate((2, 3)):
+        alone = nc_metrics(noisy, classifier, rank=rank)
+        for name in ("nc1", "trace_ratio", "nc2", "nc3"):
+            close(metrics[name][i], alone[name], TOL)
+    assert metrics["nc1"][0] < metrics["nc1"][1]
+
+
+# ---------------------------------------------------------------- bad input
+
+EYE = torch.eye(4, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    "function", [effective_rank, stable_rank, numerical_rank, final_rank, rank_ratio, margins]
+)
+@pytest.mark.parametrize(
+    ("Z", "says"),
+    [
+        (EYE * math.nan, "Z must be finite"),
+        (EYE.long(), "Z must have a floating dtype"),
+        (EYE > 0, "Z must have a floating dtype"),
+        (EYE[:1], "Z needs at least 2 classes"),
+        (EYE[:3], "Z must have shape"),
+        (EYE.new_empty(0, 4, 4), "Z must not be empty"),
+    ],
+)
+def test_bad_logits(function, Z, says):
+    with pytest.raises(DufmError, match=says):
+        function(Z)
+
+
+def test_bad_rank():
+    features, classifier = collapsed(4, 2, 6)
+    for rank in (0, 4, True, 1.5):
+        with pytest.raises(DufmError, match=f"rank must be an integer from 1 to 3 .* got {rank}"):
+            nc_metrics(features, classifier, rank=rank)
+    for rank in (torch.tensor([2, 2]), torch.tensor(4), torch.tensor(0), torch.tensor(2.0)):
+        with pytest.raises(DufmError, match="rank must be"):
+            nc_metrics(features, classifier, rank=rank)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda f, c: (f * math.nan, c), "features must be finite"),
+        (lambda f, c: (f, c / 0.0), "classifier must be finite"),
+        (lambda f, c: (f.long(), c), "features must have a floating dtype"),
+        (lambda f, c: (f, c[:, :3]), r"classifier and features must have shapes .* got \(4, 3\)"),
+        (lambda f, c: (f.float(), c), "classifier and features .* one dtype"),
+        (lambda f, c: (f[:, :7], c), "classifier @ features must have shape"),
+        (lambda f, c: (f[None], c[None].expand(2, 4, 6)), "classifier and features must have shapes"),
+        (lambda f, c: (f, c[:1]), "classifier @ features needs at least 2 classes"),
+    ],
+)
+def test_bad_layers(change, says):
+    with pytest.raises(DufmError, match=says):
+        nc_metrics(*change(*collapsed(4, 2, 6)))
