@@ -39,7 +39,7 @@ notebooks: $(STAMP)
 	$(PY) -m dufm.maintain notebooks $(NB)
 
 bench: $(STAMP)
-	$(PY) tests/bench/bench_flow.py
+	@for bench in tests/bench/bench_*.py; do echo "== $$bench"; $(PY) $$bench || exit 1; done
 
 links: $(STAMP)
 	$(PY) -m dufm.maintain links "$(REPO)"

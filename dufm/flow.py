@@ -111,14 +111,14 @@ _TIGHT = 2e-6
 _SAFETY, _SHRINK, _GROW = 0.9, 0.1, 5.0
 # Proportional-integral control (Gustafsson 1991): it halves the rejections at the edge of stability.
 _PROPORTIONAL, _INTEGRAL = 0.7, 0.4
-_STALL_EVERY = 16
+_STALL_EVERY, _TICKS = 16, 32
 # Multiplications in one product of a batch below which torch does not call BLAS.
 _TINY = 400
 # ‖error‖·‖∇ log ℒ‖ bounds the error of log ℒ.  Relative to the factors alone it would reach 1 where L·margin
 # reaches 1/rtol; beyond L·margin = 1000 it is held at 1000·rtol.
 _LOGIT_SPAN = 1e3
 
-_NODES, _WEIGHTS = (torch.from_numpy(array) for array in np.polynomial.legendre.leggauss(6))
+_NODES, _WEIGHTS = (torch.from_numpy(array) for array in np.polynomial.legendre.leggauss(10))
 _NODES, _LOG_WEIGHTS = (_NODES + 1) / 2, torch.log(_WEIGHTS / 2)
 
 
@@ -272,7 +272,8 @@ def integrate(field, state, *, until_log_loss, rtol, max_steps, record, saddle_r
     returns the rank of a network that no longer moves, −1 for one that does.  The other arguments and the
     result are those of :func:`gradient_flow`, with the states as the only entry of ``factors``.
     """
-    if not isinstance(until_log_loss, (int, float)) or not math.isfinite(until_log_loss):
+    numbers = (int, float)
+    if isinstance(until_log_loss, bool) or not isinstance(until_log_loss, numbers) or not math.isfinite(until_log_loss):
         raise DufmError(f"until_log_loss must be a finite number, got {until_log_loss!r}")
     if not isinstance(rtol, (int, float)) or not 1e-13 <= rtol <= 1e-1:
         raise DufmError(f"rtol must lie in [1e-13, 0.1], got {rtol!r}")
@@ -306,8 +307,11 @@ def integrate(field, state, *, until_log_loss, rtol, max_steps, record, saddle_r
         error = combine(slopes, error_weights, scratch).norm(dim=1) * h
         if middle_weights is not None:
             centre = torch.addcmul(start, combine(slopes, middle_weights, scratch), column)
-            path.bend(field(centre, scratch), scratch.norm(dim=1), error)
+            path.bend(field(centre, scratch), scratch.norm(dim=1))
         return error, path
+
+    def rounding(log_loss):
+        return 64 * torch.finfo(log_loss.dtype).eps * log_loss.abs().clamp(min=1.0)
 
     work = workspace(total)
     log_loss = field(state, work[0][0])
@@ -322,7 +326,7 @@ def integrate(field, state, *, until_log_loss, rtol, max_steps, record, saddle_r
         "last_error": torch.ones_like(log_loss),
         "steps": torch.zeros_like(log_loss, dtype=torch.int64),
         "level": torch.zeros_like(log_loss, dtype=torch.int64),
-        "code": torch.where(log_loss <= until_log_loss, _REACHED, _RUNNING),
+        "code": torch.where(log_loss <= until_log_loss + rounding(log_loss), _REACHED, _RUNNING),
     }
     if kind == "log_loss":
         # A level that the start has passed already is not on the path.
@@ -337,14 +341,13 @@ def integrate(field, state, *, until_log_loss, rtol, max_steps, record, saddle_r
             state.new_full(shape, torch.nan),
         )
 
-    def land(index, kind, goal, path):
-        """Steps from the current states ``index`` that end where log ℒ or log t equals ``goal``."""
-        path = path[index]
-        start, log_time, h = at["state"][index], at["log_time"][index], path.h
+    def land(rows, kind, goal, path):
+        """Steps from the current states ``rows`` that end where log ℒ or log t equals ``goal``."""
+        start, log_time, h = at["state"][rows], at["log_time"][rows], path.h
         length = h * path.locate(kind, goal, log_time)
-        part = workspace(len(index))
-        part[0][0] = work[0][0, index]
-        for correct in (True, False):
+        part = workspace(len(rows))
+        part[0][0] = work[0][0, rows]
+        for correct in (True, True, False):
             _, path = advance(start, path.start, path.speed, length, part)
             new_log_time = path.log_time(log_time)
             if correct:
@@ -354,7 +357,37 @@ def integrate(field, state, *, until_log_loss, rtol, max_steps, record, saddle_r
                     else (new_log_time - goal, length * torch.exp(-path.end - new_log_time))
                 )
                 length = torch.minimum(length * (1 - miss / rate).clamp(0.5, 1.5), h)
-        return part[1], part[0][-1], path, new_log_time
+        return part[1], path, new_log_time
+
+    def keep(rows, path, new_log_time, final=False):
+        """Store the states at the levels that the steps ``path`` of ``rows`` pass."""
+        while kind is not None and len(rows):
+            goal = torch.cat([levels, levels.new_full((1,), _NEVER[kind])])[at["level"][rows]]
+            value = path.end if kind == "log_loss" else new_log_time
+            slack = 1e-9 * goal.abs().clamp(max=1e300) + 1e-12
+            passed = value <= goal + slack if kind == "log_loss" else value >= goal - slack
+            if final and kind == "log_loss":
+                passed |= goal >= until_log_loss
+            passed &= at["level"][rows] < len(levels)
+            rows, path, new_log_time = rows[passed], path[passed], new_log_time[passed]
+            if len(rows):
+                where = at["level"][rows], at["id"][rows]
+                landed, part, landed_log_time = land(rows, kind, goal[passed], path)
+                for store, value in zip(kept, (landed, part.end, landed_log_time), strict=True):
+                    store[where] = value
+                at["level"][rows] += 1
+
+    def finish():
+        """Take the last step of the networks whose next step passes the target; together, for it costs a few."""
+        rows = (at["code"] == _LAST).nonzero().squeeze(-1)
+        if len(rows):
+            part = workspace(len(rows))
+            part[0][0] = work[0][0, rows]
+            _, path = advance(at["state"][rows], at["log_loss"][rows], at["speed"][rows], at["h"][rows], part)
+            new, path, new_log_time = land(rows, "log_loss", until_log_loss, path)
+            keep(rows, path, new_log_time, final=True)
+            at["state"][rows], at["log_loss"][rows], at["log_time"][rows] = new, path.end, new_log_time
+            at["code"][rows] = _REACHED
 
     for step in range(max_steps):
         if step % _STALL_EVERY == 0:
@@ -362,7 +395,8 @@ def integrate(field, state, *, until_log_loss, rtol, max_steps, record, saddle_r
             at["code"] = torch.where((at["code"] == _RUNNING) & (rank >= 0), _SADDLE + rank, at["code"])
         running = at["code"] == _RUNNING
         count = int(running.sum())
-        if count < 0.8 * len(running) or count == 0:
+        if count < 0.6 * len(running) or count == 0:
+            finish()
             done = ~running
             for name, value in at.items():
                 end[name][at["id"][done]] = value[done]
@@ -376,8 +410,7 @@ def integrate(field, state, *, until_log_loss, rtol, max_steps, record, saddle_r
         slopes, new, scratch = work
         defect, path = advance(at["state"], at["log_loss"], at["speed"], at["h"], work)
         error = defect / rtol * torch.maximum(1 / new.norm(dim=1), path.new_speed / _LOGIT_SPAN)
-        rounding = 64 * torch.finfo(new.dtype).eps * at["log_loss"].abs().clamp(min=1.0)
-        accepted = running & (error <= 1) & (path.end <= at["log_loss"] + rounding)
+        accepted = running & (error <= 1) & (path.end <= at["log_loss"] + rounding(at["log_loss"]))
         error = torch.where(error.isfinite(), error, torch.inf).clamp(min=1e-8)
         scaled = (
             _SAFETY * error ** (-_PROPORTIONAL / (pair.order + 1)) * at["last_error"] ** (_INTEGRAL / (pair.order + 1))
@@ -389,28 +422,12 @@ def integrate(field, state, *, until_log_loss, rtol, max_steps, record, saddle_r
             & ~accepted
             & (at["h"] * at["speed"] <= 4 * torch.finfo(new.dtype).eps * at["state"].norm(dim=1))
         )
+        last = accepted & (path.end <= until_log_loss)
+        accepted = accepted & ~last
         new_log_time = path.log_time(at["log_time"])
-
-        final = (accepted & (path.end <= until_log_loss)).nonzero().squeeze(-1)
-        if len(final):
-            new[final], slopes[-1][final], path[final], new_log_time[final] = land(
-                final, "log_loss", until_log_loss, path
-            )
-        while kind is not None:
-            goal = torch.cat([levels, levels.new_full((1,), _NEVER[kind])])[at["level"]]
-            value = path.end if kind == "log_loss" else new_log_time
-            slack = 1e-9 * goal.abs().clamp(max=1e300) + 1e-12
-            passed = value <= goal + slack if kind == "log_loss" else value >= goal - slack
-            if kind == "log_loss":
-                passed[final] |= goal[final] >= until_log_loss
-            cross = (accepted & (at["level"] < len(levels)) & passed).nonzero().squeeze(-1)
-            if not len(cross):
-                break
-            where = at["level"][cross], at["id"][cross]
-            landed, _, part, landed_log_time = land(cross, kind, goal[cross], path)
-            for store, value in zip(kept, (landed, part.end, landed_log_time), strict=True):
-                store[where] = value
-            at["level"][cross] += 1
+        if kind is not None:
+            moved = accepted.nonzero().squeeze(-1)
+            keep(moved, path[moved], new_log_time[moved])
 
         back = (~accepted).nonzero().squeeze(-1)
         new[back], slopes[-1][back] = at["state"][back], slopes[0][back]
@@ -420,10 +437,11 @@ def integrate(field, state, *, until_log_loss, rtol, max_steps, record, saddle_r
         at["log_time"] = torch.where(accepted, new_log_time, at["log_time"])
         at["speed"] = torch.where(accepted, path.new_speed, at["speed"])
         at["last_error"] = torch.where(accepted, error.clamp(min=1e-4), at["last_error"])
-        at["h"] = at["h"] * factor
-        at["steps"] += accepted
+        at["h"] = torch.where(running & ~last, at["h"] * factor, at["h"])
+        at["steps"] += accepted | last
         at["code"][exhausted] = _EXHAUSTED
-        at["code"][final] = _REACHED
+        at["code"][last] = _LAST
+    finish()
     for name, value in at.items():
         end[name][at["id"]] = value
     names = {_RUNNING: "max steps", _REACHED: "reached", _EXHAUSTED: "precision exhausted"}
@@ -434,7 +452,7 @@ def integrate(field, state, *, until_log_loss, rtol, max_steps, record, saddle_r
     return Trajectory([end["state"]], end["log_loss"], end["log_time"], status, end["steps"], history)
 
 
-_RUNNING, _REACHED, _EXHAUSTED, _SADDLE = 0, 1, 2, 3
+_RUNNING, _LAST, _REACHED, _EXHAUSTED, _SADDLE = 0, 1, 2, 3, 4
 _NEVER = {"log_loss": -math.inf, "log_time": math.inf}
 
 
@@ -445,9 +463,12 @@ def _levels(record, until_log_loss, state):
     if not isinstance(record, dict) or len(record) != 1 or next(iter(record)) not in _NEVER:
         raise DufmError(f'record must be {{"log_loss": levels}} or {{"log_time": levels}}, got {record!r}')
     ((kind, levels),) = record.items()
-    levels = torch.as_tensor(levels, dtype=state.dtype, device=state.device)
+    try:
+        levels = torch.as_tensor(levels, dtype=state.dtype, device=state.device)
+    except (TypeError, ValueError) as error:
+        raise DufmError(f"record[{kind!r}] must be a 1-D sequence of finite levels, got {levels!r}") from error
     if levels.ndim != 1 or not len(levels) or not levels.isfinite().all():
-        raise DufmError(f"record[{kind!r}] must be a non-empty 1-D sequence of finite levels, got {levels}")
+        raise DufmError(f"record[{kind!r}] must be a 1-D sequence of finite levels, at least one, got {levels}")
     if kind == "log_loss" and levels.min() < until_log_loss:
         raise DufmError(
             f"record['log_loss'] must stay at or above until_log_loss = {until_log_loss}, got {levels.min():g}"
@@ -468,23 +489,17 @@ class _Hermite:
         self.slope_start, self.slope_end = -h * speed.square(), -h * new_speed.square()
         self.lift = self.tilt = None
 
-    def bend(self, log_loss, speed, error):
-        """Meet the middle, unless what it would correct is less than ``error`` of the states makes of it."""
-        lift = log_loss - self(0.5)
-        tilt = -self.h * speed.square() - 1.5 * (self.end - self.start) + 0.25 * (self.slope_start + self.slope_end)
-        trusted = lift.abs() > error * speed
-        self.lift = torch.where(trusted, lift, 0.0)
-        self.tilt = torch.where(trusted, tilt, 0.0)
+    def bend(self, log_loss, speed):
+        """Meet value and slope in the middle."""
+        self.lift = log_loss - self(0.5)
+        self.tilt = (
+            1.5 * (self.start - self.end) + 0.25 * (self.slope_start + self.slope_end) - self.h * speed.square()
+        )
 
     def __getitem__(self, index):
         part = object.__new__(_Hermite)
         part.__dict__ = {name: value if value is None else value[index] for name, value in vars(self).items()}
         return part
-
-    def __setitem__(self, index, part):
-        for name, value in vars(part).items():
-            if value is not None:
-                getattr(self, name)[index] = value
 
     def __call__(self, theta):
         rest = 1 - theta
@@ -498,15 +513,19 @@ class _Hermite:
     def log_time(self, log_time, theta=None):
         """Log t at ``θ`` (default 1): log t_0 and the log of h ∫_0^θ e^{−log ℒ}."""
         theta = torch.ones_like(self.h) if theta is None else theta
-        nodes, log_weights = (array.to(self.h).unsqueeze(-1) for array in (_NODES, _LOG_WEIGHTS))
+        shape = (-1, *[1] * theta.ndim)
+        nodes, log_weights = (array.to(self.h).view(shape) for array in (_NODES, _LOG_WEIGHTS))
         inner = torch.logsumexp(log_weights - self(nodes * theta), 0)
         return torch.logaddexp(log_time, inner + torch.log(self.h * theta))
 
     def locate(self, kind, goal, log_time):
-        """θ where log ℒ falls, or log t rises, to ``goal``, by bisection."""
-        low, high = torch.zeros_like(self.h), torch.ones_like(self.h)
-        for _ in range(30):
-            middle = (low + high) / 2
-            before = self(middle) > goal if kind == "log_loss" else self.log_time(log_time, middle) < goal
-            low, high = torch.where(before, middle, low), torch.where(before, high, middle)
-        return high
+        """θ where log ℒ falls, or log t rises, to ``goal``, to 1e-9."""
+        low, width = torch.zeros_like(self.h), 1.0
+        ticks = torch.arange(1, _TICKS, device=low.device, dtype=low.dtype).unsqueeze(-1) / _TICKS
+        for _ in range(6):
+            theta = low + width * ticks
+            before = self(theta) > goal if kind == "log_loss" else self.log_time(log_time, theta) < goal
+            # The first tick that is not before the goal: the path is monotone, its interpolant nearly.
+            low = low + before.long().cumprod(0).sum(0) * (width / _TICKS)
+            width /= _TICKS
+        return low + width

@@ -176,7 +176,7 @@ def _certify(Z, depth, rank, active_tol):
     right[sample, :, count] = U[true] - U[wrong]
     system = np.concatenate([left.reshape(-1, len(wrong)), right.reshape(-1, len(wrong))])
     target = np.concatenate([(U * sigma ** (p - 1)).ravel(), (Vh.T * sigma ** (p - 1)).ravel()])
-    solution, residual = scipy.optimize.nnls(system, target)
+    solution, residual = scipy.optimize.nnls(system, target, maxiter=5000)
     multipliers[wrong, sample] = solution
     gap = float(solution @ slack[wrong, sample]) / float((sigma**p).sum())
     return residual / np.linalg.norm(target), gap, discarded, multipliers
@@ -220,8 +220,8 @@ def polish(Z, depth, rank=None):
     r"""Solve the margin problem at fixed rank from a flow's end, to certificate accuracy.
 
     ``Z`` ``(..., K, N)`` is cut to ``rank`` (default: :func:`dufm.final_rank`) and scaled to margin 1; SciPy's
-    SLSQP then minimises ``Σσ^{2/L}`` over the two factors of the cut, and Newton's method on the stationarity conditions
-    takes the last digits.  The flow's own residual falls only like 1/log t, which no step count mends.
+    SLSQP then minimises ``Σσ^{2/L}`` over the two factors of the cut, and Newton's method on the stationarity
+    conditions takes the last digits.  The flow's own residual falls only like (log t)^{−1/L}: a polish is needed.
     Returns :class:`Polished`; errors as :func:`kkt_certificate`.
     """
     depth = check_count("depth", depth, 2)

@@ -16,7 +16,7 @@ __all__ = ["MaxMargin", "max_margin", "stratum_curvature"]
 STEPS = 200
 AGREE_TOL = 3e-4  # relative accuracy of an unpolished γ
 RANK_TOL = 1e-3  # σ_r/σ_1 below which a restart has left the stratum
-SETTLED = 0.5  # slope left over at the end, against that of the margin alone: the rest are still losing rank
+HELD = 0.9
 CURVATURE_TOL = 1e-6
 CANDIDATES = 4
 NOISE = 0.02
@@ -72,12 +72,16 @@ def max_margin(num_classes, depth, rank, *, restarts=24, seed=0, starts=None):
     p = 2.0 / depth
     X = climb(X, _mean_margin_one, lambda *state: _slope(*state, p, mix), steps=STEPS, begin=begin)
     value, push = soft_margin(X, BETA[1])
-    gamma = value / ((X * _pressure(X, p)).sum((1, 2, 3)) / 2.0) ** (depth / 2.0)
-    rest = _slope(X, value, push, torch.ones(1, 1, 1), p, mix)
-    settled = rest.flatten(1).norm(dim=1) < SETTLED * push.flatten(1).norm(dim=1)
+    pressure = _pressure(X, p)
+    norm = (X * pressure).sum((1, 2, 3)) / 2.0
+    gamma = value / norm ** (depth / 2.0)
     Z = X[:, 0] @ X[:, 1].mT
     sigma = torch.linalg.svdvals(Z)
-    settled &= sigma[:, rank - 1] > RANK_TOL * sigma[:, 0]
+    # At rest the margins hold up the weakest direction against the norm; where it is dying they do not.
+    weakest = torch.linalg.eigh(X.mT @ X)[1][..., :1]
+    along = X @ weakest
+    held = (push @ weakest * along).sum((1, 2, 3)) > HELD * value / norm * (pressure @ weakest * along).sum((1, 2, 3))
+    settled = held & (sigma[:, rank - 1] > RANK_TOL * sigma[:, 0])
     best = _best(Z[settled], gamma[settled], depth, rank)
     if best is None:
         raise DufmError(

@@ -11,8 +11,10 @@ LINALG = {torch.float64: 1e-12, torch.float32: 1e-4}
 SOLVER = {torch.float64: 1e-6, torch.float32: 1e-3}
 # What the certificates promise.
 CERTIFIED = 1e-8
-# Relative error of log ℒ and log t against an independent integration, by rtol of the flow.
+# Error of log t against an independent integration, by rtol of the flow.
 FLOW = {1e-4: 5e-3, 1e-9: 1e-7}
+# How nearly a recorded state lies on its level.
+LANDED = 1e-9
 
 
 def close(actual, expected, tol):
