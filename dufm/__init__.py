@@ -34,11 +34,24 @@ from dufm.metrics import (
 )
 from dufm.model import balanced_init, gaussian_init, imbalance, orthogonal_init, product
 from dufm.search import MaxMargin, max_margin
+from dufm.spectral import (
+    Characters,
+    characters,
+    early_singular_values,
+    escape_time,
+    late_separatrix,
+    nc_perturbation_growth,
+    spectral_end,
+    spectral_flow,
+    spectral_init,
+    turning_point,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Certificate",
+    "Characters",
     "DufmError",
     "History",
     "MaxMargin",
@@ -46,8 +59,11 @@ __all__ = [
     "SoftmaxCode",
     "Trajectory",
     "balanced_init",
+    "characters",
     "closed_form_margin",
+    "early_singular_values",
     "effective_rank",
+    "escape_time",
     "final_rank",
     "gaussian_init",
     "gradient_descent",
@@ -57,11 +73,13 @@ __all__ = [
     "imbalance",
     "kkt_certificate",
     "kkt_residual",
+    "late_separatrix",
     "log_loss",
     "log_loss_residual",
     "margins",
     "max_margin",
     "nc_metrics",
+    "nc_perturbation_growth",
     "normalized_margin",
     "numerical_rank",
     "one_vs_rest_margin",
@@ -74,5 +92,9 @@ __all__ = [
     "schatten",
     "simplex_etf",
     "softmax_code",
+    "spectral_end",
+    "spectral_flow",
+    "spectral_init",
     "stable_rank",
+    "turning_point",
 ]

@@ -17,6 +17,7 @@ import torch
 
 from dufm._checks import DufmError, check_count
 from dufm._climb import BETA, climb, random_codes, soft_margin
+from dufm._nnls import nonnegative_least_squares
 from dufm.metrics import margins
 
 __all__ = [
@@ -121,7 +122,7 @@ def _separators(W):
         # min ‖x‖ under ⟨w_k − w_j, x⟩ ≥ 1 has dual non-negative least squares, and 1/‖x‖ is the distance.
         system = np.vstack([(w - np.delete(W, k, 0)).T, np.ones(len(W) - 1)])
         target = np.append(np.zeros(W.shape[1]), 1.0)
-        weights, _ = scipy.optimize.nnls(system, target, maxiter=1000)
+        weights, _ = nonnegative_least_squares(system, target)
         nearest = system[:-1] @ (weights / weights.sum())
         distance[k] = np.linalg.norm(nearest)
         direction[k] = nearest / max(distance[k], np.finfo(float).tiny)
@@ -289,7 +290,7 @@ def _code_residual(W):
     slope = _pair_slopes(W, H, wrong, true).reshape(len(wrong), *points.shape)
     slope -= (slope * points).sum(-1, keepdims=True) * points
     system = np.vstack([slope.reshape(len(wrong), -1).T, np.ones(len(wrong))])  # multipliers sum to 1
-    multipliers, residual = scipy.optimize.nnls(system, np.append(np.zeros(2 * W.size), 1.0), maxiter=5000)
+    multipliers, residual = nonnegative_least_squares(system, np.append(np.zeros(2 * W.size), 1.0))
     return max(float(residual), float(multipliers @ slack[wrong, true]))
 
 

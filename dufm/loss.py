@@ -51,6 +51,14 @@ def _true_class(num_classes, columns, dtype, device):
     return rows, samples, mask, mask.to(dtype)
 
 
+def log_softplus(x):
+    """``log log(1 + e^x)`` and its slope, elementwise."""
+    linear = x < _LINEAR_BELOW
+    # The default threshold of 20 would drop e^{-20}.
+    softplus = torch.nn.functional.softplus(x, threshold=40.0)
+    return torch.where(linear, x, softplus.log()), torch.where(linear, 1.0, x.sigmoid() / softplus)
+
+
 def evaluate(Z):
     """Log ℒ ``(...)`` and −∂ log ℒ/∂Z ``(..., K, N)``, unchecked: the inner loop of the flow."""
     num_classes, columns = Z.shape[-2:]
@@ -62,11 +70,7 @@ def evaluate(Z):
     wrong = gaps.sub_(top).exp_()
     total = wrong.sum(0)
     ell = top.add_(total.log())
-    linear = ell < _LINEAR_BELOW
-    # The default threshold of 20 would drop e^{-20}.
-    softplus = torch.nn.functional.softplus(ell, threshold=40.0)
-    log_sample = torch.where(linear, ell, softplus.log())
-    slope = torch.where(linear, 1.0, ell.sigmoid() / softplus)
+    log_sample, slope = log_softplus(ell)
     largest = log_sample.amax(0)
     share = log_sample.sub_(largest).exp_()
     share_total = share.sum(0)

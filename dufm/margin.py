@@ -15,6 +15,7 @@ import scipy.optimize
 import torch
 
 from dufm._checks import DufmError, check_count, check_finite_positive, check_logits, check_rank
+from dufm._nnls import nonnegative_least_squares
 from dufm.metrics import final_rank, margins
 
 __all__ = [
@@ -176,7 +177,7 @@ def _certify(Z, depth, rank, active_tol):
     right[sample, :, count] = U[true] - U[wrong]
     system = np.concatenate([left.reshape(-1, len(wrong)), right.reshape(-1, len(wrong))])
     target = np.concatenate([(U * sigma ** (p - 1)).ravel(), (Vh.T * sigma ** (p - 1)).ravel()])
-    solution, residual = scipy.optimize.nnls(system, target, maxiter=5000)
+    solution, residual = nonnegative_least_squares(system, target)
     multipliers[wrong, sample] = solution
     gap = float(solution @ slack[wrong, sample]) / float((sigma**p).sum())
     return residual / np.linalg.norm(target), gap, discarded, multipliers

@@ -3,11 +3,11 @@ r"""Multi-start search for the best solution of the margin problem at a given de
 from dataclasses import dataclass, replace
 
 import numpy as np
-import scipy.optimize
 import torch
 
 from dufm._checks import DufmError, check_count, check_logits
 from dufm._climb import BETA, climb, random_codes, soft_margin
+from dufm._nnls import nonnegative_least_squares
 from dufm.margin import ACTIVE_TOL, Certificate, normalized_margin, polish
 from dufm.metrics import final_rank, margins
 
@@ -200,7 +200,9 @@ def stratum_curvature(Z, depth, rank=None):
     slopes = rows.flatten(1).numpy()
     cost = _pressure(X.unsqueeze(0), p).flatten().numpy()
     ridge = 1e-5 * np.eye(len(wrong))  # picks the multipliers of least norm
-    multipliers = scipy.optimize.nnls(np.vstack([slopes.T, ridge]), np.concatenate([cost, np.zeros(len(wrong))]))[0]
+    multipliers = nonnegative_least_squares(
+        np.vstack([slopes.T, ridge]), np.concatenate([cost, np.zeros(len(wrong))])
+    )[0]
     pull = torch.zeros(num_classes, num_classes, dtype=X.dtype)
     pull[wrong, true] = -torch.from_numpy(multipliers)
     pull -= torch.diag(pull.sum(0))

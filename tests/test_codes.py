@@ -251,3 +251,8 @@ def test_depth_ranges(sixteen):
 def test_bad_input(call, words):
     with pytest.raises(DufmError, match=words):
         call()
+
+
+def test_distances_are_right_where_plain_nnls_stops_early():
+    code = softmax_code(6, 3, restarts=16, seed=1)
+    assert abs(one_vs_rest_margin(code.vectors).item() - 1.0) < 1e-9
