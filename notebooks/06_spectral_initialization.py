@@ -188,7 +188,7 @@ axes[1].annotate("claimed bound", (x[-1], 1e-8), xytext=(0, 3), textcoords="offs
 axes[1].set_yscale("log")
 axes[1].set_ylim(1e-17, 1e-6)
 axes[1].set_xlabel(r"$-\log\mathcal{L}$")
-axes[1].set_ylabel(r"$\Phi^\top Z\Phi/K$ off the diagonal, over $\|Z\|$")
+axes[1].set_ylabel(r"off-diagonal share of $\Phi^\top Z\Phi/K$")
 figures.save(
     fig,
     "06_paths",
@@ -253,10 +253,10 @@ for place, name in enumerate(names):
     here = data["group"] == name
     classes = int(data["num_classes"][here][0])
     for rank, number, ratio, total in zip(*(data[key][here] for key in ("rank", "count", "ratio", "total")), strict=True):
-        kind = "nc" if rank == classes - 1 else "polygon" if rank == 2 else "orthoplex" if rank == classes / 2 else "other"
+        kind = "nc" if rank == classes - 1 else "cube" if name.startswith("(Z/2)^") and 2**rank == classes else "polygon" if rank == 2 else "orthoplex" if rank == classes / 2 else "other"
         ax.scatter(place, rank, s=15 + 160 * number / total, color=figures.PALETTE[kind], marker=figures.MARKER[kind], zorder=3)
         ax.annotate(f"{ratio:.2f}", (place, rank), xytext=(9, -3), textcoords="offset points", fontsize=7)
-    ax.plot([place - 0.25, place + 0.25], [classes - 1, classes - 1], color="black", linestyle="--", linewidth=0.9)
+    ax.plot([place - 0.25, place + 0.08], [classes - 1, classes - 1], color="black", linestyle="--", linewidth=0.9)
 pretty = [name.replace("Z", r"\mathbb{Z}").replace(" x ", r"\times ").replace("^2", "^2") for name in names]
 ax.set_xticks(range(len(names)), [f"${text}$" for text in pretty])
 ax.set_xlim(-0.5, len(names) - 0.2)
@@ -270,7 +270,7 @@ figures.save(
 )
 
 # %% [markdown]
-# *Ends by group. The number is the best margin over that of neural collapse at that rank; the size of a mark, the share of starts; dashed, rank $K-1$. Triangles: polygons.*
+# *Ends by group. The number is the best margin over that of neural collapse at that rank; the size of a mark, the share of starts; dashed, rank $K-1$. Triangles: polygons; squares: rank $K/2$; diamond: the cube.*
 #
 # ## Verdict
 
@@ -308,7 +308,7 @@ turned = []
 for angle in p.angles:
     R = torch.linalg.matrix_exp(torch.from_numpy(angle * A))
     turned.append(R @ chi.logits(lead) @ R.T)
-run = dufm.gradient_flow(dufm.balanced_init(torch.stack(turned), L), rtol=1e-5, until_log_loss=horizon, record={"log_loss": grid})
+run = dufm.gradient_flow(dufm.balanced_init(torch.stack(turned), L), rtol=1e-7, until_log_loss=horizon, record={"log_loss": grid})
 sigma = torch.linalg.svdvals(run.history.Z)[..., : K - 1]
 expected = scalar.sort(descending=True).values.unsqueeze(1)
 deviation = (sigma - expected).norm(dim=-1) / expected.norm(dim=-1)
@@ -341,9 +341,10 @@ for number, angle in enumerate(sorted(set(data["angle"].tolist()))):
     y = data["off"][here]
     axes[0].annotate(f"$10^{{{np.log10(angle):.0f}}}$", (x[0], y[0]), xytext=(2, 4), textcoords="offset points", fontsize=7)
 axes[1].axhline(0.01, color="black", linestyle="--", linewidth=0.8)
-axes[1].annotate("1%", (-1, 0.01), xytext=(0, 3), textcoords="offset points", fontsize=7)
+axes[1].annotate("1%", (0, 0.01), xytext=(0, 3), textcoords="offset points", fontsize=7)
 for ax in axes:
     ax.set_xscale("symlog", linthresh=2)
+    ax.set_xlim(-1.2, 1.3 * x[-1])
     ax.set_yscale("log")
     ax.set_xlabel(r"$-\log\mathcal{L}$")
 axes[0].set_ylabel("off the diagonal")
