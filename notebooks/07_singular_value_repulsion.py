@@ -322,6 +322,8 @@ for K in sorted({K for K, _ in law_error}):
     )
 
 # %% tags=["figure"]
+import numpy as np
+
 from dufm import figures, spectral
 
 data = figures.load("07_growth")
