@@ -120,6 +120,18 @@ _LOGIT_SPAN = 1e3
 
 _NODES, _WEIGHTS = (torch.from_numpy(array) for array in np.polynomial.legendre.leggauss(10))
 _NODES, _LOG_WEIGHTS = (_NODES + 1) / 2, torch.log(_WEIGHTS / 2)
+_BUMP = (4 * _NODES * (1 - _NODES)) ** 2
+# What value at the start less that at the end, both slopes, lift and tilt of a `_Hermite` contribute at the nodes.
+_AT_NODES = torch.stack(
+    [
+        (1 - _NODES) ** 2 * (1 + 2 * _NODES),
+        (1 - _NODES) ** 2 * _NODES,
+        -(_NODES**2) * (1 - _NODES),
+        _BUMP,
+        _BUMP * (_NODES - 0.5),
+    ],
+    1,
+)
 
 
 @torch.no_grad()
@@ -512,7 +524,14 @@ class _Hermite:
 
     def log_time(self, log_time, theta=None):
         """Log t at ``θ`` (default 1): log t_0 and the log of h ∫_0^θ e^{−log ℒ}."""
-        theta = torch.ones_like(self.h) if theta is None else theta
+        if theta is None:
+            # Once a step for every network: the values at the nodes are one product with fixed weights.
+            ends = [self.start - self.end, self.slope_start, self.slope_end]
+            known = torch.stack(ends if self.lift is None else [*ends, self.lift, self.tilt])
+            exponent = torch.addmm(
+                _LOG_WEIGHTS.to(known).unsqueeze(-1), _AT_NODES[:, : len(known)].to(known), known, alpha=-1
+            )
+            return torch.logaddexp(log_time, torch.logsumexp(exponent, 0).sub_(self.end).add_(self.h.log()))
         shape = (-1, *[1] * theta.ndim)
         nodes, log_weights = (array.to(self.h).view(shape) for array in (_NODES, _LOG_WEIGHTS))
         inner = torch.logsumexp(log_weights - self(nodes * theta), 0)

@@ -81,7 +81,7 @@ def main():
         seconds = time.perf_counter() - began
         curve["batched"].append((error(end[: args.loop], reference), seconds))
         print(f"  batched rtol {rtol:.0e}: {seconds:8.2f} s   error {curve['batched'][-1][0]:.1e}")
-    for rtol in (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-8):
+    for rtol in (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-8):
         began = time.perf_counter()
         found = [lsoda(row, args.depth, chi, args.until, rtol) for row in some.numpy()]
         seconds = (time.perf_counter() - began) * args.starts / args.loop
