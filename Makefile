@@ -11,7 +11,7 @@ NB ?=
 PY := .venv/bin/python
 STAMP := .venv/installed
 # One thread and no progress bars: the outputs that are compared were made so.
-PLAIN := TQDM_DISABLE=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+PLAIN := TQDM_DISABLE=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 DUFM_JOBS=1
 
 .PHONY: reproduce test check lint nbval notebooks bench links setup clean
 .DELETE_ON_ERROR:

@@ -50,9 +50,12 @@ def parser():
         type=_jobs,
         default=os.cpu_count() or 1,
         metavar="N",
-        help="notebooks run at once, one thread each (default: one per core)",
+        help="processes: notebooks at once, and their sweeps where cores are left (default: one per core)",
     )
     run.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    run.add_argument(
+        "--cluster", metavar="ADDRESS", help="dask scheduler for the sweeps inside notebooks, tcp://host:8786"
+    )
     run.add_argument("--out", metavar="DIR", help="output folder (default: out in the checkout)")
     commands.add_parser("claims", help="show the claims and what was published")
     commands.add_parser("list", help="show the notebooks and their parameters")
@@ -71,7 +74,14 @@ def _reproduce(arguments):
         if given.get(name, value) != value:
             raise DufmError(f"{name} is given twice: {given[name]!r} and {value!r}")
         given[name] = value
-    return reproduce(arguments.notebooks, given, jobs=arguments.jobs, device=arguments.device, out=arguments.out)
+    return reproduce(
+        arguments.notebooks,
+        given,
+        jobs=arguments.jobs,
+        device=arguments.device,
+        out=arguments.out,
+        cluster=arguments.cluster,
+    )
 
 
 def _claims(_):

@@ -14,6 +14,7 @@ __all__ = [
     "digest",
     "names",
     "out_dir",
+    "package_digest",
     "published_figures",
     "published_records",
     "read_json",
@@ -92,6 +93,11 @@ def digest(*paths):
     for path in paths:
         total.update(hashlib.sha256(Path(path).read_bytes()).digest())
     return total.hexdigest()[:16]
+
+
+def package_digest():
+    """Hash of the source of this package."""
+    return digest(*sorted(Path(__file__).parent.glob("*.py")))
 
 
 def write_atomic(path, data):

@@ -40,6 +40,7 @@ __all__ = [
     "root",
     "source_path",
     "start",
+    "sweep_options",
     "timed",
     "title",
 ]
@@ -218,6 +219,22 @@ def device():
     if wanted == "cuda" and not torch.cuda.is_available():
         raise DufmError("device cuda was asked for, but torch sees no CUDA device; use auto or cpu")
     return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def sweep_options():
+    """Where a notebook's sweeps run, as arguments to ``sweep.run``.
+
+    ``DUFM_JOBS`` processes (default: one a core; one alone on a GPU, where a batch is one call), or the dask scheduler
+    ``DUFM_CLUSTER``; cells are kept in the output folder, so that an interrupted notebook goes on.
+    """
+    text = os.environ.get("DUFM_JOBS") or str(os.cpu_count() or 1)
+    if not text.isdigit() or int(text) < 1:
+        raise DufmError(f"DUFM_JOBS must be a whole number, 1 or more, got {text!r}")
+    return {
+        "jobs": 1 if device() == "cuda" else int(text),
+        "cache_dir": out_dir() / "cache",
+        "backend": os.environ.get("DUFM_CLUSTER") or "local",
+    }
 
 
 def progress(iterable, total=None, label=""):

@@ -103,15 +103,25 @@ def writable(out):
     return folder
 
 
-def reproduce(wanted, given, *, jobs, device, out):
-    """Run the notebooks; returns 0 if every claim that should pass does, else 1. Prints as it goes."""
+def reproduce(wanted, given, *, jobs, device, out, cluster=None):
+    """Run the notebooks; returns 0 if every claim that should pass does, else 1. Prints as it goes.
+
+    ``jobs`` processes in all: notebooks side by side, and what is left to the sweeps inside them; ``cluster``: the dask
+    scheduler that takes those sweeps instead.
+    """
     names = select(wanted)
     parameters = typed_parameters(names, given)
     claims.ledger()
-    os.environ.update(QUIET, DUFM_DEVICE=device, DUFM_ROOT=str(_checkout.root()))
-    for variable in ("DUFM_REFRESH", "DUFM_FIGURE_DATA"):
+    inside = max(1, jobs // len(names))
+    os.environ.update(QUIET, DUFM_DEVICE=device, DUFM_ROOT=str(_checkout.root()), DUFM_JOBS=str(inside))
+    for variable in ("DUFM_REFRESH", "DUFM_FIGURE_DATA", "DUFM_CLUSTER"):
         os.environ.pop(variable, None)
     notebook.device()
+    if cluster is not None:
+        from dufm import sweep
+
+        with sweep.workers(cluster):  # refused now rather than in the middle of a notebook
+            os.environ["DUFM_CLUSTER"] = cluster
     folder = writable(out)
     os.environ["DUFM_OUT"] = str(folder)
     try:
@@ -122,8 +132,12 @@ def reproduce(wanted, given, *, jobs, device, out):
 
 
 def _run_all(names, parameters, jobs, out):
-    _sweep(out)
-    done = _checkout.read_json(out / "state.json", {})
+    _tidy(out)
+    done = _checkout.read_json(out / "state.json", None)
+    if done is None:  # only an interrupted run is resumed
+        done = {}
+        shutil.rmtree(out / "cache", ignore_errors=True)
+        _checkout.write_json(out / "state.json", done)
     keys = {name: _key(name, parameters[name]) for name in names}
     print(f"running {', '.join(names)}, {min(jobs, len(names))} at a time, into {out}", flush=True)
     errors, children, began, interrupted = [], [], time.perf_counter(), threading.Event()
@@ -158,11 +172,12 @@ def _run_all(names, parameters, jobs, out):
             child.kill()
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
-    (out / "state.json").unlink(missing_ok=True)  # only an interrupted run is resumed
+    (out / "state.json").unlink()
+    shutil.rmtree(out / "cache", ignore_errors=True)
     return _judge(names, errors, out, time.perf_counter() - began)
 
 
-def _sweep(out):
+def _tidy(out):
     """Remove what a killed run left half written."""
     for leftover in [*(out / "notebooks").glob(".[0-9]*"), *(out / "figures").glob(".[0-9]*"), *out.glob(".*.json.*")]:
         if leftover.is_dir():
@@ -172,9 +187,8 @@ def _sweep(out):
 
 
 def _key(name, parameters):
-    package = sorted(Path(__file__).parent.glob("*.py"))
-    source = _checkout.digest(*package, _checkout.source_path(name), _checkout.root() / _checkout.LEDGER)
-    return f"{source} {os.environ['DUFM_DEVICE']} {json.dumps(parameters, sort_keys=True)}"
+    source = _checkout.digest(_checkout.source_path(name), _checkout.root() / _checkout.LEDGER)
+    return f"{_checkout.package_digest()} {source} {os.environ['DUFM_DEVICE']} {json.dumps(parameters, sort_keys=True)}"
 
 
 def _run_one(name, parameters, out, children):

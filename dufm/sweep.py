@@ -1,0 +1,228 @@
+"""A grid of parameters to a tidy table: batched inside a cell, cells side by side, cached, resumable.
+
+A task computes one cell for all its seeds in one call::
+
+    def ends(seeds, depth, width):
+        ...                                     # one batch over the seeds
+        return {"rank": ranks, "log_loss": losses}   # a number or a text a seed
+
+    table = sweep.run(ends, {"depth": [2, 3, 4], "width": [4, 8]}, seeds=range(32), jobs=2, cache_dir="out/cache")
+
+The table is a pandas DataFrame: scikit-learn's OpenML reader needs pandas anyway, and readers know it.
+Imported by name (``from dufm import sweep``): ``import dufm`` loads neither pandas nor joblib.
+"""
+
+import contextlib
+import hashlib
+import inspect
+import itertools
+import json
+import math
+import types
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas
+import torch
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+from dufm import _checkout
+from dufm._checks import DufmError, check_count
+
+__all__ = ["fingerprint", "run", "workers"]
+
+RESERVED = ("seed", "seeds", "error")
+
+
+def run(task, grid, *, seeds, jobs=1, cache_dir=None, backend="local", cost=None):
+    """Compute every cell of a grid and return one table, a row a cell and seed.
+
+    ``task``: a function ``task(seeds, **cell)`` that returns a dict of columns, each one number or text a seed, or
+    one for all of them.  ``grid``: ``{name: values}``, whose product is taken, or a list of cells ``{name: value}``
+    with the same names.  ``seeds``: distinct whole numbers, all of which go into each call.
+
+    ``jobs``: worker processes (1: none, all in this process); every call computes on one thread wherever it runs.
+    ``backend``: ``"local"``, or the address of a dask scheduler, ``"tcp://scheduler:8786"``, whose workers, however
+    many, take the calls; they need the same ``dufm``, and the extra ``dufm[cluster]`` here.
+    ``cache_dir``: folder in which a finished cell is kept by the one that computed it (by this process too, if that was
+    a machine with another disk), under its parameters, seeds and :func:`fingerprint`.  A run that was killed
+    goes on from there and computes no finished cell again; a cell that failed is tried again.
+    ``cost``: relative time of a cell, ``cost(**cell)``; dear cells start first and the time left is weighted by it.
+
+    Columns: the cell's parameters, ``seed``, the task's columns, and ``error``, empty or the message of a cell that
+    failed, its other columns NaN.  Rows are in the order of the grid.  ``DufmError`` for a grid or seeds that are not
+    as above, a task that is no function, or a scheduler that does not answer.
+    """
+    cells, seeds = _cells(grid), _seeds(seeds)
+    jobs = check_count("jobs", jobs, 1)
+    source = fingerprint(task)
+    paths = [None] * len(cells)
+    if cache_dir is not None:
+        folder = Path(cache_dir).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = [folder / f"{_key(source, cell, seeds)}.json" for cell in cells]
+    found = {i: _checkout.read_json(path, None) for i, path in enumerate(paths) if path and path.is_file()}
+    weights = [1.0 if cost is None else float(cost(**cell)) for cell in cells]
+    waiting = sorted((i for i in range(len(cells)) if i not in found), key=lambda i: -weights[i])
+    package = _checkout.package_digest()
+    calls = (joblib.delayed(_compute)(i, task, cells[i], seeds, paths[i], package) for i in waiting)
+    bar = tqdm(
+        total=sum(weights),
+        initial=sum(weights[i] for i in found),
+        leave=False,
+        bar_format="{desc}: {percentage:3.0f}%|{bar}| [{elapsed}, {remaining} left]",
+    )
+    with bar, workers(backend):
+        bar.set_description_str(f"{task.__name__}, {len(found)} of {len(cells)} cells")
+        parallel = joblib.Parallel(n_jobs=jobs, batch_size=1, return_as="generator_unordered")
+        for i, columns in parallel(calls) if waiting else ():
+            if paths[i] and not paths[i].is_file() and "error" not in columns:
+                _checkout.write_atomic(paths[i], json.dumps(columns))
+            found[i] = columns
+            bar.set_description_str(f"{task.__name__}, {len(found)} of {len(cells)} cells", refresh=False)
+            bar.update(weights[i])
+    return _table(cells, seeds, [found[i] for i in range(len(cells))])
+
+
+def fingerprint(task):
+    """Hash of dufm's source and of the task's: its code, the functions of the same file it calls, what else it reads.
+
+    Constants and closures count by value, functions of other files by name.
+    """
+    if not inspect.isfunction(task):
+        raise DufmError(f"task must be a function task(seeds, **cell), got {task!r}")
+    parts = [_checkout.package_digest(), torch.__version__]
+    _describe(task, task.__module__, parts, set())
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def _describe(function, module, parts, seen):
+    if function in seen:
+        return
+    seen.add(function)
+    parts.append(inspect.getsource(function))
+    reads = {name: function.__globals__[name] for name in _names(function.__code__) if name in function.__globals__}
+    inner = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    reads |= {name: cell.cell_contents for name, cell in inner}
+    reads |= {f"default {i}": value for i, value in enumerate(function.__defaults__ or ())}
+    reads |= function.__kwdefaults__ or {}
+    for name, value in sorted(reads.items()):
+        if inspect.isfunction(value) and value.__module__ == module:
+            _describe(value, module, parts, seen)
+        elif isinstance(value, types.ModuleType) or inspect.isroutine(value) or inspect.isclass(value):
+            parts.append(f"{name} is {getattr(value, '__module__', '')} {value.__name__}")
+        else:
+            parts.append(f"{name} = {joblib.hash(value)}")
+
+
+def _names(code):
+    """Global names read by some code, comprehensions and inner functions included."""
+    inner = (_names(constant) for constant in code.co_consts if isinstance(constant, types.CodeType))
+    return {*code.co_names, *itertools.chain.from_iterable(inner)}
+
+
+def _key(source, cell, seeds):
+    return hashlib.sha256(json.dumps([source, cell, seeds], sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _cells(grid):
+    if isinstance(grid, dict):
+        try:
+            columns = {name: list(values) for name, values in grid.items() if not isinstance(values, str)}
+        except TypeError:
+            columns = {}
+        if len(columns) < len(grid):
+            raise DufmError(f"grid must give a list of values for every name, got {grid!r}")
+        cells = [dict(zip(columns, values, strict=True)) for values in itertools.product(*columns.values())]
+    else:
+        cells = [dict(cell) for cell in grid]
+    if not cells or not cells[0] or any(list(cell) != list(cells[0]) for cell in cells):
+        raise DufmError(f"grid must hold at least one cell, every cell with the same names, got {grid!r}")
+    for name in cells[0]:
+        if not isinstance(name, str) or name in RESERVED:
+            raise DufmError(f"grid: {name!r} cannot be the name of a parameter; {', '.join(RESERVED)} are taken")
+    for name, value in (item for cell in cells for item in cell.items()):
+        plain = value is None or isinstance(value, (bool, int, float, str))
+        if not plain or (isinstance(value, float) and not math.isfinite(value)):
+            raise DufmError(f"grid: {name} must be plain numbers or texts, finite, got {value!r}")
+    if len({json.dumps(cell) for cell in cells}) < len(cells):
+        raise DufmError("grid: a cell stands twice")
+    return cells
+
+
+def _seeds(seeds):
+    seeds = [check_count("seeds: each", seed, 0) for seed in seeds]
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise DufmError(f"seeds must be distinct whole numbers, at least one, got {seeds}")
+    return seeds
+
+
+@contextlib.contextmanager
+def workers(backend):
+    """Where joblib's calls run until the end of the block; ``backend`` as in :func:`run`."""
+    if backend == "local":
+        yield
+        return
+    try:
+        from distributed import Client
+    except ImportError:
+        raise DufmError(f"backend {backend!r} needs dask: pip install 'dufm[cluster]'") from None
+    try:
+        client = Client(backend, timeout=10, set_as_default=False)
+    except (OSError, ValueError, TypeError) as error:
+        raise DufmError(f"backend must be 'local' or a dask scheduler that answers, got {backend!r}: {error}") from None
+    with client, joblib.parallel_config(backend="dask", client=client, wait_for_workers_timeout=60):
+        yield
+
+
+def _compute(index, task, cell, seeds, path, package):
+    """One cell, in whatever process: its columns, or its error."""
+    try:
+        if _checkout.package_digest() != package:
+            raise DufmError("this worker has another version of dufm than the process that called")
+        with _one_thread():
+            columns = _columns(task(list(seeds), **cell), cell, len(seeds))
+    except Exception as error:
+        return index, {"error": f"{type(error).__name__}: {error}"}
+    if path and path.parent.is_dir():
+        _checkout.write_atomic(path, json.dumps(columns))
+    return index, columns
+
+
+@contextlib.contextmanager
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _columns(result, cell, count):
+    if not isinstance(result, dict):
+        raise DufmError(f"the task must return a dict of columns, got {type(result).__name__}")
+    columns = {}
+    for name, values in result.items():
+        array = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+        if name in RESERVED or name in cell or array.shape not in ((), (count,)) or array.dtype.kind not in "bifuU":
+            raise DufmError(
+                f"column {name!r} must be new and hold {count} numbers or texts, or one; "
+                f"got shape {array.shape} of {array.dtype}"
+            )
+        columns[name] = np.broadcast_to(array, (count,)).tolist()
+    return columns
+
+
+def _table(cells, seeds, results):
+    rows = []
+    for cell, columns in zip(cells, results, strict=True):
+        error = columns.get("error", "")
+        for i, seed in enumerate(seeds):
+            own = {} if error else {name: values[i] for name, values in columns.items()}
+            rows.append({**cell, "seed": seed, **own, "error": error})
+    table = pandas.DataFrame(rows)
+    return table[[*(name for name in table.columns if name != "error"), "error"]]
