@@ -207,7 +207,7 @@ for s0 in scales:
 label_scales = [1e-3, 1e-6] if smoke else [1e-3, 1e-4, 1e-5, 1e-6]
 broken_scales = [1.0, 0.1, 0.01]
 patterns = {"(1, 1, 1−δ)": (4, [2]), "(1⁴, (1−δ)³)": (8, [0, 1, 2])}
-sections, rounds = (8, 3) if smoke else (24, 4)
+sections, rounds = (24, 1) if smoke else (24, 4)
 
 
 def critical_labels(K, lagging, L, scales):
