@@ -83,6 +83,9 @@ def run(task, grid, *, seeds, jobs=1, cache_dir=None, backend="local", cost=None
             found[i] = columns
             bar.set_description_str(f"{task.__name__}, {len(found)} of {len(cells)} cells", refresh=False)
             bar.update(weights[i])
+        if waiting and not bar.disable:
+            done, seconds = len(waiting), bar.format_dict["elapsed"]
+            bar.write(f"{task.__name__}: {done} cells in {seconds:.1f} s, {done / seconds:.2f} a second")
     return _table(cells, seeds, [found[i] for i in range(len(cells))])
 
 
@@ -102,7 +105,11 @@ def _describe(function, module, parts, seen):
     if function in seen:
         return
     seen.add(function)
-    parts.append(inspect.getsource(function))
+    try:
+        parts.append(inspect.getsource(function))
+    except OSError:
+        name = function.__name__
+        raise DufmError(f"the source of {name} cannot be read; define it in a file or a notebook") from None
     reads = {name: function.__globals__[name] for name in _names(function.__code__) if name in function.__globals__}
     inner = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
     reads |= {name: cell.cell_contents for name, cell in inner}

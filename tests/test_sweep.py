@@ -1,5 +1,6 @@
 """Sweeps: the table, the cache, kill −9 on the way, and a dask cluster that loses a worker."""
 
+import functools
 import os
 import re
 import signal
@@ -68,6 +69,19 @@ def test_a_row_a_cell_and_seed_in_the_order_of_the_grid():
     expected = [(L, s, seed, 2 * seed * s**L) for L in (2, 3, 4) for s in (0.5, 1.0) for seed in (5, 1)]
     assert list(table[["depth", "scale", "seed", "value"]].itertuples(index=False, name=None)) == expected
     assert (table["error"] == "").all() and set(table["kind"]) == {"ufm", "deep"}
+
+
+def test_a_task_without_readable_source_is_refused():
+    space = {}
+    exec("def task(seeds, depth): return {'value': depth}", space)
+    with pytest.raises(DufmError, match="source of task cannot be read"):
+        sweep.run(space["task"], {"depth": [2]}, seeds=[0])
+
+
+def test_progress_ends_with_the_cells_a_second(capsys, monkeypatch):
+    monkeypatch.setattr(sweep, "tqdm", functools.partial(sweep.tqdm, disable=False))
+    sweep.run(failing, {"depth": [2, 4]}, seeds=[0])
+    assert re.search(r"failing: 2 cells in [0-9.]+ s, [0-9.]+ a second", capsys.readouterr().out)
 
 
 def test_cells_may_be_listed_and_cost_changes_only_the_order_of_work():

@@ -36,7 +36,7 @@ def slope(factors):
 
 
 def norm(parts):
-    return float(sum(part.square().sum() for part in parts)) ** 0.5
+    return float(sum(part.detach().square().sum() for part in parts)) ** 0.5
 
 
 def moved(factors, slopes, weights, h):
