@@ -12,7 +12,7 @@
 # **Question.** The other notebooks train free features. Does a network that has to compute its features from images, through ReLUs, show the same preference for low rank?
 #
 # **Answer.** On handwritten digits, yes. The class means of its logits lose effective rank with every layer that is added, and width gives much of it back, though only to deep networks. What is
-# learned at a loss of $10^{-6}$ is not yet a softmax code: better than chance, still on the way, and the deeper the slower.
+# learned at a loss of $10^{-6}$ is not a softmax code, only nearer to one than chance would be, and farther from it the deeper the network.
 
 # %% [markdown]
 # ## Parameters
@@ -290,6 +290,8 @@ for w in widths:
     print(f"width {w:3d}: lost at the last layer {shown(last[w])}, at each layer before it {shown(inside[w], 2)}")
 
 # %% [markdown]
+# Every hidden layer takes a little, in the narrow networks about a third of a dimension, and the last layer, which no ReLU follows, more than any of them on average.
+#
 # ## Neural collapse at the last hidden layer
 #
 # `dufm.nc_metrics` on the outputs of the last hidden layer and the classifier $W_L$. *NC1* $= \operatorname{Tr}(\Sigma_W\Sigma_B^+)/K$ with the plain pseudo-inverse, at rank $K-1$; *trace ratio* $= \operatorname{Tr}\Sigma_W/\operatorname{Tr}\Sigma_B$; *NC2* the distance of the class means' Gram matrix, at unit norm, from the simplex's; *NC3*
@@ -304,7 +306,7 @@ nc2 = {w: scipy.stats.spearmanr(main["flow"][main["flow"]["width"] == w][["depth
 print("Spearman correlation of NC2 with depth: " + ", ".join(f"width {w}: {nc2[w].statistic:.2f}" for w in widths))
 
 # %% [markdown]
-# Variability within the classes is smaller, relative to that between them, the deeper the network (trace ratio). NC1 hides that: it divides by the small eigenvalues of $\Sigma_B$, which depth makes smaller still. And the class means move *away* from the simplex (NC2).
+# Relative to the variability between the classes, that within them is smaller in deep networks than at two layers (trace ratio). In the narrow ones NC1 says the opposite: it divides by the small eigenvalues of $\Sigma_B$, which depth makes smaller still. And the class means move *away* from the simplex (NC2).
 #
 # ## Is what is learned a softmax code?
 #
@@ -339,7 +341,7 @@ for w in widths:
 print("chance, median at r: " + "   ".join(f"{r}: {chance[r][1]:.2f}" for r in range(4, 10)))
 
 # %% [markdown]
-# Better than chance everywhere, a softmax code nowhere. Is that the network's last word, or only early? The same starts on fewer images, trained far beyond the usual end; $r$ is the one of the last stage.
+# Nearer than chance everywhere, a softmax code nowhere. Is that the network's last word, or only early? The same starts on fewer images, trained far beyond the usual end; $r$ is the one of the last stage.
 
 # %%
 stages = [LOSS_END, -50.0] + ([] if p.budget == "smoke" else [-200.0])
@@ -356,6 +358,9 @@ for L in depths:
     print(f"L = {L}: log loss " + "   ".join(f"{end:.0f}: rank {stage(L, end)['rank'].mean():.1f}, gap {late_gap[L, end].mean():.2f}" for end in stages))
 change = np.array([late_gap[L, stages[0]] - late_gap[L, stages[-1]] for L in depths])
 print("fall of the gap: " + "   ".join(f"L = {L}: {shown(fall, 2)}" for L, fall in zip(depths, change, strict=True)))
+
+# %% [markdown]
+# The gap goes on falling, by about 0.05 at every depth. That is half of it at two layers, and a tenth of it at eight: if deep networks end in softmax codes at all, they are a very long way off.
 
 # %%
 def band(values):
@@ -409,7 +414,7 @@ figures.save(
     fig,
     "11_code",
     alt="Left, gap between the one-vs-rest margin of the learned class vectors and that of the softmax code of the same rank, against rank, for both widths, below a grey "
-    "band of random codes; it grows from 0.15 at rank 8 to about a half at rank 5. Right, the gap against minus log loss, one line a depth: it falls as training goes on, least in the deepest.",
+    "band of random codes; it grows from 0.15 at rank 8 to about a half at rank 5. Right, the gap against minus log loss, one line a depth, higher the deeper: it falls slowly as training goes on.",
 )
 
 # %% [markdown]
@@ -417,7 +422,7 @@ figures.save(
 #
 # ## Where it breaks
 #
-# *Deep and narrow networks do not train at all.* With every ReLU layer the images of all classes are squeezed towards one direction; in a narrow layer they can also all die at once. Below, with fewer images, the effective rank of the class means *before* training, how many networks are dead at the start (no gradient at all), and whether training reaches a loss of $10^{-6}$,
+# *Deep and narrow networks do not train at all.* With every ReLU layer the images of all classes are squeezed towards one direction; in a narrow layer they can also all die at once. Below, with fewer images, the effective rank of the class-mean logits *before* training (0 where dead), how many networks are dead at the start (no gradient at all), and whether training reaches a loss of $10^{-6}$,
 # by the flow in 100 steps and by minibatches in 200 epochs, several times what width 32 at depth 8 needs. More steps may yet get some of them there; nothing here says that they never would.
 
 # %%

@@ -1,5 +1,8 @@
 """Data sets: what ships, files placed by hand, the fetch from OpenML (replaced: no test asks the network), refusals."""
 
+import os
+import subprocess
+import sys
 import types
 from urllib.error import URLError
 
@@ -7,8 +10,9 @@ import numpy as np
 import pytest
 import sklearn.datasets
 import torch
+from conftest import ROOT
 
-from dufm import DufmError, data
+from dufm import DufmError, claims, data
 
 FEATURES = {"mnist": 784, "fashion": 784, "cifar10": 3072}
 
@@ -174,3 +178,20 @@ def test_balanced_takes_the_first_of_every_class():
     assert columns.dtype == torch.float64 and columns.T.tolist() == X[[1, 2, 0, 3, 4, 5]].tolist()
     with pytest.raises(DufmError, match="n_per_class must be an integer from 1 to 3, got 4"):
         data.balanced(X, y, 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FEATURES)
+def test_notebook_11_runs_on_a_file(name, tmp_path):
+    rng = np.random.default_rng(2)
+    y = np.arange(150) % 10
+    X = (0.5 * rng.random((10, FEATURES[name]))[y] + 0.5 * rng.random((150, FEATURES[name]))).astype(np.float32)
+    np.savez_compressed(tmp_path / f"{name}.npz", X=X, y=y)
+    command = [sys.executable, "-m", "dufm", "reproduce", "11", "--budget", "smoke", "-p", f"dataset={name}"]
+    command += ["--jobs", "1", "--out", str(tmp_path / "out")]
+    settings = {"DUFM_DATA": str(tmp_path), "DUFM_ROOT": str(ROOT), "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env={**os.environ, **settings}, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    recorded = claims.records(tmp_path / "out" / "records.json")
+    assert set(recorded) == {f"11-{name}-depth", f"11-{name}-width"}
+    assert all(record["verdict"] == "not applicable" for record in recorded.values())
