@@ -360,7 +360,7 @@ change = np.array([late_gap[L, stages[0]] - late_gap[L, stages[-1]] for L in dep
 print("fall of the gap: " + "   ".join(f"L = {L}: {shown(fall, 2)}" for L, fall in zip(depths, change, strict=True)))
 
 # %% [markdown]
-# The gap goes on falling, by about 0.05 at every depth. That is half of it at two layers, and a tenth of it at eight: if deep networks end in softmax codes at all, they are a very long way off.
+# The gap goes on falling, by about 0.05 at every depth. That is nearly half of it at two layers, and a tenth of it at eight: if deep networks end in softmax codes at all, they are a very long way off.
 
 # %%
 def band(values):
