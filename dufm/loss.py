@@ -41,14 +41,17 @@ def log_loss_residual(Z):
     return evaluate(Z)[1]
 
 
-@lru_cache(maxsize=64)
-def _true_class(num_classes, columns, dtype, device):
+def true_class(labels, num_classes, dtype):
     """Row and column of every sample's true class, and its mark ``(K, N, 1)``: a mask and as numbers 0, 1."""
-    samples = torch.arange(columns, device=device)
-    rows = samples // (columns // num_classes)
-    mask = torch.zeros(num_classes, columns, 1, dtype=torch.bool, device=device)
-    mask[rows, samples] = True
-    return rows, samples, mask, mask.to(dtype)
+    samples = torch.arange(len(labels), device=labels.device)
+    mask = torch.zeros(num_classes, len(labels), 1, dtype=torch.bool, device=labels.device)
+    mask[labels, samples] = True
+    return labels, samples, mask, mask.to(dtype)
+
+
+@lru_cache(maxsize=64)
+def _class_by_class(num_classes, columns, dtype, device):
+    return true_class(torch.arange(columns, device=device) // (columns // num_classes), num_classes, dtype)
 
 
 def log_softplus(x):
@@ -62,9 +65,18 @@ def log_softplus(x):
 def evaluate(Z):
     """Log ℒ ``(...)`` and −∂ log ℒ/∂Z ``(..., K, N)``, unchecked: the inner loop of the flow."""
     num_classes, columns = Z.shape[-2:]
-    rows, samples, mask, one_hot = _true_class(num_classes, columns, Z.dtype, Z.device)
+    log_sum, residual = log_sum_and_residual(Z, _class_by_class(num_classes, columns, Z.dtype, Z.device))
+    return log_sum - math.log(columns // num_classes), residual
+
+
+def log_sum_and_residual(Z, marks):
+    """Log of the summed losses of all samples and minus its gradient, for ``marks`` from :func:`true_class`.
+
+    Dividing by a number of samples shifts the first and leaves the second.
+    """
+    rows, samples, mask, one_hot = marks
     # Networks last: every reduction then runs along a contiguous batch.
-    logits = Z.reshape(-1, num_classes, columns).permute(1, 2, 0).contiguous()
+    logits = Z.reshape(-1, *Z.shape[-2:]).permute(1, 2, 0).contiguous()
     gaps = (logits - logits[rows, samples]).masked_fill_(mask, -torch.inf)
     top = gaps.amax(0)
     wrong = gaps.sub_(top).exp_()
@@ -74,7 +86,7 @@ def evaluate(Z):
     largest = log_sample.amax(0)
     share = log_sample.sub_(largest).exp_()
     share_total = share.sum(0)
-    log_value = largest + share_total.log() - math.log(columns // num_classes)
+    log_sum = largest + share_total.log()
     weight = share.div_(share_total).mul_(slope)
     residual = torch.sub(one_hot, wrong.div_(total)).mul_(weight)
-    return log_value.reshape(Z.shape[:-2]), residual.permute(2, 0, 1).reshape(Z.shape)
+    return log_sum.reshape(Z.shape[:-2]), residual.permute(2, 0, 1).reshape(Z.shape)

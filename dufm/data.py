@@ -1,0 +1,108 @@
+r"""Images to train on: handwritten digits, MNIST, Fashion-MNIST, CIFAR-10.
+
+Imported by name (``from dufm import data``).  scikit-learn is loaded by the calls, not by the import.
+"""
+
+import io
+import os
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dufm import _checkout
+from dufm._checks import DufmError, check_count
+
+__all__ = ["NAMES", "balanced", "load"]
+
+# Name at OpenML and number of features of each data set that is kept in a file.
+_OPENML = {"mnist": ("mnist_784", 784), "fashion": ("Fashion-MNIST", 784), "cifar10": ("CIFAR_10", 3072)}
+_NUM_CLASSES = 10
+NAMES = ("digits", *_OPENML)
+
+
+def load(name, root=None):
+    """Images and labels: ``X`` float32 ``(n, features)`` in [0, 1], ``y`` int64 ``(n,)``, classes 0 … 9.
+
+    ``"digits"``: 1797 images of 8 × 8, which scikit-learn ships.  ``"mnist"``, ``"fashion"`` (28 × 28) and
+    ``"cifar10"`` (3 × 32 × 32) are read from ``root/NAME.npz``; where that file is missing it is fetched from OpenML,
+    once.  ``root``: folder, by default the environment variable ``DUFM_DATA``, else ``~/.cache/dufm``.  A file made by
+    hand, ``numpy.savez_compressed("mnist.npz", X=X, y=y)``, serves as well and needs no network.
+
+    ``DufmError``: an unknown name; no file and no network; a file whose arrays are not as above.
+    Sources: LeCun et al. (1998), Xiao et al. (2017), Krizhevsky (2009), Alpaydin & Kaynak (1998) for the digits.
+    """
+    if name not in NAMES:
+        raise DufmError(f"name must be one of {', '.join(NAMES)}, got {name!r}")
+    if name == "digits":
+        from sklearn.datasets import load_digits
+
+        X, y = load_digits(return_X_y=True)
+        return (X / 16.0).astype(np.float32), y.astype(np.int64)
+    path = _folder(root) / f"{name}.npz"
+    if not path.is_file():
+        X, y = _fetch(name, path)
+        _check(X, y, _OPENML[name][1], f"OpenML's {_OPENML[name][0]}")
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, X=X, y=y)
+        _checkout.write_atomic(path, buffer.getvalue())
+        return X, y
+    try:
+        # np.load leaves a broken file open that it opened itself.
+        with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as file:
+            X, y = file["X"], file["y"]
+    # TypeError: the file holds one bare array.
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise DufmError(f"{path}: not an .npz file with arrays X and y ({error})") from None
+    _check(X, y, _OPENML[name][1], path)
+    return X, y
+
+
+def balanced(X, y, n_per_class):
+    """The first ``n_per_class`` samples of every class, class by class: ``(features, K·n_per_class)`` and labels.
+
+    Columns are samples, float64, as the rest of the package wants them.  ``X`` and ``y`` as from :func:`load`.
+    ``DufmError`` if a class has fewer.
+    """
+    y = np.asarray(y)
+    least = int(np.bincount(y).min())
+    n_per_class = check_count("n_per_class", n_per_class, 1, least, why="the smallest class has no more samples")
+    chosen = np.concatenate([np.flatnonzero(y == k)[:n_per_class] for k in range(y.max() + 1)])
+    return torch.from_numpy(np.asarray(X)[chosen].T.astype(np.float64)), torch.from_numpy(y[chosen].astype(np.int64))
+
+
+def _folder(root):
+    return Path(root or os.environ.get("DUFM_DATA") or Path.home() / ".cache" / "dufm").expanduser()
+
+
+def _fetch(name, path):
+    from sklearn.datasets import fetch_openml
+
+    try:
+        bunch = fetch_openml(_OPENML[name][0], version=1, as_frame=False, cache=False)
+    # URLError and HTTPError are OSErrors.
+    except OSError as error:
+        raise DufmError(
+            f"{path} is missing and OpenML does not answer ({error}); with a network, fetch it by "
+            f"python -c \"from dufm import data; data.load('{name}')\", or put arrays X and y there by hand"
+        ) from None
+    return (np.asarray(bunch.data) / 255.0).astype(np.float32), np.asarray(bunch.target).astype(np.int64)
+
+
+def _check(X, y, features, where):
+    """Refuse arrays that are not as :func:`load` promises; ``where`` names the file."""
+    wanted = f"X float32 (n, {features}) in [0, 1] and y int64 (n,)"
+    if X.ndim != 2 or X.shape[1] != features or y.shape != X.shape[:1] or not len(X):
+        raise DufmError(f"{where}: shapes must be those of {wanted}, got {X.shape} and {y.shape}")
+    if X.dtype != np.float32 or y.dtype != np.int64:
+        raise DufmError(f"{where}: must hold {wanted}, got {X.dtype} and {y.dtype}")
+    if not np.isfinite(X).all():
+        raise DufmError(f"{where}: X must be finite, but it holds NaN or inf")
+    if X.min() < 0.0 or X.max() > 1.0:
+        raise DufmError(f"{where}: X must lie in [0, 1], got [{X.min():.3g}, {X.max():.3g}]")
+    found = np.unique(y)
+    if not np.array_equal(found, np.arange(_NUM_CLASSES)):
+        wanted = f"the labels 0 to {_NUM_CLASSES - 1}, each at least once"
+        raise DufmError(f"{where}: y must hold {wanted}, got {found[:20]}")

@@ -1,0 +1,197 @@
+"""Data sets: what ships, files placed by hand, the fetch from OpenML (replaced: no test asks the network), refusals."""
+
+import os
+import subprocess
+import sys
+import types
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import sklearn.datasets
+import torch
+from conftest import ROOT
+
+from dufm import DufmError, claims, data
+
+FEATURES = {"mnist": 784, "fashion": 784, "cifar10": 3072}
+
+
+def arrays(name, samples=40):
+    """Arrays of a data set's shape, every class present."""
+    rng = np.random.default_rng(0)
+    return rng.random((samples, FEATURES[name]), dtype=np.float32), rng.permutation(np.arange(samples) % 10)
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    def offline(*args, **kwargs):
+        raise URLError("no route to host")
+
+    monkeypatch.setattr(sklearn.datasets, "fetch_openml", offline)
+
+
+def test_digits_ship():
+    X, y = data.load("digits")
+    assert (X.shape, X.dtype, y.dtype) == ((1797, 64), np.float32, np.int64)
+    assert (X.min(), X.max()) == (0.0, 1.0)
+    assert np.bincount(y).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+
+
+@pytest.mark.parametrize("name", FEATURES)
+@pytest.mark.parametrize("by", ["argument", "environment"])
+def test_a_file_placed_by_hand_needs_no_network(name, by, tmp_path, monkeypatch):
+    X, y = arrays(name)
+    np.savez_compressed(tmp_path / f"{name}.npz", X=X, y=y)
+    if by == "environment":
+        monkeypatch.setenv("DUFM_DATA", str(tmp_path))
+    found = data.load(name, tmp_path if by == "argument" else None)
+    assert np.array_equal(found[0], X) and np.array_equal(found[1], y)
+    assert (found[0].dtype, found[1].dtype) == (np.float32, np.int64)
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_a_fetched_data_set_is_scaled_and_kept(name, tmp_path, monkeypatch):
+    asked = []
+
+    def openml(title, **options):
+        asked.append(title)
+        rng = np.random.default_rng(1)
+        # As OpenML has them: bytes as floats, labels as texts.
+        pixels = rng.integers(0, 256, (30, FEATURES[name])).astype(np.float64)
+        pixels[0, :2] = 0, 255
+        return types.SimpleNamespace(data=pixels, target=np.array([str(i % 10) for i in range(30)], dtype=object))
+
+    monkeypatch.setattr(sklearn.datasets, "fetch_openml", openml)
+    X, y = data.load(name, tmp_path / "new" / "folder")
+    assert (X.min(), X.max(), X.dtype) == (0.0, 1.0, np.float32) and y.tolist() == [i % 10 for i in range(30)]
+    again = data.load(name, tmp_path / "new" / "folder")
+    assert np.array_equal(X, again[0]) and np.array_equal(y, again[1])
+    assert asked == [{"mnist": "mnist_784", "fashion": "Fashion-MNIST", "cifar10": "CIFAR_10"}[name]]
+
+
+def test_a_fetch_of_something_else_is_refused_and_not_kept(tmp_path, monkeypatch):
+    wrong = types.SimpleNamespace(data=np.zeros((30, 100)), target=np.arange(30) % 10)
+    monkeypatch.setattr(sklearn.datasets, "fetch_openml", lambda *args, **options: wrong)
+    with pytest.raises(DufmError, match="OpenML's mnist_784: shapes"):
+        data.load("mnist", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_offline_without_the_file_is_one_line_with_file_and_command(name, tmp_path):
+    with pytest.raises(DufmError) as caught:
+        data.load(name, tmp_path)
+    said = str(caught.value)
+    assert "\n" not in said and str(tmp_path / f"{name}.npz") in said
+    assert f"python -c \"from dufm import data; data.load('{name}')\"" in said
+    assert caught.value.__cause__ is None and caught.value.__suppress_context__
+
+
+def test_unknown_name():
+    with pytest.raises(DufmError, match="name must be one of digits, mnist, fashion, cifar10, got 'imagenet'"):
+        data.load("imagenet")
+
+
+def changed(X, y, how):
+    if how == "NaN":
+        X[3, 5] = np.nan
+    if how == "bytes":
+        X = X * 255
+    if how == "negative":
+        X[0, 0] = -0.5
+    if how == "features":
+        X = X[:, :-1]
+    if how == "images":
+        X = X.reshape(-1, 28, 28)
+    if how == "fewer labels":
+        y = y[:-1]
+    if how == "one-hot":
+        y = np.eye(10, dtype=np.int64)[y]
+    if how == "no samples":
+        X, y = X[:0], y[:0]
+    if how == "a class missing":
+        y = y % 9
+    if how == "labels from 1":
+        y = y + 1
+    if how == "double":
+        X = X.astype(np.float64)
+    if how == "float labels":
+        y = y.astype(np.float32)
+    return X, y
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("NaN", "must be finite"),
+        ("bytes", r"must lie in \[0, 1\]"),
+        ("negative", r"must lie in \[0, 1\]"),
+        ("features", "shapes must be"),
+        ("images", "shapes must be"),
+        ("fewer labels", "shapes must be"),
+        ("one-hot", "shapes must be"),
+        ("no samples", "shapes must be"),
+        ("a class missing", "labels 0 to 9"),
+        ("labels from 1", "labels 0 to 9"),
+        ("double", "float64"),
+        ("float labels", "float32 and float32"),
+    ],
+)
+def test_bad_arrays_in_a_file_are_refused(how, said, tmp_path):
+    X, y = changed(*arrays("mnist"), how)
+    np.savez_compressed(tmp_path / "mnist.npz", X=X, y=y)
+    with pytest.raises(DufmError, match=said) as caught:
+        data.load("mnist", tmp_path)
+    assert str(caught.value).startswith(str(tmp_path / "mnist.npz"))
+
+
+@pytest.mark.parametrize("kind", ["text", "cut", "damaged", "empty", "bare array", "other names", "objects"])
+def test_a_file_that_is_no_npz_with_X_and_y_is_refused(kind, tmp_path):
+    path = tmp_path / "fashion.npz"
+    X, y = arrays("fashion")
+    np.savez_compressed(path, X=X, y=y)
+    whole = path.read_bytes()
+    if kind == "text":
+        path.write_text("not here")
+    if kind == "cut":
+        path.write_bytes(whole[: len(whole) // 2])
+    if kind == "damaged":
+        path.write_bytes(whole[:3000] + bytes(2000) + whole[5000:])
+    if kind == "empty":
+        path.write_bytes(b"")
+    if kind == "bare array":
+        with open(path, "wb") as file:
+            np.save(file, X)
+    if kind == "other names":
+        np.savez_compressed(path, images=X, labels=y)
+    if kind == "objects":
+        np.savez_compressed(path, X=X.astype(object)[:2, :2], y=y)
+    with pytest.raises(DufmError, match="fashion.npz: not an .npz file with arrays X and y"):
+        data.load("fashion", tmp_path)
+
+
+def test_balanced_takes_the_first_of_every_class():
+    X, y = np.arange(20, dtype=np.float32).reshape(10, 2), np.array([1, 0, 0, 1, 2, 2, 0, 2, 1, 0])
+    columns, labels = data.balanced(X, y, 2)
+    assert labels.tolist() == [0, 0, 1, 1, 2, 2] and labels.dtype == torch.int64
+    assert columns.dtype == torch.float64 and columns.T.tolist() == X[[1, 2, 0, 3, 4, 5]].tolist()
+    with pytest.raises(DufmError, match="n_per_class must be an integer from 1 to 3, got 4"):
+        data.balanced(X, y, 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FEATURES)
+def test_notebook_11_runs_on_a_file(name, tmp_path):
+    rng = np.random.default_rng(2)
+    y = np.arange(150) % 10
+    X = (0.5 * rng.random((10, FEATURES[name]))[y] + 0.5 * rng.random((150, FEATURES[name]))).astype(np.float32)
+    np.savez_compressed(tmp_path / f"{name}.npz", X=X, y=y)
+    command = [sys.executable, "-m", "dufm", "reproduce", "11", "--budget", "smoke", "-p", f"dataset={name}"]
+    command += ["--jobs", "1", "--out", str(tmp_path / "out")]
+    settings = {"DUFM_DATA": str(tmp_path), "DUFM_ROOT": str(ROOT), "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env={**os.environ, **settings}, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    recorded = claims.records(tmp_path / "out" / "records.json")
+    assert set(recorded) == {f"11-{name}-depth", f"11-{name}-width"}
+    assert all(record["verdict"] == "not applicable" for record in recorded.values())
