@@ -122,7 +122,7 @@ with notebook.timed("training"):
 compare = {key: np.array(column) for key, column in compare.items()}
 print("group       L   largest relative difference   off the characters, to log ℒ = −20   to the end")
 for row in zip(*compare.values(), strict=True):
-    shown = ["below 1e-10" if value < 1e-10 else f"{value:.0e}" for value in row[3:]]
+    shown = ["below 1e-7" if value < 1e-7 else f"{value:.0e}" for value in row[3:]]
     print(f"{row[0]:10s} {row[2]:2d}   {shown[0]:>27s}   {shown[1]:>34s}   {shown[2]:>10s}")
 hadamard = np.char.startswith(compare["group"], "(Z/2)")
 

@@ -314,10 +314,17 @@ with notebook.timed("growth"):
                 for name, value in zip(growth, (K, L, *row), strict=True):
                     growth[name].append(value)
 figures.store("07_growth", growth)
+
+
+def shown(error):
+    """An error in one digit; below 1e-7 it is the rounding of the machine at hand."""
+    return "below 1e-7" if error < 1e-7 else f"{error:.0e}"
+
+
 print(" K   largest relative deviation from the law, and of the measured turning point, over the depths")
 for K in sorted({K for K, _ in law_error}):
     print(
-        f"{K:2d}   {max(v for (k, _), v in law_error.items() if k == K):.0e}   "
+        f"{K:2d}   {shown(max(v for (k, _), v in law_error.items() if k == K))}   "
         f"{max((v for (k, _), v in turning_error.items() if k == K), default=float('nan')):.0e}"
     )
 
@@ -470,7 +477,7 @@ with notebook.timed("families"):
                 table[key].append(value)
 figures.store("07_families", table)
 for name in names:
-    print(f"{name:14s} largest relative deviation from the law {family_error[name]:.0e}")
+    print(f"{name:14s} largest relative deviation from the law {shown(family_error[name])}")
 
 # %% tags=["figure"]
 import numpy as np

@@ -1,5 +1,6 @@
 """The committed notebooks: pairs, executed, with figures that can be drawn again; each runs under other parameters."""
 
+import hashlib
 import json
 import os
 import re
@@ -86,6 +87,16 @@ def test_figures_are_complete_and_can_be_drawn_again(name, tmp_path, monkeypatch
         assert (ROOT / "figures" / path.name).is_file(), path.name
         if path.suffix == ".csv":
             assert path.read_bytes() == (ROOT / "figures" / path.name).read_bytes()
+
+
+def test_numbers_computed_once_know_their_origin():
+    about = json.loads((ROOT / "notebooks" / "10_wide.json").read_text(encoding="utf-8"))
+    numbers = (ROOT / "notebooks" / "10_wide.csv").read_bytes()
+    assert about["data"] == hashlib.sha256(numbers).hexdigest()
+    assert about["command"].startswith("dufm reproduce 10 ") and about["versions"]["torch"]
+    defaults = {parameter.name: parameter.default for parameter in notebook.declared("10_width")}
+    changed = {name for name, value in defaults.items() if about["parameters"][name] != value}
+    assert changed == set(re.findall(r"-p (\w+)=", about["command"]))
 
 
 def test_every_committed_figure_knows_its_notebook_and_numbers():
