@@ -273,7 +273,7 @@ figures.save(
     fig,
     "11_layers",
     alt="Effective rank of the class means after each layer, from the images to the logits, one line a depth, one panel for the narrow and one for the wide networks. "
-    "The lines start together at 8.2 and fall, slowly inside the network and steeply at the last layer; shallow networks hardly fall.",
+    "The lines start together just above 8 and fall, slowly inside the network and steeply at the last layer; shallow networks hardly fall.",
 )
 
 # %% [markdown]
@@ -414,7 +414,7 @@ figures.save(
     fig,
     "11_code",
     alt="Left, gap between the one-vs-rest margin of the learned class vectors and that of the softmax code of the same rank, against rank, for both widths, below a grey "
-    "band of random codes; it grows from 0.15 at rank 8 to about a half at rank 5. Right, the gap against minus log loss, one line a depth, higher the deeper: it falls slowly as training goes on.",
+    "band of random codes; it grows from 0.16 at rank 8 to about a half at rank 5. Right, the gap against minus log loss, one line a depth, higher the deeper: it falls slowly as training goes on.",
 )
 
 # %% [markdown]
