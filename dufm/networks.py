@@ -38,14 +38,13 @@ class Trained:
 
     ``weights``; ``log_loss`` log of the mean loss; ``status``, a NumPy array of sentences: "reached", "stalled: zero
     gradient" (all units of a layer dead), "precision exhausted" (steps below rounding), "max steps"; ``steps``
-    accepted steps, for minibatches epochs; ``gradients`` passes over the data, of the whole batch.
+    accepted steps, for minibatches epochs.
     """
 
     weights: list
     log_loss: torch.Tensor
     status: np.ndarray
     steps: torch.Tensor
-    gradients: int
 
 
 def gaussian_init(depth, width, features, num_classes, *, scale=HE_SCALE, batch=1, seed):
@@ -131,7 +130,6 @@ def train(
     state = torch.cat([weight.flatten(1) for weight in weights], 1)
     marks = true_class(y, num_classes, X.dtype)
     log_loss, slope = gradient(state, X, marks)
-    gradients = 1
     step = _FIRST_STEP * state.norm(dim=1) / slope.norm(dim=1)
     steps = torch.zeros_like(log_loss, dtype=torch.int64)
     status = np.full(len(state), "max steps", dtype="<U32")
@@ -144,7 +142,6 @@ def train(
         start, g, h, before = state[running], slope[running], step[running].unsqueeze(1), log_loss[running]
         if batch_size is None:
             new, after, new_g = _legendre_step(lambda flat: gradient(flat, X, marks), start, g, h)
-            gradients += _STAGES
             error = (0.8 * (start - new) + 0.4 * h * (g + new_g)).norm(dim=1) / (_RTOL * new.norm(dim=1))
             error = torch.where(error.isfinite(), error, torch.inf)
             accepted = (error <= 1.0) & (after <= before)
@@ -159,7 +156,6 @@ def train(
                 weight = torch.exp(log_part - before + math.log(len(batch) / samples))
                 new = new + h * weight.unsqueeze(1) * g_part
             after, new_g = gradient(new, X, marks)
-            gradients += 2
             accepted = after <= before
             factor = torch.where(accepted, _EPOCH_GROW, _EPOCH_SHRINK)
         kept = running[accepted]
@@ -169,7 +165,7 @@ def train(
         tiny = step[running] * g.norm(dim=1) <= torch.finfo(X.dtype).eps * start.norm(dim=1)
         status[running[tiny & ~accepted].cpu().numpy()] = "precision exhausted"
     _settle(status, log_loss <= until_log_loss, (slope == 0).all(1))
-    return Trained(split(state), log_loss, status, steps, gradients)
+    return Trained(split(state), log_loss, status, steps)
 
 
 def _settle(status, reached, flat):
