@@ -232,7 +232,7 @@ def sweep_options():
         raise DufmError(f"DUFM_JOBS must be a whole number, 1 or more, got {text!r}")
     return {
         "jobs": 1 if device() == "cuda" else int(text),
-        "cache_dir": out_dir() / "cache",
+        "cache_dir": os.environ.get("DUFM_CELLS") or out_dir() / "cells",
         "backend": os.environ.get("DUFM_CLUSTER") or "local",
     }
 

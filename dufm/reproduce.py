@@ -28,6 +28,8 @@ papermill.execute_notebook(source, target, parameters, kernel_name="python3", pr
 """
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 JUPYTEXT = {"formats": "ipynb,py:percent", "notebook_metadata_filter": "kernelspec,-all"}
+# Finished cells of the sweeps of a run that has not ended well, apart from those of a session in Lab.
+CELLS = ".cells"
 QUIET = {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
@@ -123,7 +125,7 @@ def reproduce(wanted, given, *, jobs, device, out, cluster=None):
         with sweep.workers(cluster):  # refused now rather than in the middle of a notebook
             os.environ["DUFM_CLUSTER"] = cluster
     folder = writable(out)
-    os.environ["DUFM_OUT"] = str(folder)
+    os.environ.update(DUFM_OUT=str(folder), DUFM_CELLS=str(folder / CELLS))
     try:
         with FileLock(folder / ".run.lock", timeout=0):
             return _run_all(names, parameters, jobs, folder)
@@ -136,7 +138,6 @@ def _run_all(names, parameters, jobs, out):
     done = _checkout.read_json(out / "state.json", None)
     if done is None:  # only an interrupted run is resumed
         done = {}
-        shutil.rmtree(out / "cache", ignore_errors=True)
         _checkout.write_json(out / "state.json", done)
     keys = {name: _key(name, parameters[name]) for name in names}
     print(f"running {', '.join(names)}, {min(jobs, len(names))} at a time, into {out}", flush=True)
@@ -173,7 +174,8 @@ def _run_all(names, parameters, jobs, out):
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
     (out / "state.json").unlink()
-    shutil.rmtree(out / "cache", ignore_errors=True)
+    if not errors:  # what a notebook with an error had finished serves the next run
+        shutil.rmtree(out / CELLS, ignore_errors=True)
     return _judge(names, errors, out, time.perf_counter() - began)
 
 

@@ -6,19 +6,23 @@ A task computes one cell for all its seeds in one call::
         ...                                     # one batch over the seeds
         return {"rank": ranks, "log_loss": losses}   # a number or a text a seed
 
-    table = sweep.run(ends, {"depth": [2, 3, 4], "width": [4, 8]}, seeds=range(32), jobs=2, cache_dir="out/cache")
+    table = sweep.run(ends, {"depth": [2, 3, 4], "width": [4, 8]}, seeds=range(32), jobs=2, cache_dir="cells")
 
 The table is a pandas DataFrame: scikit-learn's OpenML reader needs pandas anyway, and readers know it.
 Imported by name (``from dufm import sweep``): ``import dufm`` loads neither pandas nor joblib.
 """
 
 import contextlib
+import dis
+import functools
 import hashlib
 import inspect
 import itertools
 import json
 import math
+import os
 import types
+from collections.abc import Iterable
 from pathlib import Path
 
 import joblib
@@ -34,6 +38,8 @@ from dufm._checks import DufmError, check_count
 __all__ = ["fingerprint", "run", "workers"]
 
 RESERVED = ("seed", "seeds", "error")
+# Of the code that is loaded: the files may change under a session that goes on.
+_PACKAGE = _checkout.package_digest()
 
 
 def run(task, grid, *, seeds, jobs=1, cache_dir=None, backend="local", cost=None):
@@ -45,7 +51,8 @@ def run(task, grid, *, seeds, jobs=1, cache_dir=None, backend="local", cost=None
 
     ``jobs``: worker processes (1: none, all in this process); every call computes on one thread wherever it runs.
     ``backend``: ``"local"``, or the address of a dask scheduler, ``"tcp://scheduler:8786"``, whose workers, however
-    many, take the calls; they need the same ``dufm``, and the extra ``dufm[cluster]`` here.
+    many, take the calls; they need the same ``dufm`` and one thread each (``dask worker --nthreads 1``), and the extra
+    ``dufm[cluster]`` here.  A local process that dies ends the run with joblib's error; a worker is replaced.
     ``cache_dir``: folder in which a finished cell is kept by the one that computed it (by this process too, if that was
     a machine with another disk), under its parameters, seeds and :func:`fingerprint`.  A run that was killed
     goes on from there and computes no finished cell again; a cell that failed is tried again.
@@ -61,13 +68,15 @@ def run(task, grid, *, seeds, jobs=1, cache_dir=None, backend="local", cost=None
     paths = [None] * len(cells)
     if cache_dir is not None:
         folder = Path(cache_dir).resolve()
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DufmError(f"cache_dir must be a folder, got {cache_dir!r}: {error}") from None
         paths = [folder / f"{_key(source, cell, seeds)}.json" for cell in cells]
     found = {i: _checkout.read_json(path, None) for i, path in enumerate(paths) if path and path.is_file()}
     weights = [1.0 if cost is None else float(cost(**cell)) for cell in cells]
     waiting = sorted((i for i in range(len(cells)) if i not in found), key=lambda i: -weights[i])
-    package = _checkout.package_digest()
-    calls = (joblib.delayed(_compute)(i, task, cells[i], seeds, paths[i], package) for i in waiting)
+    calls = (joblib.delayed(_compute)(i, task, cells[i], seeds, paths[i], source, os.getpid()) for i in waiting)
     bar = tqdm(
         total=sum(weights),
         initial=sum(weights[i] for i in found),
@@ -90,44 +99,73 @@ def run(task, grid, *, seeds, jobs=1, cache_dir=None, backend="local", cost=None
 
 
 def fingerprint(task):
-    """Hash of dufm's source and of the task's: its code, the functions of the same file it calls, what else it reads.
+    """Hash of dufm's source and of the task as it is loaded: its code, what it calls in the same file, what it reads.
 
-    Constants and closures count by value, functions of other files by name.
+    Constants, defaults and closures count by value, containers of functions, partials, bound methods and classes of the
+    same file with their code; functions and classes of other files count by name.
     """
     if not inspect.isfunction(task):
         raise DufmError(f"task must be a function task(seeds, **cell), got {task!r}")
-    parts = [_checkout.package_digest(), torch.__version__]
+    parts = [_PACKAGE, torch.__version__]
     _describe(task, task.__module__, parts, set())
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
-def _describe(function, module, parts, seen):
-    if function in seen:
+def _describe(value, module, parts, seen):
+    """Append what decides how ``value`` behaves; objects in ``seen`` are under way or done."""
+    if id(value) in seen:
         return
-    seen.add(function)
-    try:
-        parts.append(inspect.getsource(function))
-    except OSError:
-        name = function.__name__
-        raise DufmError(f"the source of {name} cannot be read; define it in a file or a notebook") from None
-    reads = {name: function.__globals__[name] for name in _names(function.__code__) if name in function.__globals__}
-    inner = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-    reads |= {name: cell.cell_contents for name, cell in inner}
-    reads |= {f"default {i}": value for i, value in enumerate(function.__defaults__ or ())}
-    reads |= function.__kwdefaults__ or {}
-    for name, value in sorted(reads.items()):
-        if inspect.isfunction(value) and value.__module__ == module:
-            _describe(value, module, parts, seen)
-        elif isinstance(value, types.ModuleType) or inspect.isroutine(value) or inspect.isclass(value):
-            parts.append(f"{name} is {getattr(value, '__module__', '')} {value.__name__}")
+    own = getattr(value, "__module__", None) == module
+    wrapped = getattr(value, "__wrapped__", None)  # by functools.lru_cache and the like
+    if inspect.isfunction(value) and own:
+        seen.add(id(value))
+        inside = _describe_code(value.__code__, parts)
+        reads = {name: value.__globals__[name] for name in inside if name in value.__globals__}
+        closure = zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
+        reads |= {name: cell.cell_contents for name, cell in closure}
+        inner = [*sorted(reads.items()), *enumerate(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).items()]
+    elif inspect.isclass(value) and own:
+        seen.add(id(value))
+        inner = [item for item in sorted(vars(value).items()) if not item[0].startswith("__") or callable(item[1])]
+    elif isinstance(value, (types.ModuleType, type)) or (inspect.isroutine(value) and not inspect.ismethod(value)):
+        inner = [("wrapped", wrapped)] if wrapped is not None else []
+        parts.append(f"{getattr(value, '__module__', '')} {getattr(value, '__name__', '')}")
+    elif inspect.ismethod(value):
+        inner = [("self", value.__self__), ("function", value.__func__)]
+    elif isinstance(value, property):
+        inner = [("get", value.fget), ("set", value.fset)]
+    elif isinstance(value, functools.partial):
+        inner = [("function", value.func), ("arguments", value.args), ("keywords", value.keywords)]
+    elif wrapped is not None:
+        inner = [("wrapped", wrapped)]
+    elif isinstance(value, (list, tuple, set, frozenset, dict)):
+        seen.add(id(value))
+        parts.append(f"{type(value).__name__} of {len(value)}")
+        ordered = sorted(value, key=repr) if isinstance(value, (set, frozenset)) else value
+        inner = value.items() if isinstance(value, dict) else enumerate(ordered)
+    elif isinstance(value, torch.Tensor):
+        inner = [("tensor", value.detach().cpu().numpy())]
+    else:
+        inner = [("class", type(value))] if type(value).__module__ == module else []
+        try:
+            parts.append(joblib.hash(value))
+        except Exception as error:  # whatever pickling raises
+            raise DufmError(f"the task reads {value!r}, which has no value to hash: {error}") from None
+    for name, item in inner:
+        parts.append(f"{name}:")
+        _describe(item, module, parts, seen)
+
+
+def _describe_code(code, parts):
+    """Append bytecode and constants, those of inner functions included; the global names it looks up."""
+    parts.append(f"{code.co_code.hex()} {code.co_names} {code.co_varnames}")
+    names = {step.argval for step in dis.get_instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            names |= _describe_code(constant, parts)
         else:
-            parts.append(f"{name} = {joblib.hash(value)}")
-
-
-def _names(code):
-    """Global names read by some code, comprehensions and inner functions included."""
-    inner = (_names(constant) for constant in code.co_consts if isinstance(constant, types.CodeType))
-    return {*code.co_names, *itertools.chain.from_iterable(inner)}
+            parts.append(repr(sorted(map(repr, constant)) if isinstance(constant, frozenset) else constant))
+    return names
 
 
 def _key(source, cell, seeds):
@@ -143,13 +181,16 @@ def _cells(grid):
         if len(columns) < len(grid):
             raise DufmError(f"grid must give a list of values for every name, got {grid!r}")
         cells = [dict(zip(columns, values, strict=True)) for values in itertools.product(*columns.values())]
+    elif isinstance(grid, (list, tuple)) and all(isinstance(cell, dict) for cell in grid):
+        cells = [{name: cell[name] for name in grid[0]} if set(cell) == set(grid[0]) else cell for cell in grid]
     else:
-        cells = [dict(cell) for cell in grid]
+        raise DufmError(f"grid must be a dict of lists, or a list of cells that are dicts, got {grid!r}")
     if not cells or not cells[0] or any(list(cell) != list(cells[0]) for cell in cells):
         raise DufmError(f"grid must hold at least one cell, every cell with the same names, got {grid!r}")
     for name in cells[0]:
         if not isinstance(name, str) or name in RESERVED:
             raise DufmError(f"grid: {name!r} cannot be the name of a parameter; {', '.join(RESERVED)} are taken")
+    cells = [{k: v.item() if isinstance(v, np.generic) else v for k, v in cell.items()} for cell in cells]
     for name, value in (item for cell in cells for item in cell.items()):
         plain = value is None or isinstance(value, (bool, int, float, str))
         if not plain or (isinstance(value, float) and not math.isfinite(value)):
@@ -160,6 +201,8 @@ def _cells(grid):
 
 
 def _seeds(seeds):
+    if not isinstance(seeds, Iterable):
+        raise DufmError(f"seeds must be distinct whole numbers, got {seeds!r}")
     seeds = [check_count("seeds: each", seed, 0) for seed in seeds]
     if not seeds or len(set(seeds)) < len(seeds):
         raise DufmError(f"seeds must be distinct whole numbers, at least one, got {seeds}")
@@ -172,6 +215,8 @@ def workers(backend):
     if backend == "local":
         yield
         return
+    if not isinstance(backend, str):
+        raise DufmError(f"backend must be 'local' or the address of a dask scheduler, got {backend!r}")
     try:
         from distributed import Client
     except ImportError:
@@ -184,14 +229,14 @@ def workers(backend):
         yield
 
 
-def _compute(index, task, cell, seeds, path, package):
+def _compute(index, task, cell, seeds, path, source, caller):
     """One cell, in whatever process: its columns, or its error."""
     try:
-        if _checkout.package_digest() != package:
-            raise DufmError("this worker has another version of dufm than the process that called")
+        if os.getpid() != caller and fingerprint(task) != source:
+            raise DufmError("this worker has another version of dufm or of the task than the process that called")
         with _one_thread():
             columns = _columns(task(list(seeds), **cell), cell, len(seeds))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return index, {"error": f"{type(error).__name__}: {error}"}
     if path and path.parent.is_dir():
         _checkout.write_atomic(path, json.dumps(columns))

@@ -674,7 +674,7 @@ for (K, L, s, init), rows in compared.groupby(["num_classes", "depth", "scale", 
     print(f"K = {K}, L = {L}, σ = {s:g}, {init:10s}: half-width {value}   {shares}")
 
 # %% [markdown]
-# ## Where width stops helping
+# ## Where it breaks: width stops helping
 #
 # *Small scale.* The half-width grows like $\sigma^{-e_L}$. If the scale shrinks with the width as $\sigma = \sigma_8\,(8/d)^{1/e_L}$, what width gives, scale takes: the share of collapse should stay where it is at $d = 8$.
 #

@@ -54,6 +54,10 @@ def ran(folder, cell):
     return [int(pid) for pid in (folder / f"ran-{cell}").read_text().split()]
 
 
+def leaving(seeds, depth):
+    sys.exit(3)
+
+
 def failing(seeds, depth):
     if depth == 3:
         raise ValueError("three is refused")
@@ -69,13 +73,6 @@ def test_a_row_a_cell_and_seed_in_the_order_of_the_grid():
     expected = [(L, s, seed, 2 * seed * s**L) for L in (2, 3, 4) for s in (0.5, 1.0) for seed in (5, 1)]
     assert list(table[["depth", "scale", "seed", "value"]].itertuples(index=False, name=None)) == expected
     assert (table["error"] == "").all() and set(table["kind"]) == {"ufm", "deep"}
-
-
-def test_a_task_without_readable_source_is_refused():
-    space = {}
-    exec("def task(seeds, depth): return {'value': depth}", space)
-    with pytest.raises(DufmError, match="source of task cannot be read"):
-        sweep.run(space["task"], {"depth": [2]}, seeds=[0])
 
 
 def test_progress_ends_with_the_cells_a_second(capsys, monkeypatch):
@@ -125,6 +122,9 @@ def test_a_result_that_is_no_set_of_columns_is_a_failure_of_the_cell(result):
         ({"a": 3}, "list of values"),
         ({"a": "text"}, "list of values"),
         ([{"a": 1}, {"b": 1}], "same names"),
+        (3, "dict of lists"),
+        ("text", "dict of lists"),
+        ([1, 2], "dict of lists"),
         ({"seed": [1]}, "cannot be the name"),
         ({"a": [float("nan")]}, "finite"),
         ({"a": [np.zeros(2)]}, "plain numbers"),
@@ -136,7 +136,7 @@ def test_bad_grids(grid, said):
         sweep.run(task, grid, seeds=[0])
 
 
-@pytest.mark.parametrize("seeds", [[], [1, 1], [-1], [0.5]])
+@pytest.mark.parametrize("seeds", [[], [1, 1], [-1], [0.5], 5])
 def test_bad_seeds(seeds):
     with pytest.raises(DufmError, match="seeds"):
         sweep.run(task, GRID, seeds=seeds)
@@ -149,6 +149,24 @@ def test_bad_task_jobs_and_backend():
         sweep.run(task, GRID, seeds=[0], jobs=0)
     with pytest.raises(DufmError, match="scheduler that answers"):
         sweep.run(task, GRID, seeds=[0], backend="nonsense://nowhere")
+    with pytest.raises(DufmError, match="backend"):
+        sweep.run(task, GRID, seeds=[0], backend=None)
+
+
+def test_a_cache_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "cache").write_text("")
+    with pytest.raises(DufmError, match="cache_dir must be a folder"):
+        sweep.run(task, GRID, seeds=[0], cache_dir=tmp_path / "cache")
+
+
+def test_a_task_that_exits_is_a_failed_cell():
+    table = sweep.run(leaving, {"depth": [2]}, seeds=[0])
+    assert table["error"].tolist() == ["SystemExit: 3"]
+
+
+def test_cells_may_name_their_parameters_in_any_order_and_hold_numpy_numbers():
+    table = sweep.run(task, [{"depth": np.int64(2), "scale": 1.0}, {"scale": 0.5, "depth": 3}], seeds=[1])
+    assert table[["depth", "scale", "value"]].to_numpy().tolist() == [[2, 1.0, 2.0], [3, 0.5, 0.25]]
 
 
 # ---------------------------------------------------------------- the cache
@@ -178,6 +196,61 @@ def test_the_fingerprint_sees_helpers_and_constants(monkeypatch):
         return sweep.fingerprint(lambda seeds, a: [value for _ in seeds])
 
     assert closed(1) == closed(1) != closed(2)
+    assert sweep.fingerprint(lambda s: [1]) != sweep.fingerprint(lambda s: [2])
+
+
+FILE = """
+import functools
+import torch
+
+{helper}
+
+class Kept:
+    def get(self, x):
+        return {factor} * x
+
+kept, tensor = Kept(), torch.arange(3.0)
+
+def task(seeds, a):
+    return {{"value": [float({call}) + float(tensor.sum()) for seed in seeds]}}
+"""
+PLAIN = "def helper(x):\n    return {factor} * x"
+REACHED = {
+    "called": (PLAIN, "helper(a)"),
+    "cached": ("@functools.lru_cache\n" + PLAIN, "helper(a)"),
+    "partial": (PLAIN + "\nbound = functools.partial(helper)", "bound(a)"),
+    "in a dict": (PLAIN + "\ntable = dict(h=helper)", "table['h'](a)"),
+    "of a class": ("", "Kept().get(a)"),
+    "of an instance": ("", "kept.get(a)"),
+    "bound method": ("", "kept_get(a)"),
+}
+
+
+@pytest.mark.parametrize("way", REACHED)
+def test_a_change_anywhere_in_the_file_is_seen_and_nothing_else(way, tmp_path):
+    helper, call = REACHED[way]
+    prints = []
+    for factor in (1, 1, 100):  # each in a process of its own
+        code = FILE.format(helper=helper.format(factor=factor), call=call, factor=factor)
+        code = code.replace("kept, tensor", "kept_get = Kept().get\nkept, tensor")
+        (tmp_path / "mine.py").write_text(code, encoding="utf-8")
+        run = [sys.executable, "-B", "-c", "import mine; from dufm import sweep; print(sweep.fingerprint(mine.task))"]
+        done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, check=True)
+        prints.append(done.stdout)
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_a_value_that_cannot_be_hashed_is_named():
+    lock = threading.Lock()
+    with pytest.raises(DufmError, match="no value to hash"):
+        sweep.fingerprint(lambda seeds: lock)
+
+
+def test_a_worker_with_another_task_is_refused(monkeypatch, tmp_path):
+    """Workers import the task's file again: what this process changed in it since is not there."""
+    monkeypatch.setitem(globals(), "FACTOR", 3)
+    there = sweep.run(task, GRID, seeds=[1], jobs=2, cache_dir=tmp_path)
+    assert there["error"].str.contains("another version").all() and not list(tmp_path.iterdir())
 
 
 SCRIPT = """
