@@ -3,6 +3,7 @@ r"""Images to train on: handwritten digits, MNIST, Fashion-MNIST, CIFAR-10.
 Imported by name (``from dufm import data``).  scikit-learn is loaded by the calls, not by the import.
 """
 
+import http.client
 import io
 import os
 import zipfile
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 
 from dufm import _checkout
 from dufm._checks import DufmError, check_count
@@ -28,10 +30,12 @@ def load(name, root=None):
 
     ``"digits"``: 1797 images of 8 × 8, which scikit-learn ships.  ``"mnist"``, ``"fashion"`` (28 × 28) and
     ``"cifar10"`` (3 × 32 × 32) are read from ``root/NAME.npz``; where that file is missing it is fetched from OpenML,
-    once.  ``root``: folder, by default the environment variable ``DUFM_DATA``, else ``~/.cache/dufm``.  A file made by
-    hand, ``numpy.savez_compressed("mnist.npz", X=X, y=y)``, serves as well and needs no network.
+    once, however many processes ask.  ``root``: folder, by default the environment variable ``DUFM_DATA``, else
+    ``~/.cache/dufm``.  A file made by hand, ``numpy.savez_compressed("mnist.npz", X=X, y=y)``, serves as well and
+    needs no network.
 
-    ``DufmError``: an unknown name; no file and no network; a file whose arrays are not as above.
+    ``DufmError``: an unknown name; no file, and no network or a folder that cannot be written; a file whose arrays
+    are not as above.
     Sources: LeCun et al. (1998), Xiao et al. (2017), Krizhevsky (2009), Alpaydin & Kaynak (1998) for the digits.
     """
     if name not in NAMES:
@@ -43,12 +47,7 @@ def load(name, root=None):
         return (X / 16.0).astype(np.float32), y.astype(np.int64)
     path = _folder(root) / f"{name}.npz"
     if not path.is_file():
-        X, y = _fetch(name, path)
-        _check(X, y, _OPENML[name][1], f"OpenML's {_OPENML[name][0]}")
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, X=X, y=y)
-        _checkout.write_atomic(path, buffer.getvalue())
-        return X, y
+        _keep(name, path)
     try:
         # np.load leaves a broken file open that it opened itself.
         with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as file:
@@ -77,18 +76,36 @@ def _folder(root):
     return Path(root or os.environ.get("DUFM_DATA") or Path.home() / ".cache" / "dufm").expanduser()
 
 
+def _keep(name, path):
+    """Fetch a data set into its file, unless another process has done so meanwhile."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        held = FileLock(path.parent / f".{name}.lock").acquire()
+    except OSError as error:
+        raise DufmError(f"{path} is missing, and its folder cannot be written ({error})") from None
+    with held:
+        if path.is_file():
+            return
+        X, y = _fetch(name, path)
+        _check(X, y, _OPENML[name][1], f"OpenML's {_OPENML[name][0]}")
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, X=X, y=y)
+        _checkout.write_atomic(path, buffer.getvalue())
+
+
 def _fetch(name, path):
     from sklearn.datasets import fetch_openml
 
     try:
         bunch = fetch_openml(_OPENML[name][0], version=1, as_frame=False, cache=False)
-    # URLError and HTTPError are OSErrors.
-    except OSError as error:
+        return (np.asarray(bunch.data) / 255.0).astype(np.float32), np.asarray(bunch.target).astype(np.int64)
+    # URLError and HTTPError are OSErrors; a connection that drops is an HTTPException, what cannot be parsed the rest.
+    except (OSError, http.client.HTTPException, ValueError, EOFError, zlib.error) as error:
+        said = " ".join(f"{type(error).__name__}: {error}".split())
         raise DufmError(
-            f"{path} is missing and OpenML does not answer ({error}); with a network, fetch it by "
+            f"{path} is missing and OpenML does not deliver it ({said}); with a network, fetch it by "
             f"python -c \"from dufm import data; data.load('{name}')\", or put arrays X and y there by hand"
         ) from None
-    return (np.asarray(bunch.data) / 255.0).astype(np.float32), np.asarray(bunch.target).astype(np.int64)
 
 
 def _check(X, y, features, where):

@@ -1,9 +1,13 @@
 """Data sets: what ships, files placed by hand, the fetch from OpenML (replaced: no test asks the network), refusals."""
 
+import http.client
 import os
 import subprocess
 import sys
+import threading
+import time
 import types
+import zlib
 from urllib.error import URLError
 
 import numpy as np
@@ -75,7 +79,62 @@ def test_a_fetch_of_something_else_is_refused_and_not_kept(tmp_path, monkeypatch
     monkeypatch.setattr(sklearn.datasets, "fetch_openml", lambda *args, **options: wrong)
     with pytest.raises(DufmError, match="OpenML's mnist_784: shapes"):
         data.load("mnist", tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.glob("*mnist*npz*")) == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        http.client.IncompleteRead(b"half", 100),
+        http.client.RemoteDisconnected("closed"),
+        ValueError("md5 checksum of local file\ndoes not match"),
+        EOFError("Compressed file ended"),
+        zlib.error("invalid block type"),
+    ],
+)
+def test_a_dropped_connection_or_rubbish_from_openml_is_one_line(error, tmp_path, monkeypatch):
+    def openml(*args, **options):
+        raise error
+
+    monkeypatch.setattr(sklearn.datasets, "fetch_openml", openml)
+    with pytest.raises(DufmError, match=f"OpenML does not deliver it .{type(error).__name__}") as caught:
+        data.load("mnist", tmp_path)
+    said = str(caught.value)
+    assert "\n" not in said and said.startswith(str(tmp_path / "mnist.npz")) and "data.load('mnist')" in said
+    assert caught.value.__cause__ is None and caught.value.__suppress_context__
+
+
+def test_labels_from_openml_that_are_no_numbers_are_one_line(tmp_path, monkeypatch):
+    wrong = types.SimpleNamespace(data=np.zeros((30, 784)), target=np.array(["shirt"] * 30, dtype=object))
+    monkeypatch.setattr(sklearn.datasets, "fetch_openml", lambda *args, **options: wrong)
+    with pytest.raises(DufmError, match="OpenML does not deliver it .ValueError: invalid literal"):
+        data.load("fashion", tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(DufmError, match="mnist.npz is missing, and its folder cannot be written"):
+        data.load("mnist", tmp_path / "file")
+
+
+def test_who_waits_for_a_fetch_does_not_fetch_again(tmp_path, monkeypatch):
+    """Four at once: one fetches, the others wait for its file."""
+    asked, found = [], []
+    X, y = arrays("mnist")
+
+    def openml(title, **options):
+        asked.append(title)
+        time.sleep(0.5)
+        return types.SimpleNamespace(data=np.round(X * 255), target=y.astype(str))
+
+    monkeypatch.setattr(sklearn.datasets, "fetch_openml", openml)
+    callers = [threading.Thread(target=lambda: found.append(data.load("mnist", tmp_path))) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(30)
+    assert asked == ["mnist_784"] and len(found) == 4
+    assert all(np.array_equal(found[0][0], mine[0]) and mine[1].tolist() == y.tolist() for mine in found)
 
 
 @pytest.mark.parametrize("name", FEATURES)

@@ -119,16 +119,44 @@ def test_a_batch_of_networks_is_one_network_after_the_other(batch_size):
             assert torch.allclose(a[0], b[i], rtol=1e-8, atol=1e-10)
 
 
+def plain_gradient(weights, X, y):
+    """Loss of one network with all its ReLUs, and its gradient, by autograd."""
+    leaves = [W.clone().requires_grad_() for W in weights]
+    loss = plain_loss(leaves, X, y, len(leaves) - 1)
+    loss.backward()
+    return loss.item(), [leaf.grad for leaf in leaves]
+
+
+def flat(weights):
+    return torch.cat([W.flatten() for W in weights])
+
+
 def test_one_epoch_of_one_batch_is_a_step_of_descent():
+    """The first step goes 1% of the weights' norm downhill."""
     X, y = blobs()
     weights = networks.gaussian_init(3, 8, 6, 3, seed=2)
     run = networks.train(weights, X, y, batch_size=24, max_steps=1)
     assert int(run.steps[0]) == 1
-    leaves = [W[0].clone().requires_grad_() for W in weights]
-    plain_loss(leaves, X, y, 2).backward()
-    moved = torch.cat([(after - before)[0].flatten() for before, after in zip(weights, run.weights, strict=True)])
-    downhill = -torch.cat([leaf.grad.flatten() for leaf in leaves])
-    assert torch.allclose(moved / moved.norm(), downhill / downhill.norm(), rtol=1e-9, atol=1e-12)
+    before = network(weights, 0)
+    downhill = -flat(plain_gradient(before, X, y)[1])
+    moved = flat(network(run.weights, 0)) - flat(before)
+    assert torch.allclose(moved, 0.01 * flat(before).norm() * downhill / downhill.norm(), rtol=1e-9, atol=1e-12)
+
+
+def test_an_epoch_of_minibatches_is_the_loop_written_by_hand():
+    """Batches of 5 of 24 samples, the last of 4; h is such that the first step on all data would go 1% of the norm."""
+    X, y = blobs()
+    weights = networks.gaussian_init(3, 8, 6, 3, seed=2)
+    run = networks.train(weights, X, y, batch_size=5, seed=7, max_steps=1)
+    assert int(run.steps[0]) == 1
+    mine = network(weights, 0)
+    loss, slope = plain_gradient(mine, X, y)
+    # h/ℒ, where h is 1% of the norm of the weights over that of the gradient of log ℒ.
+    rate = 0.01 * flat(mine).norm() / (flat(slope).norm() / loss) / loss
+    for batch in torch.from_numpy(np.random.default_rng(7).permutation(24)).split(5):
+        _, slope = plain_gradient(mine, X[:, batch], y[batch])
+        mine = [W - rate * len(batch) / 24 * g for W, g in zip(mine, slope, strict=True)]
+    assert torch.allclose(flat(network(run.weights, 0)), flat(mine), rtol=1e-9, atol=1e-12)
 
 
 def test_minibatches_depend_on_their_seed_alone():
