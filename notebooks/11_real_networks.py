@@ -441,8 +441,8 @@ right.set_xlabel(r"$-\log\mathcal{L}$ at the end of training")
 figures.save(
     fig,
     "11_code",
-    alt="Left, gap between the one-vs-rest margin of the learned class vectors and that of the softmax code of the same rank, against rank, for both widths, below a grey "
-    "band of random codes; it grows from 0.16 at rank 8 to about a half at rank 5. Right, the gap against minus log loss, one line a depth, higher the deeper: it falls slowly as training goes on, at eight layers hardly.",
+    alt="Left, gap between the one-vs-rest margin of the learned class vectors and that of the softmax code of the same rank, against rank, for both widths, below the median of "
+    "random codes, in a grey band; it grows from about 0.15 at rank 8 to about a half at rank 5. Right, the gap against minus log loss, one line a depth, higher the deeper: it falls slowly as training goes on, at eight layers hardly.",
 )
 
 # %% [markdown]
