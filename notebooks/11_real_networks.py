@@ -301,7 +301,7 @@ figures.save(
     fig,
     "11_layers",
     alt="Effective rank of the class means after each layer, from the images to the logits, one line a depth, one panel for the narrow and one for the wide networks. "
-    "The lines start together just above 8 and fall, slowly inside the network and steeply at the last layer; shallow networks hardly fall.",
+    "The lines start together just above 8 and fall from the second layer on, slowly inside the network and steeply at the last layer; shallow networks hardly fall.",
 )
 
 # %% [markdown]
