@@ -96,8 +96,8 @@ def ends(seeds, num_classes, depth, width, scale, init, log_loss, polished):
     """Ends of the flow, one network a seed."""
     K, columns = num_classes, {}
     collapse = torch.eye(K, dtype=torch.float64) - 1 / K
-    # Networks that fit a core's cache together.
-    together = max(1, 2_000_000 // (depth * width**2)) if device == "cpu" else len(seeds)
+    # As many networks at once as fit a core's cache, or with the flow's stages an accelerator's memory.
+    together = max(1, (2_000_000 if device == "cpu" else 400_000_000) // (depth * width**2))
     for group in (seeds[i : i + together] for i in range(0, len(seeds), together)):
         run = dufm.gradient_flow(initial(init, K, depth, width, scale, group), until_log_loss=log_loss)
         Z, rank = run.Z.cpu(), dufm.final_rank(run.Z.cpu())
