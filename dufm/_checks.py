@@ -30,6 +30,12 @@ def check_count(name, value, low, high=None, why=""):
     return value
 
 
+def check_finite(name, value):
+    """Raise unless ``value`` is a finite number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise DufmError(f"{name} must be a finite number, got {value!r}")
+
+
 def check_finite_positive(name, value):
     """Raise unless ``value`` is a finite positive number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 < value < math.inf:

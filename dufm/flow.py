@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from dufm._checks import DufmError, check_count, check_factors, check_finite_positive
+from dufm._checks import DufmError, check_count, check_factors, check_finite, check_finite_positive
 from dufm.loss import evaluate
 from dufm.metrics import numerical_rank
 from dufm.model import chain
@@ -284,9 +284,7 @@ def integrate(field, state, *, until_log_loss, rtol, max_steps, record, saddle_r
     returns the rank of a network that no longer moves, −1 for one that does.  The other arguments and the
     result are those of :func:`gradient_flow`, with the states as the only entry of ``factors``.
     """
-    numbers = (int, float)
-    if isinstance(until_log_loss, bool) or not isinstance(until_log_loss, numbers) or not math.isfinite(until_log_loss):
-        raise DufmError(f"until_log_loss must be a finite number, got {until_log_loss!r}")
+    check_finite("until_log_loss", until_log_loss)
     if not isinstance(rtol, (int, float)) or not 1e-13 <= rtol <= 1e-1:
         raise DufmError(f"rtol must lie in [1e-13, 0.1], got {rtol!r}")
     max_steps = check_count("max_steps", max_steps, 1)

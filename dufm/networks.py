@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from dufm._checks import DufmError, check_count, check_finite_positive, check_tensor
+from dufm._checks import DufmError, check_count, check_finite, check_finite_positive, check_tensor
 from dufm.loss import log_sum_and_residual, true_class
 from dufm.model import _normal
 
@@ -109,8 +109,7 @@ def train(
     samples = X.shape[1]
     if _check_labels(y, samples) != weights[-1].shape[-2]:
         raise DufmError(f"y must hold as many classes as W_L has rows, {weights[-1].shape[-2]}, got {int(y.max()) + 1}")
-    if not isinstance(until_log_loss, (int, float)) or not math.isfinite(until_log_loss):
-        raise DufmError(f"until_log_loss must be a finite number, got {until_log_loss!r}")
+    check_finite("until_log_loss", until_log_loss)
     max_steps = check_count("max_steps", max_steps, 1)
     if batch_size is not None:
         batch_size = check_count("batch_size", batch_size, 1, samples, why="the data have no more samples")

@@ -135,10 +135,7 @@ def reproduce(wanted, given, *, jobs, device, out, cluster=None):
 
 def _run_all(names, parameters, jobs, out):
     _tidy(out)
-    done = _checkout.read_json(out / "state.json", None)
-    if done is None:  # only an interrupted run is resumed
-        done = {}
-        _checkout.write_json(out / "state.json", done)
+    done = _checkout.read_json(out / "state.json", {})
     keys = {name: _key(name, parameters[name]) for name in names}
     print(f"running {', '.join(names)}, {min(jobs, len(names))} at a time, into {out}", flush=True)
     errors, children, began, interrupted = [], [], time.perf_counter(), threading.Event()
@@ -173,7 +170,7 @@ def _run_all(names, parameters, jobs, out):
             child.kill()
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
-    (out / "state.json").unlink()
+    (out / "state.json").unlink(missing_ok=True)  # only an interrupted run is resumed
     if not errors:  # what a notebook with an error had finished serves the next run
         shutil.rmtree(out / CELLS, ignore_errors=True)
     return _judge(names, errors, out, time.perf_counter() - began)

@@ -127,17 +127,17 @@ def _describe(value, module, parts, seen):
     elif inspect.isclass(value) and own:
         seen.add(id(value))
         inner = [item for item in sorted(vars(value).items()) if not item[0].startswith("__") or callable(item[1])]
-    elif isinstance(value, (types.ModuleType, type)) or (inspect.isroutine(value) and not inspect.ismethod(value)):
-        inner = [("wrapped", wrapped)] if wrapped is not None else []
-        parts.append(f"{getattr(value, '__module__', '')} {getattr(value, '__name__', '')}")
     elif inspect.ismethod(value):
         inner = [("self", value.__self__), ("function", value.__func__)]
+    elif wrapped is not None:
+        inner = [("wrapped", wrapped)]
+    elif isinstance(value, (types.ModuleType, type)) or inspect.isroutine(value):
+        inner = []
+        parts.append(f"{getattr(value, '__module__', '')} {getattr(value, '__name__', '')}")
     elif isinstance(value, property):
         inner = [("get", value.fget), ("set", value.fset)]
     elif isinstance(value, functools.partial):
         inner = [("function", value.func), ("arguments", value.args), ("keywords", value.keywords)]
-    elif wrapped is not None:
-        inner = [("wrapped", wrapped)]
     elif isinstance(value, (list, tuple, set, frozenset, dict)):
         seen.add(id(value))
         parts.append(f"{type(value).__name__} of {len(value)}")

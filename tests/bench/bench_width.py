@@ -18,10 +18,15 @@ ROWS = ((1 / 2,), (0.0, 3 / 4), (2 / 9, 1 / 3, 4 / 9))
 ERROR = (-5 / 72, 1 / 12, 1 / 9, -1 / 8)
 
 
-def log_loss(factors):
+def product(factors):
     Z = factors[0]
     for W in factors[1:]:
         Z = W @ Z
+    return Z
+
+
+def log_loss(factors):
+    Z = product(factors)
     wrong = ~torch.eye(len(Z), dtype=torch.bool, device=Z.device)
     gaps = torch.logsumexp((Z - Z.diagonal()).T[wrong].view(len(Z), -1), 1)
     small = gaps < -30.0
@@ -66,10 +71,7 @@ def plain(factors, until, rtol):
             factors, first, value = new, last, reached
         h *= min(5.0, max(0.2, 0.9 * max(error, 1e-9) ** (-1 / 3)))
     with torch.no_grad():
-        Z = factors[0]
-        for W in factors[1:]:
-            Z = W @ Z
-    return Z
+        return product(factors)
 
 
 def main():
