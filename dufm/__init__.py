@@ -11,6 +11,7 @@ from dufm.codes import (
     simplex_etf,
     softmax_code,
 )
+from dufm.ends import End, Limit, SpectralEnd, end, limit, spectral_end, spectral_limit
 from dufm.flow import History, Trajectory, gradient_descent, gradient_flow
 from dufm.loss import log_loss, log_loss_residual
 from dufm.margin import (
@@ -20,6 +21,7 @@ from dufm.margin import (
     kkt_certificate,
     kkt_residual,
     normalized_margin,
+    off_range_values,
     polish,
     schatten,
 )
@@ -41,7 +43,6 @@ from dufm.spectral import (
     escape_time,
     late_separatrix,
     nc_perturbation_growth,
-    spectral_end,
     spectral_flow,
     spectral_init,
     turning_point,
@@ -53,16 +54,20 @@ __all__ = [
     "Certificate",
     "Characters",
     "DufmError",
+    "End",
     "History",
+    "Limit",
     "MaxMargin",
     "Polished",
     "SoftmaxCode",
+    "SpectralEnd",
     "Trajectory",
     "balanced_init",
     "characters",
     "closed_form_margin",
     "early_singular_values",
     "effective_rank",
+    "end",
     "escape_time",
     "final_rank",
     "gaussian_init",
@@ -73,6 +78,7 @@ __all__ = [
     "imbalance",
     "kkt_certificate",
     "kkt_residual",
+    "limit",
     "late_separatrix",
     "log_loss",
     "log_loss_residual",
@@ -82,6 +88,7 @@ __all__ = [
     "nc_perturbation_growth",
     "normalized_margin",
     "numerical_rank",
+    "off_range_values",
     "one_vs_rest_margin",
     "orthogonal_init",
     "orthoplex",
@@ -95,6 +102,7 @@ __all__ = [
     "spectral_end",
     "spectral_flow",
     "spectral_init",
+    "spectral_limit",
     "stable_rank",
     "turning_point",
 ]

@@ -58,11 +58,14 @@ def check_rank(rank, Z):
 
 
 def check_tensor(name, value, min_dim=2):
-    """Raise unless ``value`` is a finite floating tensor, not empty, of at least ``min_dim`` dimensions."""
+    """Raise unless ``value`` is a finite float32 or float64 tensor, not empty, of at least ``min_dim`` dimensions."""
     if not isinstance(value, torch.Tensor):
         raise DufmError(f"{name} must be a torch tensor, got {type(value).__name__}")
-    if not value.is_floating_point():
-        raise DufmError(f"{name} must have a floating dtype (float64 is the default), got {value.dtype}")
+    # Half precisions have no factorisations, and no room for the tail of the loss.
+    if value.dtype not in (torch.float32, torch.float64):
+        raise DufmError(
+            f"{name} must have a floating dtype (float32 or float64; float64 is the default), got {value.dtype}"
+        )
     if value.ndim < min_dim:
         raise DufmError(f"{name} must have at least {min_dim} dimensions, got shape {tuple(value.shape)}")
     if value.numel() == 0:

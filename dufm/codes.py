@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import scipy.linalg
@@ -18,7 +18,7 @@ import torch
 from dufm._checks import DufmError, check_count
 from dufm._climb import BETA, climb, random_codes, soft_margin
 from dufm._nnls import nonnegative_least_squares
-from dufm.metrics import margins
+from dufm.metrics import margins, numerical_rank
 
 __all__ = [
     "HadamardPolyhedron",
@@ -27,8 +27,10 @@ __all__ = [
     "code_matrix",
     "hadamard_polyhedron",
     "hypercube",
+    "name_of",
     "one_vs_rest_margin",
     "orthoplex",
+    "pairs_and_singles",
     "polygon",
     "simplex_etf",
     "smallest_angle",
@@ -101,6 +103,88 @@ def _check_code(W):
     return W
 
 
+# ---------------------------------------------------------------- names
+
+_NAMED_TOL = 1e-6
+
+
+def pairs_and_singles(num_classes, pairs):
+    r"""Logits ``(K, K)`` of t antipodal pairs and K − 2t single classes: the orthoplex with K − 2t vertices missing.
+
+    Smallest margin 1, rank K − t, centred singular values 2 (t times), 1 (K − 2t − 1 times) and :math:`\sqrt{2t/K}`
+    (none for t = 0, which is neural collapse; t = K/2 is the orthoplex), so that
+    :math:`\gamma_L = (t2^p + K - 2t - 1 + (2t/K)^{p/2})^{-1/p}`, p = 2/L.  ``DufmError`` unless 0 ≤ t ≤ K/2.
+    """
+    num_classes = check_count("num_classes", num_classes, 2)
+    pairs = check_count("pairs", pairs, 0, num_classes // 2)
+    Z = torch.eye(num_classes, dtype=torch.float64)
+    first = 2 * torch.arange(pairs)
+    Z[first, first + 1] = Z[first + 1, first] = -1.0
+    return Z - Z.mean(-2, keepdim=True)
+
+
+@lru_cache(maxsize=64)
+def _known(num_classes):
+    """Names and their sorted margins and singular values, as rows."""
+    known = {"NC": pairs_and_singles(num_classes, 0)}
+    for pairs in range(1, num_classes // 2 + 1):
+        singles = num_classes - 2 * pairs
+        name = "orthoplex" if not singles else f"{pairs} pair{'s' * (pairs > 1)}, {singles} single"
+        known[name] = pairs_and_singles(num_classes, pairs)
+    if num_classes > 4:
+        known["polygon"] = code_matrix(polygon(num_classes))
+    if num_classes == 8:
+        known["cube"] = code_matrix(hypercube(8))
+        known["antiprism"] = code_matrix(_antiprism())
+    if num_classes == 10:
+        known["Petersen"] = code_matrix(_petersen())
+    return list(known), torch.stack([_fingerprint(Z) for Z in known.values()])
+
+
+def _antiprism():
+    """Square antiprism in which the two faces and the sides are equally far: 8 unit vectors, smallest angle 74.858°."""
+    # cos of the angle inside a face, (1 − z²)·0 + z², equals that across: (1 − z²)/√2 − z².
+    z = math.sqrt(1 / (1 + 2 * math.sqrt(2)))
+    angle = math.pi / 4 * torch.arange(8, dtype=torch.float64)
+    height = z * (1 - 2 * (torch.arange(8) % 2)).double()
+    return torch.stack([math.sqrt(1 - z * z) * angle.cos(), math.sqrt(1 - z * z) * angle.sin(), height], -1)
+
+
+def _petersen():
+    """Ten unit vectors in R⁴ of cosines 1/6 and −2/3, one a pair of five things: an eigenspace of the Petersen graph."""
+    pairs = [(i, j) for i in range(5) for j in range(i)]
+    W = torch.tensor([[1.0 * (k in pair) - 0.4 for k in range(5)] for pair in pairs], dtype=torch.float64)
+    return (W / W.norm(dim=-1, keepdim=True)) @ torch.from_numpy(scipy.linalg.helmert(5)).mT
+
+
+def _fingerprint(Z):
+    """Sorted margins and singular values of centred logits of margin 1: they do not see how classes are numbered."""
+    gaps = margins(Z).flatten(-2)
+    gaps = torch.where(gaps.isinf(), 0.0, gaps).sort(-1).values
+    return torch.cat([gaps, torch.linalg.svdvals(Z - Z.mean(-2, keepdim=True))], -1)
+
+
+def name_of(Z):
+    """Names of solutions ``Z`` ``(..., K, N)`` of smallest margin 1, a NumPy array of the batch shape.
+
+    "NC", "orthoplex", "t pairs, n single" (:func:`pairs_and_singles`), "polygon", "cube" and "antiprism" (K = 8),
+    "Petersen" (K = 10); else "rank r".  A name is given where all margins and singular values of the class means agree to
+    1e-6.  "" for NaN.
+    """
+    num_classes, n_per_class = Z.shape[-2], Z.shape[-1] // Z.shape[-2]
+    means = Z.unflatten(-1, (num_classes, n_per_class)).mean(-1).reshape(-1, num_classes, num_classes).double().cpu()
+    whole = means.isfinite().all(-1).all(-1)
+    names, known = _known(num_classes)
+    print_of = _fingerprint(means.nan_to_num())
+    away = (print_of.unsqueeze(1) - known).abs().amax(-1)
+    rank = numerical_rank(means.nan_to_num() - means.nan_to_num().mean(-2, keepdim=True), 1e-6)
+    found = [
+        "" if not ok else names[int(row.argmin())] if row.min() < _NAMED_TOL else f"rank {int(r)}"
+        for ok, row, r in zip(whole, away, rank, strict=True)
+    ]
+    return np.array(found, dtype=object).reshape(Z.shape[:-2])
+
+
 # ---------------------------------------------------------------- softmax codes
 
 
@@ -146,46 +230,45 @@ class SoftmaxCode:
     restarts: int
 
 
-CODE_STEPS = 400
+CODE_STEPS = 600
+CODE_LATE = 0.4
 CODE_AGREE_TOL = 1e-4
 CODE_RESIDUAL_TOL = 1e-8
 CODE_ACTIVE_TOL = 1e-7
-CODE_CANDIDATES = 3
-CODE_TIGHT = 5e-3  # e^{−10} in the climb's last weights
-NEWTON_STEPS = 4
+CODE_CANDIDATES = 8
+CODE_POLISH_STEPS = 200
+CODE_GAIN = 0.02  # more than polishing has added to a climb's end
+CODE_NEAR = 0.25
 
 
-def softmax_code(num_classes, dim, *, restarts=32, seed=0):
+def softmax_code(num_classes, dim, *, restarts=128, seed=0):
     r"""Softmax code: K unit vectors in R^d that maximise the one-vs-rest margin,
 
     .. math:: \max_{\|w_k\| = 1} \min_k \operatorname{dist}(w_k, \operatorname{conv}\{w_j : j \ne k\})
               = \max_{\|w_k\| = \|h_k\| = 1} \min_{j\ne k} \langle w_k - w_j, h_k\rangle .
 
-    Random codes climb the right-hand side in one batch; SciPy's SLSQP takes the best to KKT accuracy.  The value is
-    K/(K − 1) for K ≤ d + 1 (simplex ETF) and 1 for d + 2 ≤ K ≤ 2d (orthoplex, for one), where the code is
-    often not unique.  Definition: Jiang et al. (ICML 2024).  Returns :class:`SoftmaxCode`.
+    The search is for h = w, where the right-hand side is ``1 − cos θ`` of the smallest angle θ: a stationary spherical
+    code is stationary for the softmax problem too, and climbs with h free have found no larger value.  Random codes
+    climb in one batch, some from the middle of the smoothing schedule, since early smoothing leads all to the same few
+    optima; SciPy's SLSQP takes the best distinct ends to KKT accuracy.  The value is K/(K − 1) for K ≤ d + 1
+    (simplex ETF) and 1 for d + 2 ≤ K ≤ 2d (orthoplex, for one), where the code is often not unique.  Definition:
+    Jiang et al. (ICML 2024).  Returns :class:`SoftmaxCode`.
     ``DufmError``: K < 2, d < 2, or no restart reached a KKT residual of 1e-8.
     """
     num_classes = check_count("num_classes", num_classes, 2)
     dim = check_count("dim", dim, 2)
     restarts = check_count("restarts", restarts, 1)
     W = random_codes(restarts, num_classes, dim, check_count("seed", seed, 0))
-    X = climb(torch.stack([W, W], 1), _unit, _tangent, steps=CODE_STEPS)
+    begin = torch.linspace(0.0, CODE_LATE, restarts, dtype=W.dtype)
+    X = climb(torch.stack([W, W], 1), _unit, _tangent, steps=CODE_STEPS, begin=begin)  # A = C stays so: Z is symmetric
     value = soft_margin(X, BETA[1])[0]
-    tries = [(X[index].numpy(), solve) for index in value.argsort(descending=True)[:CODE_CANDIDATES]
-             for solve in (_slsqp, _newton)]
-    for (W, H), solve in tries:
-        W = solve(W, H)
-        residual = _code_residual(W)
-        if residual < CODE_RESIDUAL_TOL:
-            break
-    else:
+    found = _best_code(X[:, 0], value)
+    if found is None:
         raise DufmError(
             f"no restart reached a KKT residual of {CODE_RESIDUAL_TOL:g} for num_classes = {num_classes}, dim = {dim}, "
             f"restarts = {restarts}, seed = {seed}; ask for more restarts, or another seed"
         )
-    vectors = torch.from_numpy(W)
-    best = float(one_vs_rest_margin(vectors))
+    vectors, best, residual = found
     agree = int(((value / best - 1.0).abs() < CODE_AGREE_TOL).sum())
     return SoftmaxCode(vectors, best, float(smallest_angle(vectors)), residual, agree, restarts)
 
@@ -198,86 +281,62 @@ def _tangent(X, value, push, share):
     return push - (push * X).sum(-1, keepdim=True) * X
 
 
-class _Problem:
-    """Maximise t under ``⟨w_c − w_j, h_c⟩ ≥ t`` for some pairs (j, c) and unit rows, in ``x = (W, H, t)``."""
-
-    def __init__(self, W, H, within):
-        self.shape = 2, *W.shape
-        margin = (W * H).sum(1) - W @ H.T + 4.0 * np.eye(len(W))
-        self.start = np.concatenate([W.ravel(), H.ravel(), [margin.min()]])
-        self.wrong, self.true = np.nonzero(margin < margin.min() + within)
-
-    def slack(self, x):
-        W, H = x[:-1].reshape(self.shape)
-        return ((W[self.true] - W[self.wrong]) * H[self.true]).sum(1) - x[-1]
-
-    def slack_jacobian(self, x):
-        slope = _pair_slopes(*x[:-1].reshape(self.shape), self.wrong, self.true)
-        return np.hstack([slope, np.full((len(slope), 1), -1.0)])
-
-    def length(self, x):
-        return (x[:-1].reshape(-1, self.shape[2]) ** 2).sum(1) / 2.0 - 0.5
-
-    def length_jacobian(self, x):
-        rows = x[:-1].reshape(-1, self.shape[2])
-        return np.hstack([scipy.linalg.block_diag(*rows), np.zeros((len(rows), 1))])
-
-    def code(self, x):
-        W = x[:-1].reshape(self.shape)[0]
-        return W / np.linalg.norm(W, axis=1, keepdims=True)
+def _best_code(codes, value):
+    """The best polished code of the best distinct ends, its margin and residual; None if none is a KKT point."""
+    best, left = None, torch.ones(len(codes), dtype=torch.bool)
+    for _ in range(CODE_CANDIDATES):
+        if not left.any():
+            break
+        top = torch.where(left, value, -torch.inf).argmax()
+        if best is not None and value[top] < best[1] * (1.0 - CODE_GAIN):
+            break
+        left[top] = False
+        W = _slsqp(codes[top].numpy())
+        residual = _code_residual(W)
+        if residual < CODE_RESIDUAL_TOL:
+            left &= (value / value[top] - 1.0).abs() > CODE_AGREE_TOL
+            margin = float(one_vs_rest_margin(torch.from_numpy(W)))
+            if best is None or margin > best[1]:
+                best = torch.from_numpy(W), margin, residual
+    return best
 
 
-def _pair_slopes(W, H, wrong, true):
-    """Slopes of ``⟨w_c − w_j, h_c⟩`` in (W, H), a row a pair."""
-    count = np.arange(len(wrong))
-    slope = np.zeros((len(wrong), 2, *W.shape))
-    slope[count, 0, true] = H[true]
-    slope[count, 0, wrong] = -H[true]
-    slope[count, 1, true] = W[true] - W[wrong]
-    return slope.reshape(len(wrong), -1)
+def _slsqp(W):
+    """Local maximiser of the smallest angle from a climb's end: t under ``⟨w_i, w_j⟩ ≤ 1 − t``, in ``x = (W, t)``."""
+    shape, cosine = W.shape, W @ W.T - 4.0 * np.tri(len(W))
+    first, second = np.nonzero(cosine > cosine.max() - CODE_NEAR)
+    count = np.arange(len(first))
 
+    def slack(x):
+        W = x[:-1].reshape(shape)
+        return 1.0 - x[-1] - (W[first] * W[second]).sum(1)
 
-def _slsqp(W, H):
-    """Local maximiser from a climb's end; gives up, and returns the start, where the optimum is very degenerate."""
-    problem = _Problem(W, H, within=0.5)
-    up = np.zeros(len(problem.start))
-    up[-1] = -1.0
+    def slack_jacobian(x):
+        W = x[:-1].reshape(shape)
+        slope = np.zeros((len(first), *shape))
+        slope[count, first], slope[count, second] = -W[second], -W[first]
+        return np.hstack([slope.reshape(len(first), -1), np.full((len(first), 1), -1.0)])
+
+    def length(x):
+        return (x[:-1].reshape(shape) ** 2).sum(1) / 2.0 - 0.5
+
+    def length_jacobian(x):
+        return np.hstack([scipy.linalg.block_diag(*x[:-1].reshape(shape)), np.zeros((len(W), 1))])
+
+    up = np.append(np.zeros(W.size), -1.0)
     solution = scipy.optimize.minimize(
         lambda x: -x[-1],
-        problem.start,
+        np.append(W, 1.0 - cosine.max()),
         jac=lambda x: up,
         method="SLSQP",
         constraints=[
-            {"type": "ineq", "fun": problem.slack, "jac": problem.slack_jacobian},
-            {"type": "eq", "fun": problem.length, "jac": problem.length_jacobian},
+            {"type": "ineq", "fun": slack, "jac": slack_jacobian},
+            {"type": "eq", "fun": length, "jac": length_jacobian},
         ],
-        options={"ftol": 1e-16, "maxiter": 100},
+        options={"ftol": 1e-16, "maxiter": CODE_POLISH_STEPS},
     )
-    return problem.code(solution.x)
-
-
-def _newton(W, H):
-    """Newton's method on the KKT equations of the pairs that are nearly tight at a climb's end."""
-    problem = _Problem(W, H, within=CODE_TIGHT)
-    x, up = problem.start, np.zeros(len(problem.start))
-    up[-1] = -1.0
-    for _ in range(NEWTON_STEPS):
-        # Least squares throughout: rotations and redundant pairs leave null directions.
-        held = np.vstack([problem.slack_jacobian(x), problem.length_jacobian(x)])
-        multipliers = scipy.linalg.lstsq(held.T, up, cond=1e-9, lapack_driver="gelsy")[0]
-        weights, stretch = np.split(multipliers, [len(problem.wrong)])
-        pull = np.zeros((len(W), len(W)))
-        pull[problem.wrong, problem.true] = -weights
-        pull -= np.diag(pull.sum(0))
-        hessian = np.zeros((len(x), len(x)))
-        half = W.size
-        hessian[:half, half:-1] = np.kron(pull, np.eye(W.shape[1]))
-        hessian += hessian.T
-        hessian[np.arange(2 * half), np.arange(2 * half)] += np.repeat(stretch, W.shape[1])
-        system = np.block([[hessian, held.T], [held, np.zeros((len(held), len(held)))]])
-        target = np.concatenate([up - held.T @ multipliers, -problem.slack(x), -problem.length(x)])
-        x = x + scipy.linalg.lstsq(system, target, cond=1e-9, lapack_driver="gelsy")[0][: len(x)]
-    return problem.code(x)
+    W = solution.x[:-1].reshape(shape)
+    return W / np.linalg.norm(W, axis=1, keepdims=True)
 
 
 def _code_residual(W):
@@ -286,8 +345,11 @@ def _code_residual(W):
     margin = (W * H).sum(1)[None] - W @ H.T + 4.0 * np.eye(len(W))
     slack = margin - distance.min()
     wrong, true = np.nonzero(slack < CODE_ACTIVE_TOL)
-    points = np.stack([W, H])
-    slope = _pair_slopes(W, H, wrong, true).reshape(len(wrong), *points.shape)
+    points, count = np.stack([W, H]), np.arange(len(wrong))
+    slope = np.zeros((len(wrong), *points.shape))  # of ⟨w_c − w_j, h_c⟩ in (W, H), a row a pair
+    slope[count, 0, true] = H[true]
+    slope[count, 0, wrong] = -H[true]
+    slope[count, 1, true] = W[true] - W[wrong]
     slope -= (slope * points).sum(-1, keepdims=True) * points
     system = np.vstack([slope.reshape(len(wrong), -1).T, np.ones(len(wrong))])  # multipliers sum to 1
     multipliers, residual = nonnegative_least_squares(system, np.append(np.zeros(2 * W.size), 1.0))

@@ -16,12 +16,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from dufm._checks import DufmError, check_count, check_factors, check_finite, check_finite_positive
+from dufm._checks import check_count, check_factors, check_finite_positive
+from dufm._stepping import Linearised, Model, follow, norm
 from dufm.loss import evaluate
 from dufm.metrics import numerical_rank
 from dufm.model import chain
 
-__all__ = ["History", "Trajectory", "gradient_descent", "gradient_flow", "integrate"]
+__all__ = ["History", "Trajectory", "gradient_descent", "gradient_flow"]
+
+# Multiplications in one product of a batch below which torch does not call BLAS.
+_TINY = 400
 
 
 @dataclass(frozen=True)
@@ -60,80 +64,6 @@ class Trajectory:
         return chain(self.factors)
 
 
-# ---------------------------------------------------------------- the two embedded pairs
-
-
-@dataclass(frozen=True)
-class _Pair:
-    """Explicit first-same-as-last pair: stage rows, error weights, order of the error estimate.
-
-    ``middle``: weights of the state half-way through a step, one order below the pair's own.
-    """
-
-    rows: tuple
-    error: tuple
-    order: int
-    middle: tuple | None = None
-
-
-# Bogacki & Shampine (1989), order 3(2).
-_BS32 = _Pair(
-    rows=((1 / 2,), (0, 3 / 4), (2 / 9, 1 / 3, 4 / 9)),
-    error=(2 / 9 - 7 / 24, 1 / 3 - 1 / 4, 4 / 9 - 1 / 3, -1 / 8),
-    order=2,
-)
-# Dormand & Prince (1980), order 5(4); the middle is Shampine's (1986).
-_DP54 = _Pair(
-    rows=(
-        (1 / 5,),
-        (3 / 40, 9 / 40),
-        (44 / 45, -56 / 15, 32 / 9),
-        (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
-        (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
-        (35 / 384, 0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
-    ),
-    error=(71 / 57600, 0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40),
-    order=4,
-    middle=(
-        6025192743 / 60171106304,
-        0,
-        51252292925 / 130801643196,
-        -2691868925 / 90256659456,
-        187940372067 / 3189068634112,
-        -1776094331 / 39487288512,
-        11237099 / 470086768,
-    ),
-)
-# Loose runs are limited by stability, tight ones by accuracy: per evaluation 3(2) reaches 1.5 times further
-# on the negative real axis, where the Hessian of a gradient flow has its stiff part.
-_TIGHT = 2e-6
-
-_SAFETY, _SHRINK, _GROW = 0.9, 0.1, 5.0
-# Proportional-integral control (Gustafsson 1991): it halves the rejections at the edge of stability.
-_PROPORTIONAL, _INTEGRAL = 0.7, 0.4
-_STALL_EVERY, _TICKS = 16, 32
-# Multiplications in one product of a batch below which torch does not call BLAS.
-_TINY = 400
-# ‖error‖·‖∇ log ℒ‖ bounds the error of log ℒ.  Relative to the factors alone it would reach 1 where L·margin
-# reaches 1/rtol; beyond L·margin = 1000 it is held at 1000·rtol.
-_LOGIT_SPAN = 1e3
-
-_NODES, _WEIGHTS = (torch.from_numpy(array) for array in np.polynomial.legendre.leggauss(10))
-_NODES, _LOG_WEIGHTS = (_NODES + 1) / 2, torch.log(_WEIGHTS / 2)
-_BUMP = (4 * _NODES * (1 - _NODES)) ** 2
-# What value at the start less that at the end, both slopes, lift and tilt of a `_Hermite` contribute at the nodes.
-_AT_NODES = torch.stack(
-    [
-        (1 - _NODES) ** 2 * (1 + 2 * _NODES),
-        (1 - _NODES) ** 2 * _NODES,
-        -(_NODES**2) * (1 - _NODES),
-        _BUMP,
-        _BUMP * (_NODES - 0.5),
-    ],
-    1,
-)
-
-
 @torch.no_grad()
 def gradient_flow(factors, *, until_log_loss=-200.0, rtol=1e-4, max_steps=50_000, record=None):
     r"""Follow :math:`\dot W_l = -\partial\mathcal L/\partial W_l` until ``log ℒ`` falls to ``until_log_loss``.
@@ -153,43 +83,25 @@ def gradient_flow(factors, *, until_log_loss=-200.0, rtol=1e-4, max_steps=50_000
     ended; "stalled at a saddle of rank r" means the gradient vanished to 1e-12 of what its factors allow.
     Raises ``DufmError`` for NaN, bad shapes, integer tensors, or an argument out of range.
     """
-    num_classes, n_per_class, batch_shape = check_factors(factors)
-    shapes = [tuple(factor.shape[-2:]) for factor in factors]
-    state = torch.cat(
-        [factor.reshape(-1, rows * columns) for factor, (rows, columns) in zip(factors, shapes, strict=True)],
-        1,
+    batch_shape = check_factors(factors)[2]
+    model = FactorModel(factors)
+    run = follow(
+        model, model.flatten(factors), until_log_loss=until_log_loss, rtol=rtol, max_steps=max_steps, record=record
     )
 
-    def field(flat, out):
-        return _matrix_field(_split(flat, shapes), _split(out, shapes))
+    def factors_of(flat):
+        return [part.reshape(*flat.shape[:-2], *batch_shape, *part.shape[-2:]) for part in model.split(flat)]
 
-    def saddle_rank(flat, gradient):
-        return _saddle_rank(_split(flat, shapes), gradient)
+    def values_of(flat):
+        return flat.reshape(*flat.shape[:-1], *batch_shape) if batch_shape else flat.squeeze(-1)
 
-    run = integrate(
-        field,
-        state,
-        until_log_loss=until_log_loss,
-        rtol=rtol,
-        max_steps=max_steps,
-        record=record,
-        saddle_rank=saddle_rank,
-    )
-
-    def unflatten(flat):
-        return [part.reshape(*flat.shape[:-2], *batch_shape, *part.shape[-2:]) for part in _split(flat, shapes)]
-
-    history = run.history and History(
-        unflatten(run.history.factors[0]),
-        run.history.log_loss.reshape(-1, *batch_shape),
-        run.history.log_time.reshape(-1, *batch_shape),
-    )
+    history = run.kept and History(factors_of(run.kept[0]), values_of(run.kept[1]), values_of(run.kept[2]))
     return Trajectory(
-        unflatten(run.factors[0]),
-        run.log_loss.reshape(batch_shape),
-        run.log_time.reshape(batch_shape),
+        factors_of(run.state),
+        values_of(run.log_loss),
+        values_of(run.log_time),
         run.status.reshape(batch_shape),
-        run.steps.reshape(batch_shape),
+        values_of(run.steps),
         history,
     )
 
@@ -210,7 +122,7 @@ def gradient_descent(factors, *, lr, steps, record=None):
     gradient = [torch.empty_like(factor) for factor in factors]
     kept = {}
     for number in range(steps + 1):
-        log_loss = _matrix_field(factors, gradient)
+        log_loss = _matrix_field(factors, gradient)[0]
         if number in wanted:
             kept[number] = ([factor.clone() for factor in factors], log_loss)
         if number < steps:
@@ -229,12 +141,125 @@ def gradient_descent(factors, *, lr, steps, record=None):
     return Trajectory(factors, log_loss, log_time, status, torch.full_like(log_loss, steps, dtype=torch.int64), history)
 
 
-# ---------------------------------------------------------------- the field
+# ---------------------------------------------------------------- the model that is stepped
 
 
-def _split(flat, shapes):
-    parts = flat.split([rows * columns for rows, columns in shapes], dim=-1)
-    return [part.unflatten(-1, shape) for part, shape in zip(parts, shapes, strict=True)]
+class FactorModel(Model):
+    """Factors ``[W_1, …, W_L]`` as flat states ``(batch, n)``; pairs (class j, sample i) as the entries of Z."""
+
+    def __init__(self, factors):
+        self.shapes = [tuple(factor.shape[-2:]) for factor in factors]
+        self.sizes = [rows * columns for rows, columns in self.shapes]
+        num_classes, samples = self.shapes[-1][0], self.shapes[0][1]
+        device = factors[0].device
+        self.sample = torch.arange(samples, device=device)
+        self.true = self.sample // (samples // num_classes)
+        own = torch.nn.functional.one_hot(self.true, num_classes).mT.bool()
+        self.own = own
+        self.wrong, self.of = (~own).nonzero().T.unbind(0)
+        self.winner = self.true[self.of]
+        rows = [a.unsqueeze(1) * num_classes + b for a in (self.wrong, self.winner) for b in (self.wrong, self.winner)]
+        self.kernel = [(row * samples + self.of.unsqueeze(1)) * samples + self.of for row in rows]
+        self.depth = len(factors)
+        self.price = _price(self.shapes, len(self.of))
+
+    def flatten(self, factors):
+        """Flat states of factors with any leading dimensions."""
+        return torch.cat([f.reshape(-1, size) for f, size in zip(factors, self.sizes, strict=True)], 1)
+
+    def split(self, flat):
+        """Factors of flat states: views."""
+        parts = flat.split(self.sizes, dim=-1)
+        return [part.unflatten(-1, shape) for part, shape in zip(parts, self.shapes, strict=True)]
+
+    def field(self, flat, out):
+        """Write −∂ log ℒ/∂W into ``out``; log ℒ, and λ for every entry of Z, zero at the sample's own class."""
+        log_loss, residual = _matrix_field(self.split(flat), self.split(out))
+        return log_loss, residual.neg().masked_fill_(self.own, 0.0).flatten(1)
+
+    def gaps(self, flat):
+        """Gaps ``z_jc − z_cc`` ``(batch, K·N)``."""
+        Z = chain(self.split(flat))
+        return (Z - Z[:, self.true, self.sample].unsqueeze(-2)).flatten(1)
+
+    def gap_rate(self, flat, change):
+        """Change of ``z_jc − z_cc`` along a change of the factors, ``(batch, K·N)``."""
+        factors, changes = self.split(flat), self.split(change)
+        value, rate = factors[0], changes[0]
+        for factor, turn in zip(factors[1:], changes[1:], strict=True):
+            rate = torch.baddbmm(_times(turn, value), factor, rate)
+            value = _times(factor, value)
+        return (rate - rate[:, self.true, self.sample].unsqueeze(-2)).flatten(1)
+
+    def linearise(self, flat):
+        """The first term of the field's derivative: J, Θ = JJᵀ and λ on the pairs j ≠ c."""
+        factors = self.split(flat)
+        below = [None, factors[0]]
+        for factor in factors[1:]:
+            below.append(_times(factor, below[-1]))
+        above = [None, factors[-1]]
+        for factor in factors[-2:0:-1]:
+            above.append(_times(above[-1], factor))
+        above.reverse()
+        log_loss, residual = evaluate(below[-1])
+        weights = -residual[:, self.wrong, self.of]
+        rows, columns = below[-1].shape[-2:]
+        eye_rows, eye_columns = (torch.eye(size).to(flat).expand(len(flat), size, size) for size in (rows, columns))
+        left = torch.stack([eye_rows if a is None else a @ a.mT for a in above[-len(factors):]], -1)
+        right = torch.stack([eye_columns if b is None else b.mT @ b for b in below[:-1]], 1)
+        theta = self._pair_kernel(left.flatten(1, 2), right.flatten(2))
+
+        def push(change):
+            rate = None
+            for factor, turn, value in zip(factors, self.split(change), below, strict=False):
+                turned = turn if value is None else _times(turn, value)
+                rate = turned if rate is None else torch.baddbmm(turned, factor, rate)
+            return rate[:, self.wrong, self.of] - rate[:, self.winner, self.of]
+
+        def pull(pairs):
+            back = pairs.new_zeros(len(pairs), rows, columns)
+            back[:, self.wrong, self.of] = pairs
+            back[:, self.true, self.sample] = -back.sum(-2)
+            out = torch.empty_like(flat)
+            _back_propagate(factors, below, back, self.split(out))
+            return out
+
+        return Linearised(weights, theta, push, pull)
+
+    def _pair_kernel(self, left, right):
+        """Θ ``(batch, M, M)`` from the products ``(batch, K², L)`` above and ``(batch, L, N²)`` below the factors."""
+        whole = (left @ right).flatten(1)
+        ww, wc, cw, cc = (whole[:, index] for index in self.kernel)
+        return ww.sub_(wc).sub_(cw).add_(cc)
+
+    def saddle_rank(self, flat, slope):
+        """Rank of Z where the slope is rounding noise beside what the factors above and below would let through."""
+        factors = self.split(flat)
+        below, above = [None, factors[0]], [None, factors[-1]]
+        for factor in factors[1:]:
+            below.append(factor @ below[-1])
+        for factor in factors[-2:0:-1]:
+            above.append(above[-1] @ factor)
+        above.reverse()
+        Z = below[-1]
+
+        def size(matrix):
+            return 1.0 if matrix is None else norm(matrix.flatten(1))
+
+        through = sum(size(a) * size(b) for a, b in zip(above[-len(factors):], below, strict=False))
+        stalled = norm(slope) <= 1e-12 * norm(evaluate(Z)[1].flatten(1)) * through
+        if not stalled.any():
+            return torch.full_like(stalled, -1, dtype=torch.int64)
+        return torch.where(stalled, numerical_rank(Z, 1e-6), -1)
+
+
+def _price(shapes, pairs):
+    """Cost of an implicit step in explicit ones, from counts of multiplications."""
+    samples = shapes[0][1]
+    chain = 2 * samples * sum(rows * columns for rows, columns in shapes)
+    explicit = 3.5 * 3 * chain
+    implicit = 4 * 3 * chain + 7 * 2 * chain + 10 * len(shapes) * pairs**2 + 2 * pairs**3
+    return implicit / explicit
 
 
 def _times(left, right):
@@ -249,300 +274,18 @@ def _times(left, right):
 
 
 def _matrix_field(factors, out):
-    """Write −∂ log ℒ/∂W_l into ``out``; return log ℒ."""
-    below = [factors[0]]
+    """Write −∂ log ℒ/∂W_l into ``out``; return log ℒ and −∂ log ℒ/∂Z."""
+    below = [None, factors[0]]
     for factor in factors[1:]:
         below.append(_times(factor, below[-1]))
-    log_loss, back = evaluate(below.pop())
+    log_loss, residual = evaluate(below[-1])
+    _back_propagate(factors, below, residual, out)
+    return log_loss, residual
+
+
+def _back_propagate(factors, below, back, out):
+    """Write Jᵀ of ``back``, a slope in Z, into ``out``; ``below[l]`` is what factor l is applied to."""
     for layer in range(len(factors) - 1, 0, -1):
-        out[layer].copy_(_times(back, below.pop().mT))
+        out[layer].copy_(_times(back, below[layer].mT))
         back = _times(factors[layer].mT, back)
     out[0].copy_(back)
-    return log_loss
-
-
-def _saddle_rank(factors, gradient):
-    """Rank of Z where the gradient is rounding noise beside ‖∂ log ℒ/∂Z‖·Σ_l Π_{k≠l}‖W_k‖, else −1."""
-    Z = chain(factors)
-    norms = torch.stack([torch.linalg.matrix_norm(factor) for factor in factors])
-    others = torch.stack([norms[torch.arange(len(factors)) != layer].prod(0) for layer in range(len(factors))]).sum(0)
-    scale = torch.linalg.matrix_norm(evaluate(Z)[1]) * others
-    stalled = gradient.norm(dim=-1) <= 1e-12 * scale
-    if not stalled.any():
-        return torch.full_like(stalled, -1, dtype=torch.int64)
-    return torch.where(stalled, numerical_rank(Z, 1e-6), -1)
-
-
-# ---------------------------------------------------------------- the stepping
-
-
-@torch.no_grad()
-def integrate(field, state, *, until_log_loss, rtol, max_steps, record, saddle_rank):
-    """Follow ``field`` from ``state`` ``(batch, n)``; the stepping behind every flow of the package.
-
-    ``field(state, out)`` writes −∂ log ℒ into ``out`` and returns log ℒ ``(batch,)``; ``saddle_rank(state, slope)``
-    returns the rank of a network that no longer moves, −1 for one that does.  The other arguments and the
-    result are those of :func:`gradient_flow`, with the states as the only entry of ``factors``.
-    """
-    check_finite("until_log_loss", until_log_loss)
-    if not isinstance(rtol, (int, float)) or not 1e-13 <= rtol <= 1e-1:
-        raise DufmError(f"rtol must lie in [1e-13, 0.1], got {rtol!r}")
-    max_steps = check_count("max_steps", max_steps, 1)
-    kind, levels = _levels(record, until_log_loss, state)
-    pair = _BS32 if rtol >= _TIGHT else _DP54
-    rows = [state.new_tensor(row) for row in pair.rows]
-    error_weights = state.new_tensor(pair.error)
-    middle_weights = None if pair.middle is None else state.new_tensor(pair.middle)
-    stages = len(rows) + 1
-    total, size = state.shape
-
-    def workspace(count):
-        """Stage slopes, the new state, and scratch: reused, for large arrays cost more to allocate than to fill."""
-        return state.new_empty(stages, count, size), state.new_empty(count, size), state.new_empty(count, size)
-
-    def combine(slopes, weights, out):
-        return torch.mv(slopes[: len(weights)].flatten(1).mT, weights, out=out.view(-1)).view_as(out)
-
-    def advance(start, log_loss, speed, h, work):
-        """One step of length ``h`` (batch,) from ``start`` with slope ``work[0][0]``; returns error and path."""
-        slopes, new, scratch = work
-        column = h.unsqueeze(-1)
-        for stage, (row, weights) in enumerate(zip(pair.rows, rows, strict=True), start=1):
-            if any(row[:-1]):
-                torch.addcmul(start, combine(slopes, weights, scratch), column, out=new)
-            else:
-                torch.addcmul(start, slopes[stage - 1], column * row[-1], out=new)
-            new_log_loss = field(new, slopes[stage])
-        path = _Hermite(log_loss, speed, new_log_loss, slopes[-1].norm(dim=1), h)
-        error = combine(slopes, error_weights, scratch).norm(dim=1) * h
-        if middle_weights is not None:
-            centre = torch.addcmul(start, combine(slopes, middle_weights, scratch), column)
-            path.bend(field(centre, scratch), scratch.norm(dim=1))
-        return error, path
-
-    def rounding(log_loss):
-        return 64 * torch.finfo(log_loss.dtype).eps * log_loss.abs().clamp(min=1.0)
-
-    work = workspace(total)
-    log_loss = field(state, work[0][0])
-    speed = work[0][0].norm(dim=1)
-    at = {
-        "id": torch.arange(total, device=state.device),
-        "state": state.clone(),
-        "log_loss": log_loss,
-        "log_time": torch.full_like(log_loss, -torch.inf),
-        "h": 1e-2 * state.norm(dim=1) / torch.where(speed > 0, speed, 1.0),
-        "speed": speed,
-        "last_error": torch.ones_like(log_loss),
-        "steps": torch.zeros_like(log_loss, dtype=torch.int64),
-        "level": torch.zeros_like(log_loss, dtype=torch.int64),
-        "code": torch.where(log_loss <= until_log_loss + rounding(log_loss), _REACHED, _RUNNING),
-    }
-    if kind == "log_loss":
-        # A level that the start has passed already is not on the path.
-        at["level"] = (levels > log_loss.unsqueeze(-1)).sum(-1)
-    end = {name: value.clone() for name, value in at.items()}
-    kept = None
-    if kind is not None:
-        shape = (len(levels), total)
-        kept = (
-            state.new_full((*shape, size), torch.nan),
-            state.new_full(shape, torch.nan),
-            state.new_full(shape, torch.nan),
-        )
-
-    def land(rows, kind, goal, path):
-        """Steps from the current states ``rows`` that end where log ℒ or log t equals ``goal``."""
-        start, log_time, h = at["state"][rows], at["log_time"][rows], path.h
-        length = h * path.locate(kind, goal, log_time)
-        part = workspace(len(rows))
-        part[0][0] = work[0][0, rows]
-        for correct in (True, True, False):
-            _, path = advance(start, path.start, path.speed, length, part)
-            new_log_time = path.log_time(log_time)
-            if correct:
-                miss, rate = (
-                    (path.end - goal, path.slope_end)
-                    if kind == "log_loss"
-                    else (new_log_time - goal, length * torch.exp(-path.end - new_log_time))
-                )
-                length = torch.minimum(length * (1 - miss / rate).clamp(0.5, 1.5), h)
-        return part[1], path, new_log_time
-
-    def keep(rows, path, new_log_time, final=False):
-        """Store the states at the levels that the steps ``path`` of ``rows`` pass."""
-        while kind is not None and len(rows):
-            goal = torch.cat([levels, levels.new_full((1,), _NEVER[kind])])[at["level"][rows]]
-            value = path.end if kind == "log_loss" else new_log_time
-            slack = 1e-9 * goal.abs().clamp(max=1e300) + 1e-12
-            passed = value <= goal + slack if kind == "log_loss" else value >= goal - slack
-            if final and kind == "log_loss":
-                passed |= goal >= until_log_loss
-            passed &= at["level"][rows] < len(levels)
-            rows, path, new_log_time = rows[passed], path[passed], new_log_time[passed]
-            if len(rows):
-                where = at["level"][rows], at["id"][rows]
-                landed, part, landed_log_time = land(rows, kind, goal[passed], path)
-                for store, value in zip(kept, (landed, part.end, landed_log_time), strict=True):
-                    store[where] = value
-                at["level"][rows] += 1
-
-    def finish():
-        """Take the last step of the networks whose next step passes the target; together, for it costs a few."""
-        rows = (at["code"] == _LAST).nonzero().squeeze(-1)
-        if len(rows):
-            part = workspace(len(rows))
-            part[0][0] = work[0][0, rows]
-            _, path = advance(at["state"][rows], at["log_loss"][rows], at["speed"][rows], at["h"][rows], part)
-            new, path, new_log_time = land(rows, "log_loss", until_log_loss, path)
-            keep(rows, path, new_log_time, final=True)
-            at["state"][rows], at["log_loss"][rows], at["log_time"][rows] = new, path.end, new_log_time
-            at["code"][rows] = _REACHED
-
-    for step in range(max_steps):
-        if step % _STALL_EVERY == 0:
-            rank = saddle_rank(at["state"], work[0][0])
-            at["code"] = torch.where((at["code"] == _RUNNING) & (rank >= 0), _SADDLE + rank, at["code"])
-        running = at["code"] == _RUNNING
-        count = int(running.sum())
-        if count < 0.6 * len(running) or count == 0:
-            finish()
-            done = ~running
-            for name, value in at.items():
-                end[name][at["id"][done]] = value[done]
-            slope, work = work[0][0, running], workspace(count)
-            work[0][0] = slope
-            at = {name: value[running] for name, value in at.items()}
-            running = running[running]
-        if count == 0:
-            break
-
-        slopes, new, scratch = work
-        defect, path = advance(at["state"], at["log_loss"], at["speed"], at["h"], work)
-        error = defect / rtol * torch.maximum(1 / new.norm(dim=1), path.new_speed / _LOGIT_SPAN)
-        accepted = running & (error <= 1) & (path.end <= at["log_loss"] + rounding(at["log_loss"]))
-        error = torch.where(error.isfinite(), error, torch.inf).clamp(min=1e-8)
-        scaled = (
-            _SAFETY * error ** (-_PROPORTIONAL / (pair.order + 1)) * at["last_error"] ** (_INTEGRAL / (pair.order + 1))
-        )
-        retry = (_SAFETY * error ** (-1 / (pair.order + 1))).clamp(_SHRINK, 0.9)
-        factor = torch.where(accepted, scaled.clamp(0.2, _GROW), retry)
-        exhausted = (
-            running
-            & ~accepted
-            & (at["h"] * at["speed"] <= 4 * torch.finfo(new.dtype).eps * at["state"].norm(dim=1))
-        )
-        last = accepted & (path.end <= until_log_loss)
-        accepted = accepted & ~last
-        new_log_time = path.log_time(at["log_time"])
-        if kind is not None:
-            moved = accepted.nonzero().squeeze(-1)
-            keep(moved, path[moved], new_log_time[moved])
-
-        back = (~accepted).nonzero().squeeze(-1)
-        new[back], slopes[-1][back] = at["state"][back], slopes[0][back]
-        slopes[0].copy_(slopes[-1])
-        at["state"], work = new, (slopes, at["state"], scratch)
-        at["log_loss"] = torch.where(accepted, path.end, at["log_loss"])
-        at["log_time"] = torch.where(accepted, new_log_time, at["log_time"])
-        at["speed"] = torch.where(accepted, path.new_speed, at["speed"])
-        at["last_error"] = torch.where(accepted, error.clamp(min=1e-4), at["last_error"])
-        at["h"] = torch.where(running & ~last, at["h"] * factor, at["h"])
-        at["steps"] += accepted | last
-        at["code"][exhausted] = _EXHAUSTED
-        at["code"][last] = _LAST
-    finish()
-    for name, value in at.items():
-        end[name][at["id"]] = value
-    names = {_RUNNING: "max steps", _REACHED: "reached", _EXHAUSTED: "precision exhausted"}
-    status = np.array(
-        [names.get(code, f"stalled at a saddle of rank {code - _SADDLE}") for code in end["code"].tolist()]
-    )
-    history = None if kept is None else History([kept[0]], kept[1], kept[2])
-    return Trajectory([end["state"]], end["log_loss"], end["log_time"], status, end["steps"], history)
-
-
-_RUNNING, _LAST, _REACHED, _EXHAUSTED, _SADDLE = 0, 1, 2, 3, 4
-_NEVER = {"log_loss": -math.inf, "log_time": math.inf}
-
-
-def _levels(record, until_log_loss, state):
-    """Kind and levels of ``record`` in the order in which the path meets them."""
-    if record is None:
-        return None, None
-    if not isinstance(record, dict) or len(record) != 1 or next(iter(record)) not in _NEVER:
-        raise DufmError(f'record must be {{"log_loss": levels}} or {{"log_time": levels}}, got {record!r}')
-    ((kind, levels),) = record.items()
-    try:
-        levels = torch.as_tensor(levels, dtype=state.dtype, device=state.device)
-    except (TypeError, ValueError) as error:
-        raise DufmError(f"record[{kind!r}] must be a 1-D sequence of finite levels, got {levels!r}") from error
-    if levels.ndim != 1 or not len(levels) or not levels.isfinite().all():
-        raise DufmError(f"record[{kind!r}] must be a 1-D sequence of finite levels, at least one, got {levels}")
-    if kind == "log_loss" and levels.min() < until_log_loss:
-        raise DufmError(
-            f"record['log_loss'] must stay at or above until_log_loss = {until_log_loss}, got {levels.min():g}"
-        )
-    return kind, levels.sort(descending=kind == "log_loss").values
-
-
-class _Hermite:
-    """Cubic of log ℒ over one step from values and slopes at both ends; θ in [0, 1].
-
-    :meth:`bend` makes it the quintic through a value and slope in the middle.
-    """
-
-    def __init__(self, log_loss, speed, new_log_loss, new_speed, h):
-        # Along −∇ log ℒ the rate of log ℒ is −‖∇ log ℒ‖², the square of the speed.
-        self.start, self.end, self.h = log_loss, new_log_loss, h
-        self.speed, self.new_speed = speed, new_speed
-        self.slope_start, self.slope_end = -h * speed.square(), -h * new_speed.square()
-        self.lift = self.tilt = None
-
-    def bend(self, log_loss, speed):
-        """Meet value and slope in the middle."""
-        self.lift = log_loss - self(0.5)
-        self.tilt = (
-            1.5 * (self.start - self.end) + 0.25 * (self.slope_start + self.slope_end) - self.h * speed.square()
-        )
-
-    def __getitem__(self, index):
-        part = object.__new__(_Hermite)
-        part.__dict__ = {name: value if value is None else value[index] for name, value in vars(self).items()}
-        return part
-
-    def __call__(self, theta):
-        rest = 1 - theta
-        value = rest * rest * ((1 + 2 * theta) * self.start + theta * self.slope_start) + theta * theta * (
-            (1 + 2 * rest) * self.end - rest * self.slope_end
-        )
-        if self.lift is None:
-            return value
-        return value + (4 * theta * rest) ** 2 * (self.lift + (theta - 0.5) * self.tilt)
-
-    def log_time(self, log_time, theta=None):
-        """Log t at ``θ`` (default 1): log t_0 and the log of h ∫_0^θ e^{−log ℒ}."""
-        if theta is None:
-            # Once a step for every network: the values at the nodes are one product with fixed weights.
-            ends = [self.start - self.end, self.slope_start, self.slope_end]
-            known = torch.stack(ends if self.lift is None else [*ends, self.lift, self.tilt])
-            exponent = torch.addmm(
-                _LOG_WEIGHTS.to(known).unsqueeze(-1), _AT_NODES[:, : len(known)].to(known), known, alpha=-1
-            )
-            return torch.logaddexp(log_time, torch.logsumexp(exponent, 0).sub_(self.end).add_(self.h.log()))
-        shape = (-1, *[1] * theta.ndim)
-        nodes, log_weights = (array.to(self.h).view(shape) for array in (_NODES, _LOG_WEIGHTS))
-        inner = torch.logsumexp(log_weights - self(nodes * theta), 0)
-        return torch.logaddexp(log_time, inner + torch.log(self.h * theta))
-
-    def locate(self, kind, goal, log_time):
-        """θ where log ℒ falls, or log t rises, to ``goal``, to 1e-9."""
-        low, width = torch.zeros_like(self.h), 1.0
-        ticks = torch.arange(1, _TICKS, device=low.device, dtype=low.dtype).unsqueeze(-1) / _TICKS
-        for _ in range(6):
-            theta = low + width * ticks
-            before = self(theta) > goal if kind == "log_loss" else self.log_time(log_time, theta) < goal
-            # The first tick that is not before the goal: the path is monotone, its interpolant nearly.
-            low = low + before.long().cumprod(0).sum(0) * (width / _TICKS)
-            width /= _TICKS
-        return low + width

@@ -10,12 +10,10 @@ which is ``min Σ‖W_l‖²`` under the same constraints written for the produc
 import math
 from dataclasses import dataclass, replace
 
-import numpy as np
-import scipy.optimize
 import torch
 
 from dufm._checks import DufmError, check_count, check_finite_positive, check_logits, check_rank
-from dufm._nnls import nonnegative_least_squares
+from dufm._polish import cut, frames, least_multipliers, newton, pair_margins, pairs, slsqp, spread
 from dufm.metrics import final_rank, margins
 
 __all__ = [
@@ -25,11 +23,14 @@ __all__ = [
     "kkt_certificate",
     "kkt_residual",
     "normalized_margin",
+    "off_range_values",
     "polish",
     "schatten",
 ]
 
 ACTIVE_TOL = 1e-6
+MAX_MARGINS = 2000
+_BLOCK = 4e6  # margins² of the networks solved at once: some hundred MB
 
 
 def schatten(Z, p):
@@ -93,12 +94,12 @@ def closed_form_margin(kind, num_classes, depth):
 
 @dataclass(frozen=True)
 class Certificate:
-    """How nearly a matrix, cut to ``rank`` and scaled to margin 1, is a KKT point; arrays of the batch shape.
+    """How nearly a matrix, centred, cut to ``rank`` and scaled to margin 1, is a KKT point; arrays of the batch shape.
 
     ``residual``: relative residual of stationarity; ``gap``: complementarity ``Σλ(margin − 1)/Σσ^p``;
-    ``discarded``: ``(..., 2)``, what the cut threw away, ``σ_{r+1}/σ_1`` and ``σ_{r+1}/σ_r``;
+    ``discarded``: ``(..., 2)``, what the cut threw away, ``σ_{r+1}/σ_1`` and ``σ_{r+1}/σ_r`` of the centred matrix;
     ``active_tol``: margins up to ``1 + active_tol`` were called active; ``rank``;
-    ``multipliers`` λ ``(..., K, N)``, class j against sample i.
+    ``multipliers`` λ ``(..., K, N)``, class j against sample i, of least norm where they are not unique.
     A residual alone certifies nothing: read it with ``gap`` and ``discarded``.  KKT is not local optimality.
     """
 
@@ -117,27 +118,26 @@ class Certificate:
 def kkt_certificate(Z, depth, rank=None, *, active_tol=ACTIVE_TOL):
     r"""KKT certificate of the margin problem at depth L, on the stratum of exact rank r.
 
-    ``Z`` is cut to ``rank`` (default: :func:`dufm.final_rank`) and scaled to smallest margin 1, giving
-    :math:`U_r\Sigma V_r^\top`.  Multipliers λ ≥ 0 on the active margins solve, in least squares,
+    ``Z``, less the mean of every column (margins do not see a common shift, ranks do), is cut to ``rank`` (default:
+    :func:`dufm.final_rank`) and scaled to smallest margin 1, giving :math:`U_r\Sigma V_r^\top`.  Multipliers λ ≥ 0 on
+    the active margins solve, in least squares,
 
     .. math:: \Lambda V_r = U_r\Sigma^{p-1},\quad \Lambda^\top U_r = V_r\Sigma^{p-1},\qquad
               \Lambda = \sum\lambda_{jc}(e_c - e_j)e_c^\top,\quad p = 2/L,
 
-    which factor-level stationarity ``W_l = W_{>l}ᵀ Λ W_{<l}ᵀ`` reduces to.  The block of Λ off the range of Z
-    never enters.  ``Z``: ``(..., K, N)``.  A matrix whose smallest margin is not positive after the cut has
+    which factor-level stationarity ``W_l = W_{>l}ᵀ Λ W_{<l}ᵀ`` reduces to.  Where they are not unique they are those of
+    least norm.  The block of Λ off the range of Z never enters; :func:`off_range_values` reads it.
+    ``Z``: ``(..., K, N)``.  A matrix whose smallest margin is not positive after the cut, or that has not the rank, has
     residual and gap inf.  Source: Lyu & Li (2020) for the KKT points; the reduction is derived in notebook 03.
-    ``DufmError`` for a rank outside 1 … K − 1.
+    ``DufmError`` for a rank outside 1 … K − 1, or more than 2000 margins N(K − 1).
     """
     depth = check_count("depth", depth, 2)
-    num_classes, _ = check_logits(Z)
+    check_logits(Z)
     check_finite_positive("active_tol", active_tol)
+    _check_size(Z)
     rank = final_rank(Z) if rank is None else check_rank(rank, Z)
-    flat = Z.detach().reshape(-1, *Z.shape[-2:]).cpu().double().numpy()
-    ranks = rank.reshape(-1).cpu().numpy()
-    parts = [_certify(matrix, depth, int(r), active_tol) for matrix, r in zip(flat, ranks, strict=True)]
-    shape = Z.shape[:-2]
-    stacked = [Z.new_tensor(np.array(column)) for column in zip(*parts, strict=True)]
-    residual, gap, discarded, multipliers = (column.reshape((*shape, *column.shape[1:])) for column in stacked)
+    parts = _by_rank(lambda r, batch: _certify(r, batch, 2.0 / depth, active_tol), rank, Z)
+    residual, gap, discarded, multipliers = (part.to(Z) for part in parts)
     return Certificate(residual, gap, discarded, active_tol, rank, multipliers)
 
 
@@ -146,180 +146,167 @@ def kkt_residual(Z, depth, rank=None):
     return kkt_certificate(Z, depth, rank).residual
 
 
-def _cut(Z, rank):
-    """``U, σ, Vᵀ`` of Z cut to ``rank`` and scaled to smallest margin 1 (None if it has none), and what was cut."""
-    U, sigma, Vh = np.linalg.svd(Z, full_matrices=False)
-    dropped = sigma[rank]
-    discarded = (
-        np.array([dropped / sigma[0], dropped / sigma[rank - 1]]) if rank and sigma[rank - 1] else np.full(2, np.nan)
-    )
-    U, sigma, Vh = U[:, :rank], sigma[:rank], Vh[:rank]
-    smallest = _margins((U * sigma) @ Vh).min()
-    return (U, sigma / smallest, Vh) if smallest > 0 else None, discarded
+def off_range_values(Z, depth, certificate):
+    r"""Singular values β of the multipliers' block off the range of a certified solution, ``(..., K − 1)``, descending.
+
+    With :math:`U_r\Sigma V_r^\top` the centred Z of margin 1 cut to the certificate's rank, and ``p = 2/L``,
+
+    .. math:: \beta = \sigma\Bigl[(I - J/K - U_rU_r^\top)\,\Lambda\,(I - V_rV_r^\top)\Bigr] \Big/
+              \frac1r\sum_{i\le r}\sigma_i^{p-1} ,
+
+    Λ from ``certificate.multipliers``: on the range Λ is :math:`\Sigma^{p-1}`, hence 1 for equal kept values.  Padded
+    with zeros: only K − 1 − r can differ from 0.  At equal kept values s an aligned extra value ε is discarded iff
+    :math:`(\varepsilon/s)^{1-p} < 1/\beta`.  Where the multipliers are not unique neither is β; the certificate's are
+    those of least norm.  NaN where the certificate does not hold.  ``DufmError`` as :func:`kkt_certificate`, and for
+    a certificate of another shape.
+    """
+    depth = check_count("depth", depth, 2)
+    check_logits(Z)
+    if not isinstance(certificate, Certificate) or certificate.multipliers.shape != Z.shape:
+        raise DufmError(f"certificate must be the kkt_certificate of Z, whose shape is {tuple(Z.shape)}")
+    _check_size(Z)
+
+    def values(rank, Z, multipliers):
+        low, _, _ = cut(Z, rank)
+        U, sigma, V = frames(low)
+        wrong, _, sample = pairs(*Z.shape[-2:])
+        corner = U[..., rank:].mT @ spread(multipliers[:, wrong, sample], Z.shape[-2:]) @ V[..., rank:]
+        beta = torch.zeros_like(sigma)
+        beta[:, : sigma.shape[-1] - rank] = torch.linalg.svdvals(corner)
+        return (beta / (sigma[:, :rank] ** (2.0 / depth - 1.0)).mean(-1, keepdim=True),)
+
+    (beta,) = _by_rank(values, certificate.rank, Z, certificate.multipliers)
+    return torch.where(certificate.holds().unsqueeze(-1), beta.to(Z), torch.nan)
 
 
-def _certify(Z, depth, rank, active_tol):
-    multipliers = np.zeros(Z.shape)
-    factors, discarded = _cut(Z, rank)
-    if factors is None:
-        return np.inf, np.inf, discarded, multipliers
-    U, sigma, Vh = factors
-    slack = _margins((U * sigma) @ Vh) - 1.0
-    wrong, sample = np.nonzero(slack <= active_tol)
-    true = _true_class(Z.shape)[sample]
-    p = 2.0 / depth
-    # Column (j, i): Λ = (e_c − e_j) e_iᵀ, so ΛV = (e_c − e_j) V_i and ΛᵀU = e_i (U_c − U_j).
-    count = np.arange(len(wrong))
-    left = np.zeros((Z.shape[0], rank, len(wrong)))
-    left[true, :, count] += Vh.T[sample]
-    left[wrong, :, count] -= Vh.T[sample]
-    right = np.zeros((Z.shape[1], rank, len(wrong)))
-    right[sample, :, count] = U[true] - U[wrong]
-    system = np.concatenate([left.reshape(-1, len(wrong)), right.reshape(-1, len(wrong))])
-    target = np.concatenate([(U * sigma ** (p - 1)).ravel(), (Vh.T * sigma ** (p - 1)).ravel()])
-    solution, residual = nonnegative_least_squares(system, target)
-    multipliers[wrong, sample] = solution
-    gap = float(solution @ slack[wrong, sample]) / float((sigma**p).sum())
-    return residual / np.linalg.norm(target), gap, discarded, multipliers
+def _size(Z):
+    return (Z.shape[-2] - 1) * Z.shape[-1]
 
 
-def _true_class(shape):
-    return np.repeat(np.arange(shape[0]), shape[1] // shape[0])
+def _check_size(Z):
+    size = _size(Z)
+    if size > MAX_MARGINS:
+        raise DufmError(
+            f"Z must have at most {MAX_MARGINS} margins, N(K − 1), since dense systems of twice that size are solved; "
+            f"shape {tuple(Z.shape)} has {size}"
+        )
 
 
-def _margins(Z):
-    """Margins as :func:`dufm.margins`, of one NumPy matrix."""
-    true, columns = _true_class(Z.shape), np.arange(Z.shape[1])
-    gap = Z[true, columns] - Z
-    gap[true, columns] = np.inf
-    return gap
+def _by_rank(function, ranks, *batches):
+    """``function(r, *parts)`` on the networks of each rank r, in blocks, in float64 on the CPU; results together."""
+    shape, size = ranks.shape, _size(batches[0])
+    flat = [batch.detach().reshape(-1, *batch.shape[-2:]).cpu().double() for batch in batches]
+    ranks = ranks.reshape(-1).cpu()
+    order, parts = [], []
+    for rank in ranks.unique().tolist():
+        for index in (ranks == rank).nonzero().squeeze(-1).split(max(1, int(_BLOCK / size**2))):
+            order.append(index)
+            parts.append(function(rank, *(batch[index] for batch in flat)))
+    back = torch.cat(order).argsort()
+    joined = [torch.cat(column)[back] for column in zip(*parts, strict=True)]
+    return [column.reshape((*shape, *column.shape[1:])) for column in joined]
+
+
+def _certify(rank, Z, p, active_tol):
+    """Residual, gap, discarded and multipliers of ``(B, K, N)``; inf, inf and zeros for what has no solution."""
+    low, smallest, discarded = cut(Z, rank)
+    residual = torch.full_like(smallest, torch.inf)
+    gap, multipliers = residual.clone(), torch.zeros_like(Z)
+    U, sigma, V = frames(low)
+    good = smallest > 0
+    if rank:
+        good &= sigma[:, rank - 1] > Z.shape[-2] * torch.finfo(Z.dtype).eps * sigma[:, 0]
+    if good.any():
+        U, sigma, V = U[good, :, :rank], sigma[good, :rank], V[good, :, :rank]
+        slack = pair_margins(low[good]) - 1.0
+        solved, residual[good] = least_multipliers(U, sigma, V, slack <= active_tol, p)
+        gap[good] = (solved * slack).sum(-1) / (sigma**p).sum(-1)
+        wrong, _, sample = pairs(*Z.shape[-2:])
+        multipliers[good.nonzero(), wrong, sample] = solved
+    return residual, gap, discarded, multipliers
 
 
 # ---------------------------------------------------------------- polish
 
 DECIDED_TOL = 1e-8
 DECIDED_MOVE = 0.1
-_NEWTON_STEPS = 2
+# At rest at sharpness 1e4 the active margins exceed 1 by 1e-4 to 2e-3, at log ℒ = −200 by some percent.
+_ACTIVE_LADDER = (3e-3, 3e-2, 0.2)
+_SLSQP_TOL = 1e-5
+_SLSQP_MARGINS = 240
 
 
 @dataclass(frozen=True)
 class Polished:
     """Solutions at fixed rank, one a network; arrays of the batch shape.
 
-    ``Z`` ``(..., K, N)`` of smallest margin 1 (NaN where the cut matrix separates nothing); ``certificate`` of
-    that matrix, its ``discarded`` that of the start; ``moved`` ``‖Z − Z_cut‖_F/‖Z_cut‖_F``; ``decided``: residual and
-    gap below 1e-8 and moved by at most a tenth, else the run is *undecided*.
+    ``Z`` ``(..., K, N)``, centred, of smallest margin 1 (NaN where the cut matrix separates nothing); ``certificate``
+    of that matrix, its ``discarded`` that of the start; ``moved`` ``‖Z − Z_cut‖_F/‖Z_cut‖_F``; ``decided``: residual
+    and gap below 1e-8 and moved by at most a tenth, else the run is *undecided*; ``fallback``: Newton's method
+    certified nothing and SLSQP was called.  What nothing certified is the end of SLSQP, and NaN, moved inf, without it.
     """
 
     Z: torch.Tensor
     certificate: Certificate
     moved: torch.Tensor
     decided: torch.Tensor
+    fallback: torch.Tensor
 
 
-def polish(Z, depth, rank=None):
+def polish(Z, depth, rank=None, *, fallback=True):
     r"""Solve the margin problem at fixed rank from a flow's end, to certificate accuracy.
 
-    ``Z`` ``(..., K, N)`` is cut to ``rank`` (default: :func:`dufm.final_rank`) and scaled to margin 1; SciPy's
-    SLSQP then minimises ``Σσ^{2/L}`` over the two factors of the cut, and Newton's method on the stationarity
-    conditions takes the last digits.  The flow's own residual falls only like (log t)^{−1/L}: a polish is needed.
+    ``Z`` ``(..., K, N)``, less the mean of every column, is cut to ``rank`` (default: :func:`dufm.final_rank`) and
+    scaled to margin 1.  Newton's method on the stationarity conditions, all networks of a rank at once, starts from
+    three guesses of the active margins (up to 1.003, 1.03, 1.2); of what certifies the nearest is kept.  It goes to KKT
+    points, as the flow does, not only to local minima.  Where it certifies nothing SciPy's SLSQP minimises over the
+    factors of the cut, unless ``fallback`` is False or there are more than 240 margins (it takes seconds a network).
+    A polish is needed since at a finite loss the active margins of the flow differ, by ``log λ`` against the margin.
     Returns :class:`Polished`; errors as :func:`kkt_certificate`.
     """
     depth = check_count("depth", depth, 2)
     check_logits(Z)
+    _check_size(Z)
     ranks = final_rank(Z) if rank is None else check_rank(rank, Z)
-    flat = Z.detach().reshape(-1, *Z.shape[-2:]).cpu().double().numpy()
-    solved, moved, discarded = [], [], []
-    for matrix, r in zip(flat, ranks.reshape(-1).tolist(), strict=True):
-        factors, dropped = _cut(matrix, r)
-        discarded.append(dropped)
-        if factors is None:
-            solved.append(np.full_like(matrix, np.nan))
-            moved.append(np.inf)
-            continue
-        U, sigma, Vh = factors
-        start = (U * sigma) @ Vh
-        end = _solve(U * np.sqrt(sigma), np.sqrt(sigma)[:, None] * Vh, 2.0 / depth)
-        smallest = _margins(end).min()
-        solved.append(end / smallest if smallest > 0 else np.full_like(end, np.nan))
-        moved.append(np.linalg.norm(solved[-1] - start) / np.linalg.norm(start) if smallest > 0 else np.inf)
-    solution = Z.new_tensor(np.array(solved)).reshape(Z.shape)
-    moved = Z.new_tensor(moved).reshape(Z.shape[:-2])
+    fallback = fallback and _size(Z) <= _SLSQP_MARGINS
+    parts = _by_rank(lambda r, batch: _solve(r, batch, 2.0 / depth, fallback), ranks, Z)
+    solution, moved, discarded = (part.to(Z) for part in parts[:3])
     # A run that separates nothing after the cut has no solution to certify; zeros keep it out of the SVD.
-    certificate = kkt_certificate(solution.nan_to_num(), depth, ranks)
-    certificate = replace(certificate, discarded=Z.new_tensor(np.array(discarded)).reshape((*Z.shape[:-2], 2)))
+    certificate = replace(kkt_certificate(solution.nan_to_num(), depth, ranks), discarded=discarded)
     decided = certificate.holds(DECIDED_TOL) & (moved <= DECIDED_MOVE)
-    return Polished(solution, certificate, moved, decided)
+    return Polished(solution, certificate, moved, decided, parts[3].to(Z.device))
 
 
-def _solve(A, B, p):
-    """Local minimiser of Σσ(AB)^p under margins ≥ 1, from the factors A (K, r) and B (r, N)."""
-    rows, rank = A.shape
-    columns = B.shape[1]
-    true = _true_class((rows, columns))
-    wrong, sample = np.nonzero(np.arange(rows)[:, None] != true)
+def _solve(rank, Z, p, fallback):
+    """Nearest certified solutions, how far each is from the cut matrix, what was discarded, and where SLSQP ran."""
+    start, smallest, discarded = cut(Z, rank)
+    nearest, distance = torch.full_like(Z, torch.nan), torch.full_like(smallest, torch.inf)
 
-    def unpack(x):
-        return x[: rows * rank].reshape(rows, rank), x[rows * rank :].reshape(rank, columns)
+    def offer(index, candidates):
+        """Take what certifies and is nearer than what is held."""
+        candidates, separates, _ = cut(candidates, rank)
+        residual, gap, _, _ = _certify(rank, candidates, p, ACTIVE_TOL)
+        moved = _distance(candidates, start[index])
+        better = (separates > 0) & (residual < DECIDED_TOL) & (gap.abs() < DECIDED_TOL) & (moved < distance[index])
+        nearest[index[better]], distance[index[better]] = candidates[better], moved[better]
 
-    def cost(x):
-        A, B = unpack(x)
-        U, sigma, Vh = np.linalg.svd(A @ B, full_matrices=False)
-        # The floor keeps the slope finite where the search passes a matrix of lower rank.
-        U, sigma, Vh = U[:, :rank], np.maximum(sigma[:rank], 1e-12 * sigma[0]), Vh[:rank]
-        slope = p * (U * sigma ** (p - 1)) @ Vh
-        # The balance term fixes the gauge A → AG, B → G⁻¹B and vanishes at the solution.
-        skew = A.T @ A - B @ B.T
-        value = (sigma**p).sum() + 0.25 * (skew**2).sum()
-        return value, np.concatenate([(slope @ B.T + A @ skew).ravel(), (A.T @ slope - skew @ B).ravel()])
+    slack = pair_margins(start) - 1.0
+    tried = torch.zeros_like(slack, dtype=torch.bool)
+    for tolerance in _ACTIVE_LADDER:
+        active = slack <= tolerance
+        fresh = ((active != tried).any(-1) & (smallest > 0)).nonzero().squeeze(-1)
+        tried = active
+        if len(fresh):
+            offer(fresh, newton(start[fresh], rank, p, active[fresh]))
+    called = fallback & (smallest > 0) & distance.isinf()
+    for index in called.nonzero():
+        end, separates, _ = cut(slsqp(start[index.item()], rank, p).unsqueeze(0), rank)
+        if separates > 0:
+            offer(index, newton(end, rank, p, pair_margins(end) <= 1.0 + _SLSQP_TOL))
+            if distance[index].isinf():
+                nearest[index], distance[index] = end, _distance(end, start[index])
+    return nearest, distance, discarded, called
 
-    def slack(x):
-        A, B = unpack(x)
-        Z = A @ B
-        return Z[true[sample], sample] - Z[wrong, sample] - 1.0
 
-    count = np.arange(len(wrong))
-
-    def slack_jacobian(x):
-        A, B = unpack(x)
-        by_A = np.zeros((len(wrong), rows, rank))
-        by_B = np.zeros((len(wrong), rank, columns))
-        by_A[count, true[sample]] += B.T[sample]
-        by_A[count, wrong] -= B.T[sample]
-        by_B[count, :, sample] = A[true[sample]] - A[wrong]
-        return np.concatenate([by_A.reshape(len(wrong), -1), by_B.reshape(len(wrong), -1)], axis=1)
-
-    start = np.concatenate([A.ravel(), B.ravel()])
-    # Without a box the concave cost can throw the line search to another solution, or to infinity.
-    box = 0.5 * np.abs(start).max()
-    x = scipy.optimize.minimize(
-        cost,
-        start,
-        jac=True,
-        method="SLSQP",
-        bounds=scipy.optimize.Bounds(start - box, start + box),
-        constraints={"type": "ineq", "fun": slack, "jac": slack_jacobian},
-        options={"ftol": 1e-15, "maxiter": 150},
-    ).x
-    active = slack(x) < 1e-5
-    multipliers = np.linalg.lstsq(slack_jacobian(x)[active].T, cost(x)[1], rcond=None)[0]
-
-    def conditions(x, multipliers):
-        return np.concatenate([cost(x)[1] - slack_jacobian(x)[active].T @ multipliers, slack(x)[active]])
-
-    for _ in range(_NEWTON_STEPS):
-        # A differenced Hessian: exact to ~1e-9, which Newton only feels as a linear rate of that size.
-        step = 1e-6 * np.abs(x).max()
-        hessian = [
-            conditions(x + step * e, multipliers) - conditions(x - step * e, multipliers) for e in np.eye(len(x))
-        ]
-        lagrange = np.vstack([-slack_jacobian(x)[active].T, np.zeros((active.sum(), active.sum()))])
-        system = np.hstack([np.array(hessian).T / (2 * step), lagrange])
-        # Least squares: the orthogonal gauge and redundant constraints leave null directions.
-        change = np.linalg.lstsq(system, -conditions(x, multipliers), rcond=1e-9)[0]
-        trial = x + change[: len(x)], multipliers + change[len(x) :]
-        if not np.linalg.norm(conditions(*trial)) < np.linalg.norm(conditions(x, multipliers)):
-            break
-        x, multipliers = trial
-    A, B = unpack(x)
-    return A @ B
+def _distance(Z, start):
+    return torch.linalg.matrix_norm(Z - start) / torch.linalg.matrix_norm(start)

@@ -13,7 +13,8 @@ from dufm.metrics import final_rank, margins
 
 __all__ = ["MaxMargin", "max_margin", "stratum_curvature"]
 
-STEPS = 200
+STEPS = 600
+LATE = (0.0, 0.1, 0.2, 0.3)
 AGREE_TOL = 3e-4  # relative accuracy of an unpolished γ
 RANK_TOL = 1e-3  # σ_r/σ_1 below which a restart has left the stratum
 HELD = 0.9
@@ -45,7 +46,7 @@ class MaxMargin:
         return self.curvature > -CURVATURE_TOL
 
 
-def max_margin(num_classes, depth, rank, *, restarts=24, seed=0, starts=None):
+def max_margin(num_classes, depth, rank, *, restarts=64, seed=0, starts=None):
     r"""Maximise the normalised margin :math:`\gamma_L(Z)` over K × K matrices of exact rank r by multi-start search.
 
     Climbs ``restarts`` random codes in one batch, in factors ``Z = A Cᵀ`` with the norm written, for p = 2/L, as
@@ -53,7 +54,8 @@ def max_margin(num_classes, depth, rank, *, restarts=24, seed=0, starts=None):
     .. math:: \sum\sigma_i(Z)^p = \min_{Z = AC^\top} \tfrac12\operatorname{tr}[(A^\top A)^p + (C^\top C)^p].
 
     The margin is smoothed, then sharpened; p falls from 1 to 2/L on the way, each restart at its own pace, since
-    at small p directions die early.  :func:`dufm.polish` takes the best distinct ends to certificate accuracy.
+    at small p directions die early; and some begin late, as early smoothing leads all to the same few ends.
+    :func:`dufm.polish` takes the best distinct ends to certificate accuracy.
 
     ``starts``: further matrices ``(n, K, K)`` to climb from (known codes, the solution of a neighbouring cell), at
     the final p from the middle of the schedule; what they lack in rank is filled with noise.
@@ -96,7 +98,7 @@ def _starts(num_classes, rank, restarts, seed, starts):
     W = random_codes(3 * restarts, num_classes, rank, seed).view(3, restarts, num_classes, rank)
     X = torch.stack([W[0], W[0]], 1) + NOISE * W[1:].transpose(0, 1)
     mix = torch.linspace(0.2, 0.9, restarts, dtype=X.dtype)  # early: more variety; late: rank is kept
-    begin = torch.zeros_like(mix)
+    begin = torch.tensor(LATE, dtype=X.dtype)[torch.arange(restarts) % len(LATE)]
     if starts is not None and len(starts):
         for index, start in enumerate(starts):
             if check_logits(start, f"starts[{index}]") != (num_classes, 1) or start.ndim != 2:

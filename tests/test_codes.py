@@ -13,10 +13,13 @@ import scipy.optimize
 import torch
 
 from dufm import DufmError, closed_form_margin, kkt_certificate, normalized_margin
+from dufm._climb import climb, random_codes
 from dufm.codes import (
     _canonical,
     _linear_group,
     _odd_parity,
+    _tangent,
+    _unit,
     code_matrix,
     hadamard_polyhedron,
     hypercube,
@@ -117,6 +120,36 @@ def test_softmax_codes_of_known_value():
     assert softmax_code(7, 2, restarts=4).value == pytest.approx(one_vs_rest_margin(polygon(7)).item(), abs=1e-9)
     for num_classes, dim in ((5, 3), (6, 3), (7, 4), (9, 5)):  # d + 2 ≤ K ≤ 2d
         assert softmax_code(num_classes, dim, restarts=4).value == pytest.approx(1.0, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    "num_classes, dim, least",
+    [
+        (13, 3, 1 - math.cos(0.99722359243811916)),  # Tammes' problem: Musin & Tarasov (2012), OEIS A217695
+        (14, 3, 1 - math.cos(0.97163474288622407)),  # Musin & Tarasov (2015), OEIS A383860
+        (24, 4, 0.5),  # the 24-cell
+        (20, 6, 11 / 14),  # two cross-polytopes in parallel hyperplanes: Wang, arXiv:0805.0776
+        # Seen in other searches, and not reached by climbs that all follow the smoothing from its start.
+        (13, 5, 0.8127),
+        (16, 4, 0.61237),
+        (18, 6, 0.80218),
+        (24, 5, 0.62576),
+        (19, 6, 0.79977),
+    ],
+)
+def test_softmax_code_is_not_left_at_a_lesser_optimum(num_classes, dim, least):
+    code = softmax_code(num_classes, dim)
+    assert code.value > least - 1e-9 and code.residual < 1e-8
+    assert code.value == pytest.approx(1 - math.cos(math.radians(code.angle)), abs=1e-9)
+
+
+@pytest.mark.parametrize("num_classes, dim", [(7, 3), (13, 3), (11, 4), (13, 5)])
+def test_climbs_with_free_directions_find_no_better_code(num_classes, dim):
+    # The search keeps h = w; here h starts anywhere.
+    X = random_codes(128, num_classes, dim, 0).view(64, 2, num_classes, dim)
+    begin = torch.linspace(0.0, 0.4, 64, dtype=X.dtype)
+    W = climb(X, _unit, _tangent, steps=400, begin=begin)[:, 0]
+    assert one_vs_rest_margin(W).max().item() < softmax_code(num_classes, dim).value + 1e-9
 
 
 def test_softmax_code_value_is_that_of_the_max_min_form():

@@ -123,7 +123,7 @@ def along_the_ray(num_classes, depth, levels, rtol, start=0.3, width=None):
 def test_log_time_on_the_nc_ray(num_classes, depth, rtol):
     flow, s, expected = along_the_ray(num_classes, depth, [0.0, -1.0, -3.0, -10.0, -30.0, -100.0, -300.0], rtol)
     assert (flow.history.log_time - expected).abs().max() < FLOW[rtol]
-    closed = (num_classes * (1 + (num_classes - 1) * torch.exp(-s)).log()).log()
+    closed = (num_classes * torch.log1p((num_classes - 1) * torch.exp(-s))).log()
     near = s < 30
     close(flow.history.log_loss[near], closed[near], TOL)
 

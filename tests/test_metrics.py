@@ -16,6 +16,7 @@ from dufm import (
     rank_ratio,
     stable_rank,
 )
+from dufm.metrics import centred
 
 TOL = LINALG[torch.float64]
 
@@ -31,6 +32,14 @@ def with_singular_values(sigma, columns=None, seed=0):
     middle = torch.zeros(len(sigma), columns, dtype=torch.float64)
     middle.diagonal().copy_(torch.tensor(sigma, dtype=torch.float64))
     return rotation(len(sigma), seed) @ middle @ rotation(columns, seed + 1)
+
+
+def with_centred_singular_values(sigma, columns=None, seed=0):
+    """A dense K × N matrix, K one more than the given singular values, all of whose columns sum to 0."""
+    num_classes = len(sigma) + 1
+    frame = torch.linalg.eigh(simplex(num_classes))[1][:, 1:] @ rotation(len(sigma), seed)
+    columns = num_classes if columns is None else columns
+    return frame * torch.tensor(sigma, dtype=torch.float64) @ rotation(columns, seed + 1)[: len(sigma)]
 
 
 @pytest.mark.parametrize(
@@ -51,7 +60,13 @@ def test_soft_ranks(sigma, effective, stable, columns):
     # Singular values of rounding size enter the entropy as eps·log(1/eps).
     close(effective_rank(Z), effective, TOL)
     close(stable_rank(Z), stable, TOL)
-    close(effective_rank(1e-200 * Z), effective, TOL)
+    for scale in (1e-200, 1e200):
+        close(effective_rank(scale * Z), effective, TOL)
+        close(stable_rank(scale * Z), stable, TOL)
+        assert numerical_rank(scale * Z).item() == sum(value > 0 for value in sigma)
+    for scale in (1e-20, 1e20):
+        close(effective_rank(scale * Z.float()), effective, LINALG[torch.float32])
+        close(stable_rank(scale * Z.float()), stable, LINALG[torch.float32])
     assert numerical_rank(Z).item() == sum(value > 0 for value in sigma)
 
 
@@ -62,47 +77,113 @@ def test_numerical_rank_threshold():
     assert numerical_rank(Z, 1e-2).item() == 1
 
 
+def test_centred():
+    Z = torch.tensor([[[3.0, 1.0], [1.0, -1.0]], [[0.0, 5.0], [4.0, 5.0]]])
+    assert centred(Z).tolist() == [[[1.0, 1.0], [-1.0, -1.0]], [[-2.0, 0.0], [2.0, 0.0]]]
+
+
 @pytest.mark.parametrize(
     ("sigma", "rank", "ratio"),
     [
         ((100.0, 90.0, 1.0, 0.5), 2, 1.0 / 90.0),
         ((100.0, 90.0, 80.0, 0.5), 3, 0.5 / 80.0),
         ((100.0, 9.0, 8.0, 7.0), 1, 0.09),
-        # The first value below K·eps·σ_1 closes the gap, whatever stands before it.
+        # Collapse, and falls that are no gap: nothing is discarded but the zero that every centred matrix has.
+        ((1.0, 1.0, 1.0, 1.0), 4, 0.0),
+        ((4.0, 2.0, 1.0, 0.9), 4, 0.0),
+        ((1.0, 0.34, 0.34, 0.34), 4, 0.0),
+        ((1.0, 0.33, 0.33, 0.33), 1, 0.33),
+        # Two pairs and two single classes of six: a KKT point of rank 4, before and at its limit.
+        ((2.0, 2.0, 1.0, 0.667**0.5, 0.02), 4, 0.02 / 0.667**0.5),
+        ((2.0, 2.0, 1.0, 0.667**0.5, 0.0), 4, 0.0),
+        # The first gap counts, however wide those among the frozen values are.
+        ((1.0, 0.98, 0.06, 1e-6), 2, 0.06 / 0.98),
+        # A narrow network: zeros from its width on, and ranks below it where there is a gap.
         ((1.0, 1.0, 0.0, 0.0), 2, 0.0),
-        ((1.0, 1e-3, 1e-5, 0.0), 3, 0.0),
+        ((1.0, 0.9, 1e-3, 0.0), 2, 1e-3 / 0.9),
+        ((1.0, 1e-3, 1e-5, 0.0), 1, 1e-3),
         ((1.0, 1.0, 1e-18, 1e-19), 2, 0.0),
-        # All equal: no gap, and the first of equal ratios counts.
-        ((1.0, 1.0, 1.0, 1.0), 1, 1.0),
-        ((4.0, 2.0, 1.0, 0.9), 1, 0.5),
+        # Two classes have no cut.
+        ((5.0,), 1, 0.0),
     ],
 )
-def test_final_rank(sigma, rank, ratio):
-    Z = torch.diag(torch.tensor(sigma, dtype=torch.float64))
-    assert final_rank(Z).item() == rank
-    close(rank_ratio(Z), ratio, TOL)
-    assert final_rank(1e150 * Z).item() == rank
+@pytest.mark.parametrize("samples", [1, 3])
+def test_final_rank(sigma, rank, ratio, samples):
+    Z = with_centred_singular_values(sigma, samples * (len(sigma) + 1))
+    for scale in (1.0, 1e150, 1e-150):
+        assert final_rank(scale * Z).item() == rank
+        close(rank_ratio(scale * Z), ratio, TOL)
+
+
+def spectra(num_classes, columns, batch, seed):
+    """Random matrices whose singular values fall over some decades, so that every rank is met."""
+    generator = torch.Generator().manual_seed(seed)
+    left = torch.randn(batch, num_classes, num_classes, generator=generator, dtype=torch.float64)
+    right = torch.randn(batch, num_classes, columns, generator=generator, dtype=torch.float64)
+    falls = 10.0 ** -torch.rand(batch, 1, num_classes, generator=generator, dtype=torch.float64).cumsum(-1)
+    return left * falls @ right, generator
+
+
+@pytest.mark.parametrize(("num_classes", "columns"), [(2, 2), (3, 6), (6, 6), (8, 16)])
+def test_final_rank_is_invariant(num_classes, columns):
+    Z, generator = spectra(num_classes, columns, 200, seed=num_classes)
+    ranks, ratios = final_rank(Z), rank_ratio(Z)
+    assert set(ranks.tolist()) == set(range(1, num_classes))
+    shift = torch.randn(200, 1, columns, generator=generator, dtype=torch.float64)
+    scale = 10.0 ** (300.0 * torch.rand(200, 1, 1, generator=generator, dtype=torch.float64) - 150.0)
+    for moved in (Z + shift, scale * Z, scale * (Z + shift), 1e200 * Z, 1e-200 * Z):
+        assert torch.equal(final_rank(moved), ranks)
+        close(rank_ratio(moved), ratios, TOL)
+    # A shift of 1e3 leaves three digits fewer of what it is added to.
+    assert torch.equal(final_rank(Z + 1e3 * shift), ranks)
+    close(rank_ratio(Z + 1e3 * shift), ratios, 1e3 * TOL)
+    single = Z.float()
+    for moved in (single + shift.float(), 1e20 * single, 1e-20 * single):
+        assert torch.equal(final_rank(moved), final_rank(single))
+        close(rank_ratio(moved), rank_ratio(single), LINALG[torch.float32])
+
+
+def test_final_rank_is_the_first_gap():
+    for num_classes in (2, 3, 6):
+        Z, _ = spectra(num_classes, num_classes, 200, seed=1)
+        for sigma, rank in zip(torch.linalg.svdvals(centred(Z)).tolist(), final_rank(Z).tolist(), strict=True):
+            gaps = [r for r in range(1, num_classes - 1) if sigma[r] < sigma[r - 1] / 3.0]
+            assert rank == (gaps[0] if gaps else num_classes - 1)
+
+
+def test_a_common_shift_is_no_rank():
+    # Collapse and the orthoplex, with one number added to the logits of each sample.
+    shift = torch.tensor([[7.0, -1.0, 0.5, 3.0, 0.0, -20.0]], dtype=torch.float64)
+    half = torch.eye(3, dtype=torch.float64)
+    vectors = torch.cat([half, -half])
+    assert final_rank(simplex(6) + shift).item() == 5
+    assert final_rank(vectors @ vectors.mT + shift).item() == 3
+    # The shift alone: nothing but rounding is left.
+    for dtype in (torch.float64, torch.float32):
+        alone = (0.1 * shift).to(dtype).expand(6, 6)
+        assert final_rank(alone).item() == 0 and rank_ratio(alone).item() == 0
+
+
+@pytest.mark.parametrize("width", [1, 2, 4])
+def test_a_narrow_network_has_at_most_the_rank_of_its_width(width):
+    generator = torch.Generator().manual_seed(width)
+    W_2 = torch.randn(100, 6, width, generator=generator, dtype=torch.float64)
+    W_1 = torch.randn(100, width, 6, generator=generator, dtype=torch.float64)
+    assert final_rank(W_2 @ W_1).max() == width
+    # Orthonormal centred columns times an orthonormal frame: no gap before the width.
+    even = torch.linalg.qr(centred(W_2))[0] @ torch.linalg.qr(W_1.mT)[0].mT
+    assert (final_rank(even) == width).all() and (rank_ratio(even) == 0).all()
 
 
 def test_ranks_of_zero_and_of_a_batch():
-    pair = [torch.zeros(3, 6, dtype=torch.float64), with_singular_values((1.0, 0.5, 1e-4), 6)]
-    Z = torch.stack(pair).expand(5, 2, 3, 6)
+    pair = [torch.zeros(4, 8, dtype=torch.float64), with_centred_singular_values((1.0, 0.5, 1e-4), 8)]
+    Z = torch.stack(pair).expand(5, 2, 4, 8)
     assert final_rank(Z).tolist() == [[0, 2]] * 5
     assert final_rank(Z).dtype == torch.int64
     close(rank_ratio(Z), torch.tensor([[0.0, 2e-4]] * 5, dtype=torch.float64), TOL)
     assert numerical_rank(Z).tolist() == [[0, 3]] * 5
     assert effective_rank(Z)[0, 0] == 0 and stable_rank(Z)[0, 0] == 0
     assert effective_rank(Z).shape == stable_rank(Z).shape == (5, 2)
-
-
-def test_rank_never_exceeds_one_less_than_the_classes():
-    generator = torch.Generator().manual_seed(0)
-    for num_classes in (2, 3, 6):
-        Z = torch.randn(200, num_classes, num_classes, generator=generator, dtype=torch.float64)
-        ranks = final_rank(Z)
-        sigma = torch.linalg.svdvals(Z)
-        best = (sigma[:, :-1] / sigma[:, 1:]).argmax(-1) + 1
-        assert torch.equal(ranks, best) and ranks.max() <= num_classes - 1
 
 
 def test_margins():
@@ -213,6 +294,79 @@ def test_rank_may_differ_within_a_batch():
     assert metrics["nc1"][0] < metrics["nc1"][1]
 
 
+METRICS = ("nc1", "trace_ratio", "nc2", "nc3")
+
+
+def noisy(num_classes, n_per_class, width, seed=3, batch=()):
+    features, classifier = collapsed(num_classes, n_per_class, width)
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(*batch, *features.shape, generator=generator, dtype=torch.float64)
+    tilt = torch.randn(*batch, *classifier.shape, generator=generator, dtype=torch.float64)
+    return features + 0.1 * noise, classifier + 0.1 * tilt
+
+
+def test_collapse_metrics_have_no_scale_and_no_shift():
+    features, classifier = noisy(4, 3, 6, batch=(2,))
+    expected = nc_metrics(features, classifier)
+    shift = torch.linspace(-1.0, 1.0, 6, dtype=torch.float64)
+    for a, b in ((1e200, 1e200), (1e-200, 1e-200), (1e200, 1e-200), (1e-200, 1e200)):
+        metrics = nc_metrics(a * features, b * (classifier + shift))
+        assert torch.equal(metrics["rank"], expected["rank"])
+        for name in METRICS:
+            close(metrics[name], expected[name], TOL)
+    for a, b in ((1e20, 1e20), (1e-20, 1e-20), (1e20, 1e-20)):
+        metrics = nc_metrics(a * features.float(), b * classifier.float())
+        for name in METRICS:
+            assert metrics[name].dtype == torch.float32
+            close(metrics[name], expected[name], LINALG[torch.float32])
+
+
+def test_two_classes_of_one_mean():
+    # Means 1, 1, −2 on the first axis: Σ_B = 2 there and 0 elsewhere; within-class variance d1²/2 there.
+    d1, d2 = 0.3, 0.7
+    offsets = torch.tensor([[d1, -d1, 0.0, 0.0], [0.0, 0.0, d2, -d2], [0.0] * 4], dtype=torch.float64)
+    axis = torch.tensor([[1.0], [0.0], [0.0]], dtype=torch.float64)
+    features = rotation(3, 4) @ torch.cat([axis + offsets, axis + offsets.flip(1), -2.0 * axis + offsets], 1)
+    classifier = torch.randn(3, 3, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    for rank in (1, 2):
+        metrics = nc_metrics(features, classifier, rank=rank)
+        close(metrics["nc1"], d1**2 / 12.0, TOL)
+        close(metrics["trace_ratio"], (d1**2 + d2**2) / 4.0, TOL)
+    # The same in single precision, far from the origin.
+    single = nc_metrics((features + 5.0).float(), classifier.float(), rank=2)
+    close(single["nc1"], d1**2 / 12.0, LINALG[torch.float32])
+
+
+def defined(metrics):
+    return {name for name in METRICS if not metrics[name].isnan().any()}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_degenerate_layers_have_no_metrics(dtype):
+    features, classifier = (part.to(dtype) for part in noisy(4, 3, 6))
+    # No row of the classifier differs from another: logits of rank 0.
+    for dull in (torch.zeros_like(classifier), classifier[:1].expand(4, 6)):
+        metrics = nc_metrics(features, dull)
+        assert metrics["rank"].item() == 0 and defined(metrics) == {"trace_ratio", "nc2"}
+        metrics = nc_metrics(features, dull, rank=3)
+        assert defined(metrics) == {"nc1", "trace_ratio", "nc2"}
+        close(metrics["nc1"], nc_metrics(features, classifier, rank=3)["nc1"], LINALG[dtype])
+    # No class mean differs from another: constant features, none, and the same samples in every class.
+    constant = features[:, :1].expand(6, 12)
+    shuffled = torch.cat([features[:, :3].roll(k, 1) for k in range(4)], 1)
+    for flat in (constant, torch.zeros_like(features), shuffled, 1e3 + shuffled):
+        for rank in (None, 3):
+            assert defined(nc_metrics(flat, classifier, rank=rank)) == set()
+    # One such member leaves the others alone.
+    members = torch.stack([features, constant, features]), torch.stack([classifier, classifier, 0.0 * classifier])
+    batch = nc_metrics(*members)
+    alone = nc_metrics(features, classifier)
+    for name in METRICS:
+        close(batch[name][0], alone[name], LINALG[dtype])
+        assert batch[name][1].isnan()
+        assert batch[name][2].isnan() == (name in ("nc1", "nc3"))
+
+
 # ---------------------------------------------------------------- bad input
 
 EYE = torch.eye(4, dtype=torch.float64)
@@ -227,6 +381,8 @@ EYE = torch.eye(4, dtype=torch.float64)
         (EYE * math.nan, "Z must be finite"),
         (EYE.long(), "Z must have a floating dtype"),
         (EYE > 0, "Z must have a floating dtype"),
+        (EYE.half(), "Z must have a floating dtype .float32 or float64; .* got torch.float16"),
+        (EYE.bfloat16(), "Z must have a floating dtype .float32 or float64; .* got torch.bfloat16"),
         (EYE[:1], "Z needs at least 2 classes"),
         (EYE[:3], "Z must have shape"),
         (EYE.new_empty(0, 4, 4), "Z must not be empty"),
@@ -253,6 +409,8 @@ def test_bad_rank():
         (lambda f, c: (f * math.nan, c), "features must be finite"),
         (lambda f, c: (f, c / 0.0), "classifier must be finite"),
         (lambda f, c: (f.long(), c), "features must have a floating dtype"),
+        (lambda f, c: (f.half(), c.half()), "features must have .*float32 or float64; .* got torch.float16"),
+        (lambda f, c: (f, c.bfloat16()), "classifier must have .*float32 or float64; .* got torch.bfloat16"),
         (lambda f, c: (f, c[:, :3]), r"classifier and features must have shapes .* got \(4, 3\)"),
         (lambda f, c: (f.float(), c), "classifier and features .* one dtype"),
         (lambda f, c: (f[:, :7], c), "classifier @ features must have shape"),

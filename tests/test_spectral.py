@@ -9,8 +9,8 @@ import torch
 from scipy.integrate import solve_ivp
 
 import dufm
-from dufm import spectral
-from dufm.spectral import characters, spectral_end, spectral_flow, spectral_init
+from dufm import spectral, spectral_end
+from dufm.spectral import characters, spectral_flow, spectral_init
 
 GROUPS = [("hadamard", 4), ("hadamard", 8), ("cyclic", 5), ("cyclic", 6), ("cyclic", 7), ((3, 3), 9), ((2, 6), 12)]
 
@@ -136,9 +136,11 @@ def test_ends_are_vertices(depth):
         assert kinds == {(1.0, 1.0, 1.0)}
 
 
-def test_a_spectrum_in_transit_is_undecided():
-    end = spectral_end(torch.tensor([[300.0, 300.0, 120.0], [300.0, 300.0, 3.0]], dtype=torch.float64), 3, "hadamard")
-    assert end.decided.tolist() == [False, True] and int(end.rank[1]) == 2
+def test_a_spectrum_in_transit_is_followed_to_its_end():
+    # On both sides of the separatrix s_3/s_1 = 1/8.
+    s = torch.tensor([[300.0, 300.0, 120.0], [300.0, 300.0, 39.0], [300.0, 300.0, 36.0]], dtype=torch.float64)
+    end = spectral_end(s, 3, "hadamard")
+    assert end.decided.all() and end.rank.tolist() == [3, 3, 2]
     polygon = spectral_end(torch.tensor([700.0, 0.5], dtype=torch.float64), 4, (5,))
     assert bool(polygon.decided) and int(polygon.rank) == 2
     margin = dufm.normalized_margin(characters((5,)).logits(polygon.spectrum), 4)
