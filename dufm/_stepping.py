@@ -155,7 +155,7 @@ _ROS34PW2 = _rosenbrock_w(
     embedded=np.array([3.7810903145819369e-01, -9.6042292212423178e-02, 0.5, 2.1793326075422950e-01]),
 )
 
-_SAFETY, _SHRINK, _GROW = 0.9, 0.1, 5.0
+_SAFETY, _SHRINK, _GROW = 0.95, 0.1, 5.0
 # Proportional-integral control (Gustafsson 1991): it halves the rejections at the edge of stability.
 _PROPORTIONAL, _INTEGRAL = 0.7, 0.4
 _STALL_EVERY, _TICKS = 16, 32

@@ -151,7 +151,7 @@ def _antiprism():
 
 
 def _petersen():
-    """Ten unit vectors in R⁴ of cosines 1/6 and −2/3, one a pair of five things: an eigenspace of the Petersen graph."""
+    """Ten unit vectors in R⁴, cosines 1/6 and −2/3, one a pair of five things: an eigenspace of the Petersen graph."""
     pairs = [(i, j) for i in range(5) for j in range(i)]
     W = torch.tensor([[1.0 * (k in pair) - 0.4 for k in range(5)] for pair in pairs], dtype=torch.float64)
     return (W / W.norm(dim=-1, keepdim=True)) @ torch.from_numpy(scipy.linalg.helmert(5)).mT
@@ -168,8 +168,8 @@ def name_of(Z):
     """Names of solutions ``Z`` ``(..., K, N)`` of smallest margin 1, a NumPy array of the batch shape.
 
     "NC", "orthoplex", "t pairs, n single" (:func:`pairs_and_singles`), "polygon", "cube" and "antiprism" (K = 8),
-    "Petersen" (K = 10); else "rank r".  A name is given where all margins and singular values of the class means agree to
-    1e-6.  "" for NaN.
+    "Petersen" (K = 10); else "rank r".  A name is given where all margins and singular values of the class means agree
+    to 1e-6.  "" for NaN.
     """
     num_classes, n_per_class = Z.shape[-2], Z.shape[-1] // Z.shape[-2]
     means = Z.unflatten(-1, (num_classes, n_per_class)).mean(-1).reshape(-1, num_classes, num_classes).double().cpu()

@@ -2,8 +2,9 @@ r"""Where a run ends: the limit of the flow, and the certified solution that it 
 
 As ℒ → 0 the direction of the flow obeys an autonomous law in u, the logarithm of the margin; only the sharpness of
 the smooth minimum grows with u, and at margin m it blurs the max-margin problem by O(1/m).  :func:`limit` holds the
-sharpness constant and follows the direction until it rests; :func:`end` reads the resting point: centred, cut, polished,
-certified, with an independent sign from the growth of its singular values.  It is the flow's limit, not the flow.
+sharpness constant and follows the direction until it rests; :func:`end` reads the resting point: centred, cut,
+polished, certified, with an independent sign from the growth of its singular values.  It is the flow's limit, not the
+flow.
 """
 
 from dataclasses import dataclass, fields
@@ -142,8 +143,8 @@ class End:
 
     ``Z`` ``(..., K, N)``: centred, of smallest margin 1, NaN where nothing near is certified; ``rank`` of it, 0 there;
     ``name`` by :func:`dufm.codes.name_of`, a NumPy array; ``margin_ratio``: its normalised margin over that of neural
-    collapse; ``certificate``; ``moved``: ``‖Z − Ẑ‖_F/‖Ẑ‖_F``, Ẑ the run's own centred logits of smallest margin 1; ``beta``
-    ``(..., K − 1)``: :func:`dufm.off_range_values`; ``decided``; ``reason``: a sentence where it is not, else "".
+    collapse; ``certificate``; ``moved``: ``‖Z − Ẑ‖_F/‖Ẑ‖_F``, Ẑ the run's own centred logits of smallest margin 1;
+    ``beta`` ``(..., K − 1)``: :func:`dufm.off_range_values`; ``decided``; ``reason``: a sentence where it is not.
     """
 
     Z: torch.Tensor
