@@ -38,8 +38,10 @@ class Model:
     ``gaps(x)`` are D and ``gap_rate(x, v)`` is J v, ``(batch, M)``; ``linearise(x)`` a :class:`Linearised`;
     ``saddle_rank(x, slope)`` the rank of a network that no longer moves, −1 for one that does; ``depth`` L, D being
     homogeneous of that degree; ``price`` the cost of an implicit step in explicit ones.  The pairs of ``field``,
-    ``gaps`` and ``gap_rate`` may be more than those of ``linearise``, with weight zero.
+    ``gaps`` and ``gap_rate`` may be more than those of ``linearise``, which are the ``live`` ones; the others weigh 0.
     """
+
+    live = slice(None)
 
 
 @dataclass(frozen=True)
@@ -176,16 +178,16 @@ def norm(v):
     return size
 
 
-def spread(rate, weights):
-    """Spread of the changes ``rate`` of the gaps ``(batch, M)`` over the nearly active pairs.
+def spread(rate, weights, new_weights):
+    """Spread of the changes ``rate`` of the gaps ``(batch, M)`` over the pairs that are nearly active at either end.
 
     The weighted mean is taken out: a common growth of all margins is no error of the path.  Pairs count fully up to a
-    margin of 6 above the least, then by the factor e a unit less, since λ falls so.
+    margin of 6 above the least, then by the factor e a unit less, since λ falls so.  Both ends count, for a margin
+    may join the active ones within the step.
     """
-    total = weights.sum(-1, keepdim=True)
-    mean = (rate * weights).sum(-1, keepdim=True) / total
-    near = (weights * (math.exp(_NEAR) / weights.amax(-1, keepdim=True))).clamp(max=1.0)
-    return ((rate - mean).abs() * near).amax(-1)
+    active = torch.maximum(*(w / w.amax(-1, keepdim=True) for w in (weights, new_weights)))
+    mean = (rate * active).sum(-1, keepdim=True) / active.sum(-1, keepdim=True)
+    return ((rate - mean).abs() * (active * math.exp(_NEAR)).clamp(max=1.0)).amax(-1)
 
 
 # ---------------------------------------------------------------- the clock
@@ -348,7 +350,7 @@ def _explicit_step(model, control, state, log_loss, slope, speed, h):
         centre = torch.addcmul(state, _mix(slopes, state.new_tensor(pair.middle)), column)
         middle, _ = model.field(centre, slopes[0])
         knots.insert(1, (middle, norm(slopes[0]), h / 2))
-    error = control.error(error, new, spread(model.gap_rate(new, error), weights))
+    error = control.error(error, new, spread(model.gap_rate(new, error), weights, weights))
     return Step(new, new_log_loss, new_slope, new_speed, error, edge, knots)
 
 
@@ -393,11 +395,10 @@ def _implicit_step(model, control, state, log_loss, slope, speed, h):
 
     new = state + combine(method.end, moves)
     new_slope = torch.empty_like(state)
-    new_log_loss, _ = model.field(new, new_slope)
+    new_log_loss, new_weights = model.field(new, new_slope)
     new_speed = norm(new_slope)
-    error = control.error(
-        combine(method.error, moves), new, spread(combine(method.error, rates), at.weights)
-    )
+    apart = spread(combine(method.error, rates), at.weights, new_weights[:, model.live])
+    error = control.error(combine(method.error, moves), new, apart)
     error = torch.where(failed == 0, error, torch.inf)
     edge = torch.linalg.matrix_norm(stiff)
     knots = [(log_loss, speed, torch.zeros_like(h)), (new_log_loss, new_speed, h)]
@@ -669,6 +670,7 @@ def follow(model, state, *, until_log_loss, rtol, max_steps, record):
 _RESTING = 1e-8
 # Longest step in units of 1/α: what is not stiff is stepped explicitly, with eigenvalues of a few α.
 _LONGEST = 0.3
+_DRIFT = 0.03
 RESTS, TURNS, LOST = "rests", "still turning", "precision exhausted"
 
 
@@ -687,7 +689,7 @@ class Steady(Model):
     """A model held at constant log ℒ: the field less αx, α = ‖F‖²/⟨F, x⟩; its zeros are where the direction rests."""
 
     def __init__(self, model):
-        self.model = model
+        self.model, self.live = model, model.live
 
     def field(self, x, out):
         """Write F − αx into ``out``; log ℒ and λ."""
@@ -726,7 +728,10 @@ def rest(model, state, *, sharpness, until_growth, rtol, max_steps):
         if not len(rows):
             break
         step = batch.step(steady, control, rows)
-        accepted = step.error <= 1
+        # Where margins join the active ones a step can fail whole and both its orders agree: log ℒ, which the field
+        # keeps, then rises by a share of what the flow would have gained.
+        gained = model.depth * rate[rows] * batch.h[rows] * sharpness
+        accepted = (step.error <= 1) & (step.log_loss + sharpness <= _SPREAD + _DRIFT * gained)
         lost = ~accepted & (batch.h[rows] * rate[rows] <= 4 * torch.finfo(rate.dtype).eps)
         batch.code[rows[lost]] = EXHAUSTED
         batch.steps[rows] += accepted

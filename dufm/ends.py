@@ -25,7 +25,7 @@ from dufm.spectral import SpectralModel, check_spectrum, spectral_flow
 __all__ = ["End", "Limit", "SpectralEnd", "end", "limit", "spectral_end", "spectral_limit"]
 
 SHARPNESS, UNTIL_GROWTH = 1e4, 300.0
-_REST_RTOL, _REST_STEPS = 1e-3, 5000
+_RTOL, _STEPS = 1e-3, 5000
 _LEAST_SHARPNESS = 100.0
 # Pairs N(K − 1) beyond which the dense solve of a step is refused: a step of one network would take seconds.
 _MOST_PAIRS = 1500
@@ -59,7 +59,8 @@ def limit(run, *, sharpness=SHARPNESS, until_growth=UNTIL_GROWTH):
     r"""Limit of the flow's direction: continuation at constant sharpness until each network rests.
 
     ``run``: a :class:`dufm.Trajectory`, or factors ``[W_1, …, W_L]``.  The flow itself is followed to
-    log ℒ = −``sharpness``; from there on the field is :math:`F - \alpha W`, :math:`F = -\nabla\log\mathcal L`, with
+    log ℒ = −``sharpness`` with rtol 1e-3, so a start is better brought some way by ``gradient_flow``; from there
+    on the field is :math:`F - \alpha W`, :math:`F = -\nabla\log\mathcal L`, with
     :math:`\alpha = \|F\|^2/\langle F, W\rangle` holding log ℒ.  Its zeros are the KKT points to O(1/sharpness).
     A network rests when the direction of its gaps turns by less than 1e-8 while the margin would have grown by a factor
     e; ``until_growth`` bounds u, the logarithm of that growth.  Nearly balanced factors are not needed: what is
@@ -71,7 +72,7 @@ def limit(run, *, sharpness=SHARPNESS, until_growth=UNTIL_GROWTH):
     factors = run.factors if isinstance(run, Trajectory) else run
     num_classes, _, batch_shape = check_factors(factors)
     _check_continuation(sharpness, until_growth, (num_classes - 1) * factors[0].shape[-1])
-    flow = gradient_flow(factors, until_log_loss=-sharpness, max_steps=_REST_STEPS)
+    flow = gradient_flow(factors, until_log_loss=-sharpness, rtol=_RTOL, max_steps=_STEPS)
     model = FactorModel(factors)
     state, status = model.flatten(flow.factors), flow.status.reshape(-1).astype(object)
     rows = torch.from_numpy(status == "reached").nonzero().squeeze(-1).to(state.device)
@@ -109,9 +110,7 @@ def _check_continuation(sharpness, until_growth, pairs):
 
 
 def _rest(model, state, sharpness, until_growth):
-    return rest(
-        model, state, sharpness=sharpness, until_growth=until_growth, rtol=_REST_RTOL, max_steps=_REST_STEPS
-    )
+    return rest(model, state, sharpness=sharpness, until_growth=until_growth, rtol=_RTOL, max_steps=_STEPS)
 
 
 # Below this share of σ_1 a singular value is rounding noise and has no rate.
@@ -278,21 +277,26 @@ class SpectralEnd:
 def spectral_limit(s, depth, group, *, sharpness=SHARPNESS, until_growth=UNTIL_GROWTH):
     r"""Limit of a spectral run: :func:`limit` for singular values ``s`` ``(..., F)``.
 
-    Returns ``(s, status)``: spectra at log ℒ = −``sharpness`` and a NumPy array of statuses.  ``DufmError`` as
-    :func:`dufm.spectral_flow`, or for a sharpness below 100.
+    Returns ``(s, rates, status)``: spectra at log ℒ = −``sharpness``, d log s_i/du, both ``(..., F)``, and a NumPy
+    array of statuses.  ``DufmError`` as :func:`dufm.spectral_flow`, or for a sharpness below 100.
     """
     chi = check_spectrum(s, group, "s")
     depth = check_count("depth", depth, 2)
     _check_continuation(sharpness, until_growth, chi.num_classes - 1)
-    flow = spectral_flow(s, depth, chi, until_log_loss=-sharpness, max_steps=_REST_STEPS)
+    flow = spectral_flow(s, depth, chi, until_log_loss=-sharpness, rtol=_RTOL, max_steps=_STEPS)
     model = SpectralModel(chi, depth, s)
     state, status = model.flatten(flow.s), flow.status.reshape(-1).astype(object)
     rows = torch.from_numpy(status == "reached").nonzero().squeeze(-1).to(state.device)
+    rates = torch.full_like(state, torch.nan)
     if len(rows):
         rested = _rest(model, state[rows], sharpness, until_growth)
-        state[rows] = rested.state
+        slope = torch.empty_like(rested.state)
+        model.field(rested.state, slope)
+        alpha = (slope * slope).sum(-1, keepdim=True) / (slope * rested.state).sum(-1, keepdim=True)
+        state[rows], rates[rows] = rested.state, slope / rested.state / alpha
         status[rows.cpu().numpy()] = rested.status
-    return model.spectrum(state).reshape(s.shape), status.astype(str).reshape(s.shape[:-1])
+    shape = s.shape[:-1]
+    return model.spectrum(state).reshape(s.shape), rates.reshape(s.shape), status.astype(str).reshape(shape)
 
 
 _TIGHT = 0.15
@@ -305,12 +309,13 @@ def spectral_end(s, depth, group):
     The spectrum is followed to its limit (:func:`spectral_limit`).  Each cut to the r largest values, r = 1 … F, is
     rescaled to smallest margin 1 and polished: the margins within 15% of the smallest are set to 1 exactly.  What is
     then no vertex, or no KKT point of ``min Σ m_i s_i^{2/L}`` (residual 1e-8), is dropped; the nearest of the others is
-    the end if it is at most 10% away.  ``DufmError`` as :func:`spectral_limit`.
+    the end if it is at most 10% away and keeps just what still grows with the margin.
+    ``DufmError`` as :func:`spectral_limit`.
     """
     chi = check_spectrum(s, group, "s")
     depth = check_count("depth", depth, 2)
-    s, status = spectral_limit(s, depth, chi)
-    status = status.reshape(-1)
+    s, growing, status = spectral_limit(s, depth, chi)
+    growing, status = growing.reshape(-1, chi.num_free) > 0.5, status.reshape(-1)
     flat = s.reshape(-1, chi.num_free)
     rates = chi.rates.to(flat)
     nearest = torch.full_like(flat, torch.nan)
@@ -333,6 +338,8 @@ def spectral_end(s, depth, group):
     rank = ((nearest > 0) * chi.multiplicity.to(flat)).sum(-1).round().long()
     shape = s.shape[:-1]
     reason = np.where(moved.cpu() <= DECIDED_MOVE, "", f"no certified vertex within {DECIDED_MOVE:.0%}").astype(object)
+    mixed = (growing != (nearest > 0)).any(-1).cpu().numpy()
+    reason[(reason == "") & mixed] = "what grows is not what the vertex keeps"
     reason[status != RESTS] = status[status != RESTS]
     return SpectralEnd(
         nearest.reshape(s.shape),

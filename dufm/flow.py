@@ -158,6 +158,7 @@ class FactorModel(Model):
         self.own = own
         self.wrong, self.of = (~own).nonzero().T.unbind(0)
         self.winner = self.true[self.of]
+        self.live = self.wrong * samples + self.of
         rows = [a.unsqueeze(1) * num_classes + b for a in (self.wrong, self.winner) for b in (self.wrong, self.winner)]
         self.kernel = [(row * samples + self.of.unsqueeze(1)) * samples + self.of for row in rows]
         self.depth = len(factors)

@@ -141,6 +141,9 @@ def test_a_spectrum_in_transit_is_followed_to_its_end():
     s = torch.tensor([[300.0, 300.0, 120.0], [300.0, 300.0, 39.0], [300.0, 300.0, 36.0]], dtype=torch.float64)
     end = spectral_end(s, 3, "hadamard")
     assert end.decided.all() and end.rank.tolist() == [3, 3, 2]
+    # On it: a critical point that is no vertex, with three values that grow.
+    saddle = spectral_end(torch.tensor([300.0, 300.0, 37.5], dtype=torch.float64), 3, "hadamard")
+    assert not saddle.decided and saddle.reason == "what grows is not what the vertex keeps"
     polygon = spectral_end(torch.tensor([700.0, 0.5], dtype=torch.float64), 4, (5,))
     assert bool(polygon.decided) and int(polygon.rank) == 2
     margin = dufm.normalized_margin(characters((5,)).logits(polygon.spectrum), 4)
