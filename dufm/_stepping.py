@@ -48,14 +48,15 @@ class Model:
 class Linearised:
     """The first term of F' at a state: ``weights`` λ ``(batch, M)``, ``theta`` Θ, products with J and Jᵀ.
 
-    ``damping`` α ``(batch,)``: for a field with a further term −αx.
+    ``push(v)`` is J v, ``pull(pairs, out)`` writes Jᵀ of pairs; ``damping`` α ``(batch,)``: for a field with a further
+    term −αx.
     """
 
     weights: torch.Tensor
     theta: torch.Tensor
     push: object
     pull: object
-    damping: torch.Tensor | float = 0.0
+    damping: torch.Tensor | None = None
 
     def stiff_part(self):
         """``BᵀΘB`` and B as a function, B = Diag(√λ)(I − uuᵀ) with u = √(λ/Σλ)."""
@@ -282,7 +283,10 @@ class Clock:
 
 @dataclass
 class Step:
-    """One step of some rows: where it ends, its error over the tolerance, the stiffness it felt, knots of the path."""
+    """One step of some rows: where it ends, its error over the tolerance, the stiffness it felt, knots of the path.
+
+    State and slope lie in memory that the next step overwrites; indexing copies them.
+    """
 
     state: torch.Tensor
     log_loss: torch.Tensor
@@ -324,85 +328,87 @@ class Step:
         return length
 
 
-def _mix(slopes, weights, out=None):
-    """``Σ weights·slopes`` over the leading dimension."""
-    mixed = torch.mv(slopes[: len(weights)].flatten(1).mT, weights)
-    return mixed.view(slopes.shape[1:])
+def _mixed(slopes, weights, out):
+    """``Σ weights·slopes`` over the leading dimension, into ``out``."""
+    torch.mv(slopes[: len(weights)].flatten(1).mT, weights, out=out.view(-1))
+    return out
 
 
 def _explicit_step(model, control, state, log_loss, slope, speed, h):
     pair, column = control.pair, h.unsqueeze(-1)
     rows = [state.new_tensor(row) for row in pair.rows]
-    slopes = control.workspace(len(rows) + 1, state)
+    slopes = control.scratch("slopes", (len(rows) + 1, *state.shape), state)
+    mixed, new = control.scratch("mixed", state.shape, state), control.scratch("new", state.shape, state)
     slopes[0] = slope
-    for stage, weights in enumerate(rows, start=1):
-        new = torch.addcmul(state, _mix(slopes, weights), column)
+    for stage, row in enumerate(rows, start=1):
+        torch.addcmul(state, _mixed(slopes, row, mixed), column, out=new)
         new_log_loss, weights = model.field(new, slopes[stage])
-    new_slope = slopes[-1].clone()
-    new_speed = norm(new_slope)
+    new_speed = norm(slopes[-1])
     # Lipschitz constant between the last two stages: near the stability limit the stiffest direction fills both.
     apart = rows[-1].clone()
     apart[: len(rows[-2])] -= rows[-2]
-    edge = norm(slopes[-1] - slopes[-2]) / (h * norm(_mix(slopes, apart))).clamp(min=1e-300)
-    error = _mix(slopes, state.new_tensor(pair.error)) * column
+    edge = 1 / (h * norm(_mixed(slopes, apart, mixed))).clamp(min=1e-300)
+    edge = norm(torch.sub(slopes[-1], slopes[-2], out=mixed)) * edge
+    error = _mixed(slopes, state.new_tensor(pair.error), mixed).mul_(column)
+    error = control.error(error, new, spread(model.gap_rate(new, error), weights, weights))
     knots = [(log_loss, speed, torch.zeros_like(h)), (new_log_loss, new_speed, h)]
     if pair.middle is not None:
-        centre = torch.addcmul(state, _mix(slopes, state.new_tensor(pair.middle)), column)
+        centre = torch.addcmul(state, _mixed(slopes, state.new_tensor(pair.middle), mixed), column)
         middle, _ = model.field(centre, slopes[0])
         knots.insert(1, (middle, norm(slopes[0]), h / 2))
-    error = control.error(error, new, spread(model.gap_rate(new, error), weights, weights))
-    return Step(new, new_log_loss, new_slope, new_speed, error, edge, knots)
+    return Step(new, new_log_loss, slopes[-1], new_speed, error, edge, knots)
 
 
 def _implicit_step(model, control, state, log_loss, slope, speed, h):
     method, column = _ROS34PW2, h.unsqueeze(-1)
     at = model.linearise(state)
     stiff, root, unit = at.stiff_part()
-    shrink = 1 / (1 + method.gamma * h * at.damping).unsqueeze(-1)
-    scale = method.gamma * column * shrink
+    scale = method.gamma * column
+    if at.damping is not None:
+        shrink = 1 / (1 + scale * at.damping.unsqueeze(-1))
+        scale = scale * shrink
     matrix = scale.unsqueeze(-1) * stiff
     matrix.diagonal(dim1=-2, dim2=-1).add_(1.0)
     lower, failed = torch.linalg.cholesky_ex(matrix)
     lower = torch.where((failed == 0)[:, None, None], lower, torch.eye(lower.shape[-1]).to(lower))
     inverse = torch.cholesky_inverse(lower)
 
-    def narrow(v):
-        v = v * root
-        return v - (v * unit).sum(-1, keepdim=True) * unit
-
     def solve(rate):
         """``γh P J v`` from ``J v``, P = B(I + γhBᵀΘB)⁻¹Bᵀ."""
-        inner = (inverse @ narrow(rate).unsqueeze(-1)).squeeze(-1)
+        narrow = rate * root
+        narrow.sub_((narrow * unit).sum(-1, keepdim=True) * unit)
+        inner = (inverse @ narrow.unsqueeze(-1)).squeeze(-1)
         return (inner - (inner * unit).sum(-1, keepdim=True) * unit) * root * scale
 
-    moves, rates, field = [], [], slope
-    for stage in range(4):
+    moves = control.scratch("moves", (4, *state.shape), state)
+    new, field = (control.scratch(name, state.shape, state) for name in ("new", "field"))
+    stages, couple = state.new_tensor(method.stage), state.new_tensor(method.couple * method.gamma)
+    rates = []
+    for stage, move in enumerate(moves):
         if stage:
-            start = state + sum(float(a) * u for a, u in zip(method.stage[stage], moves, strict=False) if a)
-            field = torch.empty_like(state)
-            model.field(start, field)
-        right = method.gamma * column * field
-        for c, u in zip(method.couple[stage], moves, strict=False):
-            right = right.add(u, alpha=float(method.gamma * c))
-        right = right * shrink
-        rate = at.push(right)
+            torch.add(_mixed(moves, stages[stage, :stage], new), state, out=new)
+            model.field(new, field)
+            torch.addcmul(_mixed(moves, couple[stage, :stage], move), field, method.gamma * column, out=move)
+        else:
+            torch.mul(slope, method.gamma * column, out=move)
+        if at.damping is not None:
+            move.mul_(shrink)
+        rate = at.push(move)
         correction = solve(rate)
-        moves.append(right - at.pull(correction))
+        at.pull(correction, field)
+        move.sub_(field)
         rates.append(rate - (at.theta @ correction.unsqueeze(-1)).squeeze(-1))
-
-    def combine(weights, parts):
-        return sum(float(w) * part for w, part in zip(weights, parts, strict=True))
-
-    new = state + combine(method.end, moves)
-    new_slope = torch.empty_like(state)
+    torch.add(_mixed(moves, state.new_tensor(method.end), new), state, out=new)
+    error_weights = state.new_tensor(method.error)
+    error = _mixed(moves, error_weights, control.scratch("mixed", state.shape, state))
+    new_slope = field
     new_log_loss, new_weights = model.field(new, new_slope)
     new_speed = norm(new_slope)
-    apart = spread(combine(method.error, rates), at.weights, new_weights[:, model.live])
-    error = control.error(combine(method.error, moves), new, apart)
-    error = torch.where(failed == 0, error, torch.inf)
-    edge = torch.linalg.matrix_norm(stiff)
+    rate = sum(weight * rate for weight, rate in zip(error_weights, rates, strict=True))
+    apart = spread(rate, at.weights, new_weights[:, model.live])
+    error = torch.where(failed == 0, control.error(error, new, apart), torch.inf)
     knots = [(log_loss, speed, torch.zeros_like(h)), (new_log_loss, new_speed, h)]
-    return Step(new, new_log_loss, new_slope, new_speed, error, edge, knots)
+    return Step(new, new_log_loss, new_slope, new_speed, error, torch.linalg.matrix_norm(stiff), knots)
 
 
 # ---------------------------------------------------------------- the control
@@ -414,19 +420,19 @@ class Control:
 
     rtol: float
     pair: _Pair
-    buffer: torch.Tensor
+    memory: dict
 
     @property
     def share(self):
         """Share of its state's norm by which a typical implicit step moves it."""
         return 2 * self.rtol ** (1 / 3)
 
-    def workspace(self, stages, like):
-        """``(stages, *like.shape)``, reused: large arrays cost more to allocate than to fill."""
-        size = stages * like.numel()
-        if self.buffer.numel() < size:
-            self.buffer = like.new_empty(size)
-        return self.buffer[:size].view(stages, *like.shape)
+    def scratch(self, name, shape, like):
+        """Memory of a name, as large as asked for: large arrays cost more to allocate than to fill."""
+        size = math.prod(shape)
+        if name not in self.memory or self.memory[name].numel() < size:
+            self.memory[name] = like.new_empty(size)
+        return self.memory[name][:size].view(shape)
 
     def error(self, error, new, spread):
         """Size of an error over what is allowed; inf where it is not finite."""
@@ -439,7 +445,7 @@ def check_control(rtol, max_steps, state):
     """A :class:`Control`, and ``max_steps`` as an integer; ``DufmError`` for values out of range."""
     if not isinstance(rtol, (int, float)) or not 1e-13 <= rtol <= 1e-1:
         raise DufmError(f"rtol must lie in [1e-13, 0.1], got {rtol!r}")
-    return Control(rtol, _BS32 if rtol >= _TIGHT else _DP54, state.new_empty(0)), check_count("max_steps", max_steps, 1)
+    return Control(rtol, _BS32 if rtol >= _TIGHT else _DP54, {}), check_count("max_steps", max_steps, 1)
 
 
 @dataclass
@@ -476,31 +482,36 @@ class Batch:
         """One step of ``rows``, which must be of one kind, of the lengths ``h`` (default: their own)."""
         method = _implicit_step if bool(self.implicit[rows[0]]) else _explicit_step
         h = self.h[rows] if h is None else h
-        return method(model, control, self.state[rows], self.log_loss[rows], self.slope[rows], self.speed[rows], h)
+        state, slope = self.state, self.slope
+        if len(rows) < len(self.id):
+            shape = len(rows), state.shape[1]
+            state = torch.index_select(state, 0, rows, out=control.scratch("rows", shape, state))
+            slope = torch.index_select(slope, 0, rows, out=control.scratch("slopes of rows", shape, slope))
+        return method(model, control, state, self.log_loss[rows], slope, self.speed[rows], h)
 
     def kinds(self, mask):
         """Rows of ``mask`` that step explicitly, and those that step implicitly; empty ones left out."""
         split = (mask & ~self.implicit, mask & self.implicit)
         return [rows for rows in (part.nonzero().squeeze(-1) for part in split) if len(rows)]
 
-    def factor(self, rows, step, accepted, order):
+    def factor(self, rows, error, accepted, order):
         """What the step lengths change by: proportional-integral control."""
-        error = step.error.clamp(min=1e-8)
+        error = error.clamp(min=1e-8)
         grown = _SAFETY * error ** (-_PROPORTIONAL / order) * self.last_error[rows] ** (_INTEGRAL / order)
         retry = (_SAFETY * error ** (-1 / order)).clamp(_SHRINK, 0.9)
         self.last_error[rows] = torch.where(accepted, error.clamp(min=1e-4), self.last_error[rows])
         return torch.where(accepted, grown.clamp(0.2, _GROW), retry)
 
-    def adapt(self, rows, step, accepted, model, control):
+    def adapt(self, rows, error, edge, accepted, model, control):
         """Next step lengths, and the next kind of step by the rule of the module."""
         implicit = self.implicit[rows]
-        order = torch.where(implicit, 3.0, control.pair.order + 1.0).to(step.error)
-        factor = self.factor(rows, step, accepted, order)
-        reach = self.h[rows] * step.edge
+        order = torch.where(implicit, 3.0, control.pair.order + 1.0).to(error)
+        factor = self.factor(rows, error, accepted, order)
+        reach = self.h[rows] * edge
         growth = self.speed[rows] / norm(self.state[rows])
-        stiffness = step.edge / growth
+        stiffness = edge / growth
         # An explicit step that is as long as its error lets it be, and short beside an implicit one at its price.
-        held = ~implicit & accepted & (step.error > _HELD) & (model.price <= _DEAREST)
+        held = ~implicit & accepted & (error > _HELD) & (model.price <= _DEAREST)
         to_implicit = held & (self.h[rows] * growth * model.price < control.share) & (stiffness > self.patience[rows])
         # Judged by the next step: the first implicit one is still as short as the last explicit one.
         to_explicit = implicit & accepted & (reach * factor < model.price * self.reach[rows])
@@ -508,7 +519,7 @@ class Batch:
         h = torch.where(to_implicit, torch.maximum(h, control.share / 2 / growth), h)
         self.put(
             rows,
-            h=torch.where(to_explicit, self.reach[rows] / step.edge, h),
+            h=torch.where(to_explicit & (reach > self.reach[rows]), h * self.reach[rows] / reach, h),
             reach=torch.where(to_implicit, reach, self.reach[rows]),
             patience=torch.where(to_explicit, 2 * stiffness, self.patience[rows]),
             implicit=(implicit | to_implicit) & ~to_explicit,
@@ -642,22 +653,23 @@ def follow(model, state, *, until_log_loss, rtol, max_steps, record):
                 batch.put(rows[last], h=passing.part("log_loss", target, batch.log_time[rows[last]]), code=LAST)
                 accepted &= ~last
             reached = step.log_time(batch.log_time[rows])
+            moved, there, reached = rows[accepted], step[accepted], reached[accepted]
             if kind is not None:
-                keep(rows[accepted], step[accepted], reached[accepted])
-            onward = ~last
-            moved, there = rows[accepted], step[accepted]
+                keep(moved, there, reached)
             batch.put(
                 moved,
                 state=there.state,
                 log_loss=there.log_loss,
                 slope=there.slope,
                 speed=there.speed,
-                log_time=reached[accepted],
+                log_time=reached,
             )
-            batch.adapt(rows[onward], step[onward], accepted[onward], model, control)
+            onward = ~last
+            batch.adapt(rows[onward], step.error[onward], step.edge[onward], accepted[onward], model, control)
     for rows in batch.kinds(batch.code == LAST):
         goal = torch.full_like(batch.h[rows], until_log_loss)
         step, reached = land(rows, "log_loss", goal, batch.h[rows], 1.5 * batch.h[rows])
+        step = step[torch.ones_like(rows, dtype=torch.bool)]
         keep(rows, step, reached, final=True)
         batch.put(rows, state=step.state, log_loss=step.log_loss, log_time=reached, code=REACHED)
     names = {RUNNING: "max steps", REACHED: "reached", EXHAUSTED: "precision exhausted"}
@@ -736,7 +748,7 @@ def rest(model, state, *, sharpness, until_growth, rtol, max_steps):
         batch.code[rows[lost]] = EXHAUSTED
         batch.steps[rows] += accepted
         h = batch.h[rows]
-        batch.h[rows] = h * batch.factor(rows, step, accepted, 3)
+        batch.h[rows] = h * batch.factor(rows, step.error, accepted, 3)
         rows, h, there = rows[accepted], h[accepted], _at_sharpness(model, step.state[accepted], sharpness)
         if not len(rows):
             continue

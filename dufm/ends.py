@@ -230,7 +230,7 @@ def _reshaped(value, shape, device):
         parts = {item.name: getattr(value, item.name) for item in fields(value)}
         return Certificate(**{k: v if k == "active_tol" else _reshaped(v, shape, device) for k, v in parts.items()})
     if isinstance(value, np.ndarray):
-        return value.reshape(*shape, *value.shape[1:])
+        return value.reshape((*shape, *value.shape[1:]))
     return value.reshape((*shape, *value.shape[1:])).to(device)
 
 

@@ -217,13 +217,11 @@ class FactorModel(Model):
                 rate = turned if rate is None else torch.baddbmm(turned, factor, rate)
             return rate[:, self.wrong, self.of] - rate[:, self.winner, self.of]
 
-        def pull(pairs):
+        def pull(pairs, out):
             back = pairs.new_zeros(len(pairs), rows, columns)
             back[:, self.wrong, self.of] = pairs
             back[:, self.true, self.sample] = -back.sum(-2)
-            out = torch.empty_like(flat)
             _back_propagate(factors, below, back, self.split(out))
-            return out
 
         return Linearised(weights, theta, push, pull)
 

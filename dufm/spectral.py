@@ -285,7 +285,7 @@ class SpectralModel(Model):
             self._evaluate(u)[1].mT,
             jacobian @ jacobian.mT,
             lambda change: -((change * slope) @ self.rates.mT),
-            lambda pairs: -(pairs @ self.rates) * slope,
+            lambda pairs, out: torch.mul(pairs @ self.rates, -slope, out=out),
         )
 
     def saddle_rank(self, u, slope):

@@ -1,0 +1,249 @@
+"""Linearly implicit steps against explicit ones, autograd, quadrature of the path, and the closed law of the NC ray."""
+
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from scipy.interpolate import CubicSpline
+from test_flow import log_time_on_the_ray, simplex
+from tolerances import LINALG, close, relative
+
+from dufm import _stepping, balanced_init, gaussian_init, gradient_flow, spectral_flow
+from dufm.flow import FactorModel
+from dufm.spectral import SpectralModel, characters
+
+TOL = LINALG[torch.float64]
+
+
+def started(depth, width, num_classes, batch=3, log_loss=-8.0, **options):
+    """A model of random networks and their flat states at some loss."""
+    factors = gaussian_init(depth, width, num_classes, batch=batch, seed=0, **options)
+    model = FactorModel(factors)
+    return model, model.flatten(gradient_flow(factors, until_log_loss=log_loss).factors)
+
+
+def spectra(depth, log_loss=-8.0):
+    chi = characters((3, 3))
+    s = torch.rand(3, chi.num_free, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + 0.5
+    model = SpectralModel(chi, depth, s)
+    return model, model.flatten(spectral_flow(s, depth, chi, until_log_loss=log_loss).s)
+
+
+MODELS = {
+    "networks": lambda log_loss: started(3, 6, 4, log_loss=log_loss),
+    "deep": lambda log_loss: started(5, 5, 3, log_loss=log_loss),
+    "samples": lambda log_loss: started(3, 5, 3, n_per_class=2, log_loss=log_loss),
+    "spectra": lambda log_loss: spectra(4, log_loss),
+}
+
+
+# ---------------------------------------------------------------- the matrix against autograd
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_linearisation_is_autograds(name):
+    model, x = MODELS[name](-60.0)
+    at = model.linearise(x)
+    for i in range(len(x)):
+        J = torch.autograd.functional.jacobian(lambda row: model.gaps(row.unsqueeze(0))[0, model.live], x[i])
+        close(at.theta[i], J @ J.mT, TOL)
+        v = torch.linspace(-1, 1, x.shape[1], dtype=torch.float64)
+        out = torch.empty_like(x)
+        close(at.push(v.expand_as(x))[i], J @ v, TOL)
+        at.pull(at.weights, out)
+        close(out[i], J.mT @ at.weights[i], TOL)
+        # The field is −Jᵀλ, and so minus the gradient of a log ℒ that autograd knows nothing about.
+        model.field(x, out)
+        close(-out[i], J.mT @ at.weights[i], TOL)
+        # C is the Hessian of log Σ e^D, which log ℒ is to e^ℒ where the loss is small; JᵀCJ has the values of BᵀΘB.
+        gaps = model.gaps(x)[i, model.live]
+        counted = at.weights[i].log() - gaps
+        hessian = torch.autograd.functional.hessian(lambda D, c=counted: torch.logsumexp(D + c, 0), gaps)
+        stiff, _, _ = at.stiff_part()
+        expected = torch.linalg.eigvalsh(J.mT @ hessian @ J).flip(0)
+        ours = torch.linalg.eigvalsh(stiff[i]).flip(0)
+        shared = min(len(expected), len(ours))
+        close(ours[:shared] / ours[0], expected[:shared] / ours[0], 1e-9)
+
+
+def test_gap_rate_is_the_derivative_of_the_gaps():
+    for name in MODELS:
+        model, x = MODELS[name](-8.0)
+        v = torch.sin(torch.arange(x.numel(), dtype=torch.float64)).view_as(x)
+        rate = torch.autograd.functional.jvp(model.gaps, x, v)[1]
+        close(model.gap_rate(x, v), rate, TOL)
+
+
+# ---------------------------------------------------------------- order and agreement
+
+
+class Wrong(FactorModel):
+    """A linearisation that has nothing to do with the field."""
+
+    def linearise(self, flat):
+        at = super().linearise(flat)
+        count = at.theta.shape[-1]
+        ramp = torch.linspace(0.3, 2.0, count, dtype=torch.float64)
+        theta = torch.diag(ramp).expand_as(at.theta)
+        mix = torch.sin(torch.arange(count * flat.shape[1], dtype=torch.float64)).view(count, -1) / 10
+
+        def pull(pairs, out):
+            out.copy_(pairs @ mix)
+
+        # Θ must still be JJᵀ of the J that is used: that is what makes the solve a solve.
+        return _stepping.Linearised(at.weights, (mix @ mix.mT).expand_as(theta), lambda v: v @ mix.mT, pull)
+
+
+@pytest.mark.parametrize("kind", [FactorModel, Wrong], ids=["its matrix", "a wrong matrix"])
+def test_implicit_steps_are_of_third_order_for_any_matrix(kind):
+    factors = gaussian_init(3, 6, 4, scale=0.8, batch=2, seed=3)
+    model = kind(factors)
+    start = model.flatten(factors)
+    control, _ = _stepping.check_control(1e-3, 1, start)
+    length = 0.4
+
+    def along(steps, implicit):
+        batch = _stepping.begin(model, start, control)
+        batch.implicit[:] = implicit
+        rows = torch.arange(2)
+        for _ in range(steps):
+            step = batch.step(model, control, rows, torch.full((2,), length / steps, dtype=torch.float64))
+            batch.put(rows, state=step.state, log_loss=step.log_loss, slope=step.slope, speed=step.speed)
+        return batch.state
+
+    reference = along(3000, implicit=False)
+    errors = [relative(along(steps, implicit=True), reference) for steps in (20, 40, 80)]
+    assert errors[-1] < 1e-4
+    for coarse, fine in zip(errors[:-1], errors[1:], strict=True):
+        assert 6.5 < coarse / fine < 9.5
+
+
+def forced(monkeypatch, price):
+    """Flows whose implicit steps have another price: 0 takes them from the first limited step on, inf never."""
+    monkeypatch.setattr("dufm.flow._price", lambda shapes, pairs: price)
+
+
+def test_implicit_and_explicit_paths_agree(monkeypatch):
+    factors = gaussian_init(3, 8, 4, scale=0.6, batch=6, seed=5)
+    levels = [0.0, -2.0, -10.0, -50.0, -300.0]
+    runs = {}
+    for price in (1e-9, math.inf):
+        forced(monkeypatch, price)
+        for rtol in (1e-5, 1e-6):
+            runs[price, rtol] = gradient_flow(factors, until_log_loss=-300.0, rtol=rtol, record={"log_loss": levels})
+    tight = runs[math.inf, 1e-6].history
+    for rtol, tol in ((1e-5, 3e-4), (1e-6, 5e-5)):
+        implicit = runs[1e-9, rtol].history
+        off = torch.linalg.matrix_norm(implicit.Z - tight.Z) / torch.linalg.matrix_norm(tight.Z)
+        assert off.max() < tol
+        assert (implicit.log_time - tight.log_time).abs().max() < tol
+    assert (runs[1e-9, 1e-6].steps != runs[math.inf, 1e-6].steps).all()
+
+
+# ---------------------------------------------------------------- how many steps
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "target", "bound"), [(4, -200.0, 20), (4, -1e4, 30), (4, -1e6, 45), (4, -1e8, 60), (6, -1e6, 120)]
+)
+def test_tens_of_steps_to_any_loss(num_classes, target, bound):
+    factors = gaussian_init(3, 16, num_classes, scale=0.5, batch=256 if num_classes == 4 else 64, seed=0)
+    run = gradient_flow(factors, until_log_loss=target, rtol=1e-3)
+    assert (run.status == "reached").all() and run.steps.double().mean() <= bound
+
+
+def count_kinds(monkeypatch):
+    """Steps tried of each kind while the test runs."""
+    count = Counter()
+
+    def counting(name, function):
+        def counted(*arguments):
+            count[name] += 1
+            return function(*arguments)
+
+        monkeypatch.setattr(_stepping, name, counted)
+
+    counting("_implicit_step", _stepping._implicit_step)
+    counting("_explicit_step", _stepping._explicit_step)
+    return count
+
+
+@pytest.mark.parametrize(
+    ("depth", "width", "num_classes", "target", "rtol", "implicit"),
+    [
+        (3, 8, 4, -1e4, 1e-4, True),  # stiff, and the solve is small
+        (3, 8, 4, 0.5, 1e-4, False),  # early: nothing is stiff yet
+        (3, 8, 4, -5.0, 1e-10, False),  # tight: order five beats order three
+        (2, 4, 24, -5.0, 1e-4, False),  # the solve costs more than the steps it saves
+    ],
+)
+def test_the_kind_of_step_follows_its_price(monkeypatch, depth, width, num_classes, target, rtol, implicit):
+    count = count_kinds(monkeypatch)
+    run = gradient_flow(gaussian_init(depth, width, num_classes, seed=1), until_log_loss=target, rtol=rtol)
+    assert (run.status == "reached").all()
+    assert (count["_implicit_step"] > 0) == implicit
+    # Never more than a few tries beyond the other kind's share: a network does not flicker between the two.
+    assert sum(count.values()) < 2 * run.steps.max() + 40
+
+
+# ---------------------------------------------------------------- log t
+
+
+def test_log_time_is_the_quadrature_of_the_recorded_path():
+    factors = gaussian_init(3, 8, 4, scale=0.6, batch=3, seed=6)
+    levels = np.concatenate([np.linspace(1.2, -30, 400), np.linspace(-31, -400, 500)])
+    run = gradient_flow(factors, until_log_loss=-400.0, record={"log_loss": levels.tolist()})
+    model = FactorModel(factors)
+    nodes, weights = np.polynomial.legendre.leggauss(8)
+    for i in range(3):
+        flat = model.flatten([factor[:, i] for factor in run.history.factors])
+        slope = torch.empty_like(flat)
+        model.field(flat, slope)
+        ell = run.history.log_loss[:, i].numpy()
+        log_rate = CubicSpline(-ell, -2 * np.log(slope.norm(dim=1).numpy()))
+        log_time = np.full(len(ell), run.history.log_time[0, i].item())
+        for k in range(1, len(ell)):
+            width = ell[k - 1] - ell[k]
+            at = ell[k - 1] - width * (nodes + 1) / 2
+            added = np.log(np.sum(weights * width / 2 * np.exp(log_rate(-at) - (at - ell[k])))) - ell[k]
+            log_time[k] = np.logaddexp(log_time[k - 1], added)
+        assert np.abs(log_time - run.history.log_time[:, i].numpy()).max() < 1e-3
+
+
+@pytest.mark.parametrize(("num_classes", "depth"), [(4, 3), (5, 6)])
+def test_log_time_where_one_step_falls_by_a_million(num_classes, depth):
+    levels = [-1e2, -1e4, -1e6, -1e8]
+    flow = gradient_flow(
+        balanced_init(0.3 * simplex(num_classes), depth), until_log_loss=-1e8, record={"log_loss": levels}
+    )
+    # On the ray nothing turns, and steps grow without bound: a handful for four powers of ten.
+    assert flow.status == "reached" and flow.steps < 100
+    s = (flow.history.Z * simplex(num_classes)).sum((-2, -1)) / (num_classes - 1)
+    expected = [log_time_on_the_ray(0.3, value, num_classes, depth) for value in s.tolist()]
+    expected = torch.tensor(expected, dtype=torch.float64)
+    assert (flow.history.log_time - expected).abs().max() < 1e-3
+
+
+# ---------------------------------------------------------------- saddles and small numbers
+
+
+@pytest.mark.parametrize(("depth", "width"), [(16, 64), (16, 128), (12, 256), (20, 64), (24, 16), (32, 8)])
+def test_deep_starts_are_no_saddles(depth, width):
+    run = gradient_flow(gaussian_init(depth, width, 4, seed=0), until_log_loss=-20.0)
+    assert (run.status == "reached").all()
+
+
+def test_a_start_whose_squares_underflow_moves():
+    # Slopes of 1e-168: their squares are zero, and log ℒ stays where it is for many steps.
+    run = gradient_flow(gaussian_init(3, 6, 4, scale=1e-84, seed=0), max_steps=20)
+    assert (run.status == "max steps").all() and (run.steps > 0).all()
+    # Time is that of a field that hardly changes: each step adds h/ℒ.
+    assert run.log_time.isfinite().all() and (run.log_time > 150).all()
+
+
+def test_small_scales_pass_their_saddles():
+    for scale in (1e-4, 1e-8):
+        run = gradient_flow(gaussian_init(3, 8, 4, scale=scale, seed=0), until_log_loss=-50.0)
+        assert (run.status == "reached").all()
