@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from dufm._checks import check_count, check_factors, check_finite_positive
-from dufm._stepping import Linearised, Model, follow, norm
+from dufm._stepping import follow
+from dufm._steps import Linearised, Model, norm
 from dufm.loss import evaluate
 from dufm.metrics import numerical_rank
 from dufm.model import chain

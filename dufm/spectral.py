@@ -18,7 +18,8 @@ import numpy as np
 import torch
 
 from dufm._checks import DufmError, check_count
-from dufm._stepping import Linearised, Model, follow
+from dufm._stepping import follow
+from dufm._steps import Linearised, Model
 from dufm.loss import log_softplus
 
 __all__ = [

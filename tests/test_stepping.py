@@ -10,7 +10,7 @@ from scipy.interpolate import CubicSpline
 from test_flow import log_time_on_the_ray, simplex
 from tolerances import LINALG, close, relative
 
-from dufm import _stepping, balanced_init, gaussian_init, gradient_flow, spectral_flow
+from dufm import _stepping, _steps, balanced_init, gaussian_init, gradient_flow, spectral_flow
 from dufm.flow import FactorModel
 from dufm.spectral import SpectralModel, characters
 
@@ -93,7 +93,7 @@ class Wrong(FactorModel):
             out.copy_(pairs @ mix)
 
         # Θ must still be JJᵀ of the J that is used: that is what makes the solve a solve.
-        return _stepping.Linearised(at.weights, (mix @ mix.mT).expand_as(theta), lambda v: v @ mix.mT, pull)
+        return _steps.Linearised(at.weights, (mix @ mix.mT).expand_as(theta), lambda v: v @ mix.mT, pull)
 
 
 @pytest.mark.parametrize("kind", [FactorModel, Wrong], ids=["its matrix", "a wrong matrix"])
@@ -101,7 +101,7 @@ def test_implicit_steps_are_of_third_order_for_any_matrix(kind):
     factors = gaussian_init(3, 6, 4, scale=0.8, batch=2, seed=3)
     model = kind(factors)
     start = model.flatten(factors)
-    control, _ = _stepping.check_control(1e-3, 1, start)
+    control, _ = _steps.check_control(1e-3, 1, start)
     length = 0.4
 
     def along(steps, implicit):
@@ -165,8 +165,8 @@ def count_kinds(monkeypatch):
 
         monkeypatch.setattr(_stepping, name, counted)
 
-    counting("_implicit_step", _stepping._implicit_step)
-    counting("_explicit_step", _stepping._explicit_step)
+    counting("implicit_step", _stepping.implicit_step)
+    counting("explicit_step", _stepping.explicit_step)
     return count
 
 
@@ -183,7 +183,7 @@ def test_the_kind_of_step_follows_its_price(monkeypatch, depth, width, num_class
     count = count_kinds(monkeypatch)
     run = gradient_flow(gaussian_init(depth, width, num_classes, seed=1), until_log_loss=target, rtol=rtol)
     assert (run.status == "reached").all()
-    assert (count["_implicit_step"] > 0) == implicit
+    assert (count["implicit_step"] > 0) == implicit
     # Never more than a few tries beyond the other kind's share: a network does not flicker between the two.
     assert sum(count.values()) < 2 * run.steps.max() + 40
 

@@ -1,0 +1,356 @@
+r"""One step of the flow, explicit or linearly implicit, of a batch of states.
+
+Every flow here is :math:`x' = F(x) = -\nabla\log\mathcal L`, followed from each start on its own clock.  A
+:class:`Model` says what moves: the factors of a network, or its singular values.
+
+The flow is stiff in few dimensions.  With D the gaps :math:`z_{jc} - z_{cc}` of all M pairs, J = ∂D/∂x and λ the slope
+of log ℒ in D, the field is :math:`-J^\top\lambda`, and in units of its growth the eigenvalues of
+:math:`-J^\top C J`, :math:`C = \operatorname{Diag}\lambda - \lambda\lambda^\top/\sum\lambda`, reach down to about
+:math:`-3.5\,|\log\mathcal L|`, while the rest of F' stays of order one.  A *Rosenbrock–W* method keeps its order for
+any matrix in the place of F'.  With that one every solve is M × M,
+
+.. math:: (I + \gamma h J^\top C J)^{-1} v = v - \gamma h\,J^\top B\,(I + \gamma h\,B^\top\Theta B)^{-1}B^\top J v,
+          \qquad \Theta = JJ^\top,\quad C = BB^\top .
+"""
+
+import math
+from dataclasses import dataclass, fields
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from dufm._checks import DufmError, check_count
+from dufm._clock import Clock
+
+__all__ = [
+    "Control",
+    "Linearised",
+    "Model",
+    "Step",
+    "check_control",
+    "explicit_step",
+    "implicit_step",
+    "norm",
+    "spread",
+]
+
+
+class Model:
+    """What is followed: states are rows ``(batch, n)`` of a floating tensor.
+
+    ``field(x, out)`` writes −∇ log ℒ into ``out`` and returns log ℒ ``(batch,)`` and the pair weights λ ``(batch, M)``;
+    ``gaps(x)`` are D and ``gap_rate(x, v)`` is J v, ``(batch, M)``; ``linearise(x)`` a :class:`Linearised`;
+    ``saddle_rank(x, slope)`` the rank of a network that no longer moves, −1 for one that does; ``depth`` L, D being
+    homogeneous of that degree; ``price`` the cost of an implicit step in explicit ones.  The pairs of ``field``,
+    ``gaps`` and ``gap_rate`` may be more than those of ``linearise``, which are the ``live`` ones; the others weigh 0.
+    """
+
+    live = slice(None)
+
+
+@dataclass(frozen=True)
+class Linearised:
+    """The first term of F' at a state: ``weights`` λ ``(batch, M)``, ``theta`` Θ, products with J and Jᵀ.
+
+    ``push(v)`` is J v, ``pull(pairs, out)`` writes Jᵀ of pairs; ``damping`` α ``(batch,)``: for a field with a further
+    term −αx.
+    """
+
+    weights: torch.Tensor
+    theta: torch.Tensor
+    push: object
+    pull: object
+    damping: torch.Tensor | None = None
+
+    def stiff_part(self):
+        """``BᵀΘB`` and B as a function, B = Diag(√λ)(I − uuᵀ) with u = √(λ/Σλ)."""
+        root = self.weights.clamp(min=0).sqrt()
+        unit = root / norm(root).unsqueeze(-1)
+        scaled = root.unsqueeze(-1) * self.theta * root.unsqueeze(-2)
+        row = (unit.unsqueeze(-2) @ scaled).squeeze(-2)
+        corner = (row * unit).sum(-1, keepdim=True)
+        cross = unit.unsqueeze(-1) * (row - 0.5 * corner * unit).unsqueeze(-2)
+        return scaled - cross - cross.mT, root, unit
+
+
+# ---------------------------------------------------------------- the methods
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Explicit first-same-as-last pair: stage rows, error weights, order of the error estimate.
+
+    ``middle``: weights of the state half-way through a step, one order below the pair's own.
+    """
+
+    rows: tuple
+    error: tuple
+    order: int
+    middle: tuple | None = None
+
+
+# Bogacki & Shampine (1989), order 3(2).
+_BS32 = _Pair(
+    rows=((1 / 2,), (0, 3 / 4), (2 / 9, 1 / 3, 4 / 9)),
+    error=(2 / 9 - 7 / 24, 1 / 3 - 1 / 4, 4 / 9 - 1 / 3, -1 / 8),
+    order=2,
+)
+# Dormand & Prince (1980), order 5(4); the middle is Shampine's (1986).
+_DP54 = _Pair(
+    rows=(
+        (1 / 5,),
+        (3 / 40, 9 / 40),
+        (44 / 45, -56 / 15, 32 / 9),
+        (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
+        (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
+        (35 / 384, 0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
+    ),
+    error=(71 / 57600, 0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40),
+    order=4,
+    middle=(
+        6025192743 / 60171106304,
+        0,
+        51252292925 / 130801643196,
+        -2691868925 / 90256659456,
+        187940372067 / 3189068634112,
+        -1776094331 / 39487288512,
+        11237099 / 470086768,
+    ),
+)
+# Loose runs are limited by stability, tight ones by accuracy: per evaluation 3(2) reaches 1.5 times further
+# on the negative real axis, where the Hessian of a gradient flow has its stiff part.
+_TIGHT = 2e-6
+
+
+@dataclass(frozen=True)
+class _RosenbrockW:
+    """Coefficients in the variables ``u_i = h Σ_j γ_ij k_j``, in which no product with the matrix remains."""
+
+    gamma: float
+    stage: np.ndarray
+    couple: np.ndarray
+    end: np.ndarray
+    error: np.ndarray
+
+
+def _rosenbrock_w(alpha, gamma, weights, embedded):
+    inverse = np.linalg.inv(gamma)
+    couple = np.diag(1 / np.diag(gamma)) - inverse
+    return _RosenbrockW(gamma[0, 0], alpha @ inverse, couple, weights @ inverse, (weights - embedded) @ inverse)
+
+
+_G = 4.3586652150845900e-01
+# ROS34PW2, order 3(2), stiffly accurate (Rang & Angermann, BIT 45, 2005).
+_ROS34PW2 = _rosenbrock_w(
+    alpha=np.array(
+        [
+            [0, 0, 0, 0],
+            [8.7173304301691801e-01, 0, 0, 0],
+            [8.4457060015369423e-01, -1.1299064236484185e-01, 0, 0],
+            [0, 0, 1, 0],
+        ]
+    ),
+    gamma=np.array(
+        [
+            [_G, 0, 0, 0],
+            [-8.7173304301691801e-01, _G, 0, 0],
+            [-9.0338057013044082e-01, 5.4180672388095326e-02, _G, 0],
+            [2.4212380706095346e-01, -1.2232505839045147e00, 5.4526025533510214e-01, _G],
+        ]
+    ),
+    weights=np.array([2.4212380706095346e-01, -1.2232505839045147e00, 1.5452602553351020e00, _G]),
+    embedded=np.array([3.7810903145819369e-01, -9.6042292212423178e-02, 0.5, 2.1793326075422950e-01]),
+)
+
+# A relative error of 1e-4 in the state is several units of margin at −log ℒ = 10⁴ and throws a run off its slow
+# manifold for ever: the error's spread over the nearly active margins is bounded as well, absolutely.
+SPREAD, _SPREAD_PER_RTOL, _NEAR = 0.1, 100.0, 6.0
+
+
+def norm(v):
+    """Euclidean norm along the last dimension, also where the squares underflow."""
+    size = torch.linalg.vector_norm(v, dim=-1)
+    if bool((size < 1e-150).any()) and size.dtype == torch.float64:
+        top = v.abs().amax(-1)
+        size = torch.linalg.vector_norm(v / torch.where(top > 0, top, 1.0).unsqueeze(-1), dim=-1) * top
+    return size
+
+
+def spread(rate, weights, new_weights):
+    """Spread of the changes ``rate`` of the gaps ``(batch, M)`` over the pairs that are nearly active at either end.
+
+    The weighted mean is taken out: a common growth of all margins is no error of the path.  Pairs count fully up to a
+    margin of 6 above the least, then by the factor e a unit less, since λ falls so.  Both ends count, for a margin
+    may join the active ones within the step.
+    """
+    active = torch.maximum(*(w / w.amax(-1, keepdim=True) for w in (weights, new_weights)))
+    mean = (rate * active).sum(-1, keepdim=True) / active.sum(-1, keepdim=True)
+    return ((rate - mean).abs() * (active * math.exp(_NEAR)).clamp(max=1.0)).amax(-1)
+
+
+@dataclass
+class Control:
+    """Tolerances, the explicit pair they ask for, and memory that the stages share."""
+
+    rtol: float
+    pair: _Pair
+    memory: dict
+
+    @property
+    def share(self):
+        """Share of its state's norm by which a typical implicit step moves it."""
+        return 2 * self.rtol ** (1 / 3)
+
+    def scratch(self, name, shape, like):
+        """Memory of a name, as large as asked for: large arrays cost more to allocate than to fill."""
+        size = math.prod(shape)
+        if name not in self.memory or self.memory[name].numel() < size:
+            self.memory[name] = like.new_empty(size)
+        return self.memory[name][:size].view(shape)
+
+    def error(self, error, new, spread):
+        """Size of an error over what is allowed; inf where it is not finite."""
+        allowed = min(SPREAD, _SPREAD_PER_RTOL * self.rtol)
+        ratio = torch.maximum(norm(error) / (self.rtol * norm(new)), spread / allowed)
+        return torch.where(ratio.isfinite(), ratio, torch.inf)
+
+
+def check_control(rtol, max_steps, state):
+    """A :class:`Control`, and ``max_steps`` as an integer; ``DufmError`` for values out of range."""
+    if not isinstance(rtol, (int, float)) or not 1e-13 <= rtol <= 1e-1:
+        raise DufmError(f"rtol must lie in [1e-13, 0.1], got {rtol!r}")
+    return Control(rtol, _BS32 if rtol >= _TIGHT else _DP54, {}), check_count("max_steps", max_steps, 1)
+
+
+# ---------------------------------------------------------------- the steps
+
+
+@dataclass
+class Step:
+    """One step of some rows: where it ends, its error over the tolerance, the stiffness it felt, knots of the path.
+
+    State and slope lie in memory that the next step overwrites; indexing copies them.
+    """
+
+    state: torch.Tensor
+    log_loss: torch.Tensor
+    slope: torch.Tensor
+    speed: torch.Tensor
+    error: torch.Tensor
+    edge: torch.Tensor
+    knots: list
+
+    def __getitem__(self, rows):
+        values = [getattr(self, item.name)[rows] for item in fields(self)[:-1]]
+        return Step(*values, [tuple(value[rows] for value in knot) for knot in self.knots])
+
+    @cached_property
+    def clocks(self):
+        """Clocks between the knots, which are log ℒ, speed and τ."""
+        return [Clock(a[0], b[0], a[1], b[1], b[2] - a[2]) for a, b in zip(self.knots, self.knots[1:], strict=False)]
+
+    def log_time(self, log_time):
+        """Log t at the end, from log t at the start."""
+        for clock in self.clocks:
+            log_time = clock.log_time(log_time)
+        return log_time
+
+    @property
+    def length(self):
+        """Length h."""
+        return self.knots[-1][2]
+
+    def part(self, kind, goal, log_time):
+        """Length up to where log ℒ falls, or log t rises, to ``goal``, by the clocks: a first guess."""
+        length = torch.zeros_like(goal)
+        for clock in self.clocks:
+            if kind == "log_loss":
+                length += clock.length(goal)
+            else:
+                length += clock.length_at(goal, log_time)
+                log_time = clock.log_time(log_time)
+        return length
+
+
+def _mixed(slopes, weights, out):
+    """``Σ weights·slopes`` over the leading dimension, into ``out``."""
+    torch.mv(slopes[: len(weights)].flatten(1).mT, weights, out=out.view(-1))
+    return out
+
+
+def explicit_step(model, control, state, log_loss, slope, speed, h):
+    pair, column = control.pair, h.unsqueeze(-1)
+    rows = [state.new_tensor(row) for row in pair.rows]
+    slopes = control.scratch("slopes", (len(rows) + 1, *state.shape), state)
+    mixed, new = control.scratch("mixed", state.shape, state), control.scratch("new", state.shape, state)
+    slopes[0] = slope
+    for stage, row in enumerate(rows, start=1):
+        torch.addcmul(state, _mixed(slopes, row, mixed), column, out=new)
+        new_log_loss, weights = model.field(new, slopes[stage])
+    new_speed = norm(slopes[-1])
+    # Lipschitz constant between the last two stages: near the stability limit the stiffest direction fills both.
+    apart = rows[-1].clone()
+    apart[: len(rows[-2])] -= rows[-2]
+    edge = 1 / (h * norm(_mixed(slopes, apart, mixed))).clamp(min=1e-300)
+    edge = norm(torch.sub(slopes[-1], slopes[-2], out=mixed)) * edge
+    error = _mixed(slopes, state.new_tensor(pair.error), mixed).mul_(column)
+    error = control.error(error, new, spread(model.gap_rate(new, error), weights, weights))
+    knots = [(log_loss, speed, torch.zeros_like(h)), (new_log_loss, new_speed, h)]
+    if pair.middle is not None:
+        centre = torch.addcmul(state, _mixed(slopes, state.new_tensor(pair.middle), mixed), column)
+        middle, _ = model.field(centre, slopes[0])
+        knots.insert(1, (middle, norm(slopes[0]), h / 2))
+    return Step(new, new_log_loss, slopes[-1], new_speed, error, edge, knots)
+
+
+def implicit_step(model, control, state, log_loss, slope, speed, h):
+    method, column = _ROS34PW2, h.unsqueeze(-1)
+    at = model.linearise(state)
+    stiff, root, unit = at.stiff_part()
+    scale = method.gamma * column
+    if at.damping is not None:
+        shrink = 1 / (1 + scale * at.damping.unsqueeze(-1))
+        scale = scale * shrink
+    matrix = scale.unsqueeze(-1) * stiff
+    matrix.diagonal(dim1=-2, dim2=-1).add_(1.0)
+    lower, failed = torch.linalg.cholesky_ex(matrix)
+    lower = torch.where((failed == 0)[:, None, None], lower, torch.eye(lower.shape[-1]).to(lower))
+    inverse = torch.cholesky_inverse(lower)
+
+    def solve(rate):
+        """``γh P J v`` from ``J v``, P = B(I + γhBᵀΘB)⁻¹Bᵀ."""
+        narrow = rate * root
+        narrow.sub_((narrow * unit).sum(-1, keepdim=True) * unit)
+        inner = (inverse @ narrow.unsqueeze(-1)).squeeze(-1)
+        return (inner - (inner * unit).sum(-1, keepdim=True) * unit) * root * scale
+
+    moves = control.scratch("moves", (4, *state.shape), state)
+    new, field = (control.scratch(name, state.shape, state) for name in ("new", "field"))
+    stages, couple = state.new_tensor(method.stage), state.new_tensor(method.couple * method.gamma)
+    rates = []
+    for stage, move in enumerate(moves):
+        if stage:
+            torch.add(_mixed(moves, stages[stage, :stage], new), state, out=new)
+            model.field(new, field)
+            torch.addcmul(_mixed(moves, couple[stage, :stage], move), field, method.gamma * column, out=move)
+        else:
+            torch.mul(slope, method.gamma * column, out=move)
+        if at.damping is not None:
+            move.mul_(shrink)
+        rate = at.push(move)
+        correction = solve(rate)
+        at.pull(correction, field)
+        move.sub_(field)
+        rates.append(rate - (at.theta @ correction.unsqueeze(-1)).squeeze(-1))
+    torch.add(_mixed(moves, state.new_tensor(method.end), new), state, out=new)
+    error_weights = state.new_tensor(method.error)
+    error = _mixed(moves, error_weights, control.scratch("mixed", state.shape, state))
+    new_slope = field
+    new_log_loss, new_weights = model.field(new, new_slope)
+    new_speed = norm(new_slope)
+    rate = sum(weight * rate for weight, rate in zip(error_weights, rates, strict=True))
+    apart = spread(rate, at.weights, new_weights[:, model.live])
+    error = torch.where(failed == 0, control.error(error, new, apart), torch.inf)
+    knots = [(log_loss, speed, torch.zeros_like(h)), (new_log_loss, new_speed, h)]
+    return Step(new, new_log_loss, new_slope, new_speed, error, torch.linalg.matrix_norm(stiff), knots)
