@@ -7,6 +7,7 @@ import torch
 __all__ = [
     "DufmError",
     "check_count",
+    "check_dtype",
     "check_factors",
     "check_finite_positive",
     "check_logits",
@@ -57,15 +58,20 @@ def check_rank(rank, Z):
     return values.expand(shape)
 
 
-def check_tensor(name, value, min_dim=2):
-    """Raise unless ``value`` is a finite float32 or float64 tensor, not empty, of at least ``min_dim`` dimensions."""
-    if not isinstance(value, torch.Tensor):
-        raise DufmError(f"{name} must be a torch tensor, got {type(value).__name__}")
+def check_dtype(name, value):
+    """Raise unless the tensor ``value`` is float32 or float64."""
     # Half precisions have no factorisations, and no room for the tail of the loss.
     if value.dtype not in (torch.float32, torch.float64):
         raise DufmError(
             f"{name} must have a floating dtype (float32 or float64; float64 is the default), got {value.dtype}"
         )
+
+
+def check_tensor(name, value, min_dim=2):
+    """Raise unless ``value`` is a finite float32 or float64 tensor, not empty, of at least ``min_dim`` dimensions."""
+    if not isinstance(value, torch.Tensor):
+        raise DufmError(f"{name} must be a torch tensor, got {type(value).__name__}")
+    check_dtype(name, value)
     if value.ndim < min_dim:
         raise DufmError(f"{name} must have at least {min_dim} dimensions, got shape {tuple(value.shape)}")
     if value.numel() == 0:

@@ -3,8 +3,8 @@
 Explicit steps are cheaper than implicit ones, and held back by stability.  **The rule**: a network is stepped
 explicitly as long as its explicit steps, grown to what their error allows, move it by more than 1/price of what a
 typical implicit step would, ``2·rtol^{1/3}`` of its norm; ``price`` is the model's cost of an implicit step in explicit
-ones, and beyond a price of 200 no network is stepped implicitly.  It goes back where an implicit step is shorter than the explicit ones
-that could be had at its price, and then waits until the stiffness has doubled.
+ones, and beyond a price of 200 no network is stepped implicitly.  It goes back where an implicit step is shorter than
+the explicit ones that could be had at its price, and then waits until the stiffness has doubled.
 """
 
 import math

@@ -15,7 +15,7 @@ import scipy.linalg
 import scipy.optimize
 import torch
 
-from dufm._checks import DufmError, check_count
+from dufm._checks import DufmError, check_count, check_dtype
 from dufm._climb import BETA, climb, random_codes, soft_margin
 from dufm._nnls import nonnegative_least_squares
 from dufm.metrics import margins, numerical_rank
@@ -96,8 +96,9 @@ def smallest_angle(W):
 
 
 def _check_code(W):
-    if not isinstance(W, torch.Tensor) or not W.is_floating_point():
+    if not isinstance(W, torch.Tensor):
         raise DufmError(f"W must be a floating torch tensor of row vectors, got {type(W).__name__}")
+    check_dtype("W", W)
     if W.ndim < 2 or W.shape[-2] < 2 or W.shape[-1] < 1 or not torch.isfinite(W).all():
         raise DufmError(f"W must have shape (..., K, d) with K >= 2 and be finite, got shape {tuple(W.shape)}")
     return W

@@ -9,7 +9,7 @@ from dufm._checks import DufmError, check_count, check_logits
 from dufm._climb import BETA, climb, random_codes, soft_margin
 from dufm._nnls import nonnegative_least_squares
 from dufm.margin import ACTIVE_TOL, Certificate, normalized_margin, polish
-from dufm.metrics import final_rank, margins
+from dufm.metrics import centred, final_rank, margins
 
 __all__ = ["MaxMargin", "max_margin", "stratum_curvature"]
 
@@ -174,7 +174,7 @@ def _best(Z, gamma, depth, rank):
 def stratum_curvature(Z, depth, rank=None):
     r"""Smallest curvature of the Lagrangian at a KKT point, along directions that keep rank and tight margins.
 
-    In balanced factors of Z (margin 1, cut to ``rank``; default :func:`dufm.final_rank`) the cost is
+    In balanced factors of Z (centred, cut to ``rank``, default :func:`dufm.final_rank`, margin 1) the cost is
     :math:`\frac1{2p}\operatorname{tr}[(A^\top A)^p + (C^\top C)^p]`, whose least value over the factors of a matrix is
     ``Σσ^p/p``, so that its curvature is negative somewhere iff that of ``Σσ^p`` on the stratum is.  Returned: the
     smallest eigenvalue of the Lagrangian's Hessian on the directions that leave every margin of positive multiplier
@@ -187,7 +187,7 @@ def stratum_curvature(Z, depth, rank=None):
     if n_per_class != 1 or Z.ndim != 2:
         raise DufmError(f"Z must be one square matrix, got shape {tuple(Z.shape)}")
     rank = int(final_rank(Z)) if rank is None else check_count("rank", rank, 1, num_classes - 1)
-    X = _factors(Z.double().cpu(), rank)
+    X = _factors(centred(Z).double().cpu(), rank)
     smallest = margins(X[0] @ X[1].mT).amin()
     if smallest <= 0:
         raise DufmError(f"Z cut to rank {rank} must have positive margins, got {smallest:.3g}")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from dufm._checks import DufmError, check_count
+from dufm._checks import DufmError, check_count, check_dtype
 from dufm._stepping import follow
 from dufm._steps import Linearised, Model
 from dufm.loss import log_softplus
@@ -85,8 +85,9 @@ class Characters:
         conjugate characters of more than 1e-6 of the norm.
         """
         K = self.num_classes
-        if not isinstance(Z, torch.Tensor) or not Z.is_floating_point() or Z.shape[-2:] != (K, K):
+        if not isinstance(Z, torch.Tensor) or Z.shape[-2:] != (K, K):
             raise DufmError(f"Z must be a floating tensor of shape (..., {K}, {K}), got {getattr(Z, 'shape', Z)!r}")
+        check_dtype("Z", Z)
         basis = self.basis[:, 1:].to(Z)
         inner = basis.mT @ Z @ basis
         size = torch.linalg.matrix_norm(Z)
@@ -156,8 +157,7 @@ def check_spectrum(s, group, name="s0"):
         raise DufmError(f"{name} must be a non-empty torch tensor of shape (..., F), got {getattr(s, 'shape', s)!r}")
     if s.is_complex():
         raise DufmError(f"{name} must be real: with complex singular values the phases turn too, got {s.dtype}")
-    if not s.is_floating_point():
-        raise DufmError(f"{name} must have a floating dtype (float64 is the default), got {s.dtype}")
+    check_dtype(name, s)
     if isinstance(group, str) and group == "cyclic":
         raise DufmError("group 'cyclic' needs its order: pass characters('cyclic', K), or (K,)")
     chi = characters(group, s.shape[-1] + 1 if isinstance(group, str) else None)
@@ -381,6 +381,7 @@ def late_separatrix(depth):
 
 
 def _check_law(s, name, depth):
-    if not isinstance(s, torch.Tensor) or not s.is_floating_point() or not (torch.isfinite(s) & (s > 0)).all():
+    if not isinstance(s, torch.Tensor) or not (torch.isfinite(s) & (s > 0)).all():
         raise DufmError(f"{name} must be a tensor of finite positive numbers, got {s!r}")
+    check_dtype(name, s)
     return check_count("depth", depth, 2)
