@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from dufm._checks import DufmError, check_count, check_finite, check_finite_positive, check_tensor
+from dufm._steps import norm
 from dufm.loss import log_sum_and_residual, true_class
 from dufm.model import _normal
 
@@ -129,7 +130,7 @@ def train(
     state = torch.cat([weight.flatten(1) for weight in weights], 1)
     marks = true_class(y, num_classes, X.dtype)
     log_loss, slope = gradient(state, X, marks)
-    step = _FIRST_STEP * state.norm(dim=1) / slope.norm(dim=1)
+    step = _FIRST_STEP * norm(state) / norm(slope)
     steps = torch.zeros_like(log_loss, dtype=torch.int64)
     status = np.full(len(state), "max steps", dtype="<U32")
 
@@ -141,7 +142,7 @@ def train(
         start, g, h, before = state[running], slope[running], step[running].unsqueeze(1), log_loss[running]
         if batch_size is None:
             new, after, new_g = _legendre_step(lambda flat: gradient(flat, X, marks), start, g, h)
-            error = (0.8 * (start - new) + 0.4 * h * (g + new_g)).norm(dim=1) / (_RTOL * new.norm(dim=1))
+            error = norm(0.8 * (start - new) + 0.4 * h * (g + new_g)) / (_RTOL * norm(new))
             error = torch.where(error.isfinite(), error, torch.inf)
             accepted = (error <= 1.0) & (after <= before)
             factor = (0.8 * error.clamp(min=1e-12) ** (-1 / 3)).clamp(0.2, 2.0)
@@ -161,7 +162,7 @@ def train(
         state[kept], slope[kept], log_loss[kept] = new[accepted], new_g[accepted], after[accepted]
         steps[kept] += 1
         step[running] *= factor
-        tiny = step[running] * g.norm(dim=1) <= torch.finfo(X.dtype).eps * start.norm(dim=1)
+        tiny = step[running] * norm(g) <= torch.finfo(X.dtype).eps * norm(start)
         status[running[tiny & ~accepted].cpu().numpy()] = "precision exhausted"
     _settle(status, log_loss <= until_log_loss, (slope == 0).all(1))
     return Trained(split(state), log_loss, status, steps)

@@ -210,6 +210,14 @@ def test_a_dead_network_stalls_and_leaves_the_others_alone():
         assert run.steps[1] == 0
 
 
+def test_slopes_whose_squares_underflow_are_no_end():
+    X, y = blobs()
+    weights = [W * 1e-84 for W in networks.gaussian_init(3, 8, 6, 3, batch=2, seed=0)]
+    run = networks.train(weights, X, y, max_steps=6)
+    assert (run.status == "max steps").all() and (run.steps > 0).all()
+    assert all(W.isfinite().all() for W in run.weights)
+
+
 @pytest.mark.parametrize("batch_size", [None, 5])
 def test_two_labels_for_one_input_cannot_be_learned(batch_size):
     X, y = blobs()
