@@ -4,7 +4,7 @@ Explicit steps are cheaper than implicit ones, and held back by stability.  **Th
 explicitly as long as its explicit steps, grown to what their error allows, move it by more than 1/price of what a
 typical implicit step would, ``2·rtol^{1/3}`` of its norm; ``price`` is the model's cost of an implicit step in explicit
 ones, and beyond a price of 200 no network is stepped implicitly.  It goes back where an implicit step is shorter than
-the explicit ones that could be had at its price, and then waits until the stiffness has doubled.
+the explicit ones that could be had at its price, and then waits until the stiffness has grown by a tenth.
 """
 
 import math
@@ -100,7 +100,7 @@ class Batch:
             rows,
             h=torch.where(to_explicit & (reach > self.reach[rows]), h * self.reach[rows] / reach, h),
             reach=torch.where(to_implicit, reach, self.reach[rows]),
-            patience=torch.where(to_explicit, 2 * stiffness, self.patience[rows]),
+            patience=torch.where(to_explicit, 1.1 * stiffness, self.patience[rows]),
             implicit=(implicit | to_implicit) & ~to_explicit,
         )
 
