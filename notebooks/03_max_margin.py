@@ -123,7 +123,7 @@ with notebook.timed("flow, limit and end"):
     results = {cell: ends(*cell) for cell in notebook.progress(cells, label="K, L")}
 
 # %%
-table = {key: [] for key in ("num_classes", "depth", "name", "rank", "ratio", "decided", "moved", "residual", "gap")}
+table = {key: [] for key in ("num_classes", "depth", "name", "rank", "ratio", "decided")}
 for (K, L), (_, _, end) in results.items():
     table["num_classes"] += [K] * count
     table["depth"] += [L] * count
@@ -131,11 +131,8 @@ for (K, L), (_, _, end) in results.items():
     table["rank"] += end.rank.tolist()
     table["ratio"] += torch.where(end.decided, end.margin_ratio, torch.nan).tolist()
     table["decided"] += end.decided.int().tolist()
-    table["moved"] += end.moved.tolist()
-    table["residual"] += end.certificate.residual.tolist()
-    table["gap"] += end.certificate.gap.tolist()
 table = {name: np.array(column) for name, column in table.items()}
-figures.store("03_ends", {name: table[name] for name in ("num_classes", "depth", "name", "rank", "ratio", "decided")})
+figures.store("03_ends", table)
 
 # %% tags=["figure"]
 import numpy as np
@@ -167,7 +164,8 @@ for ax, K in zip(axes[0], class_counts, strict=True):
                 linewidths=1.0,
                 zorder=3,
             )
-            ax.annotate(f"{number}", (place, ratio), xytext=(9, 3), textcoords="offset points", fontsize=7)
+            beside = dict(xytext=(-7, -8), ha="right") if kind == "other" else dict(xytext=(9, 3))
+            ax.annotate(f"{number}", (place, ratio), textcoords="offset points", fontsize=7, **beside)
         undecided = int((here & (data["decided"] == 0)).sum())
         ax.annotate(
             f"{undecided} of {here.sum()}" if undecided else "none",
@@ -219,7 +217,7 @@ figures.save(
 
 # %% [markdown]
 # *Every mark is a certified critical point in which the number of runs beside it ended; its size repeats that number. The
-# dashed line is the margin of neural collapse; at $K = 4$ the square is polygon and orthoplex at once. Depth moves the ends from
+# dashed line is the margin of neural collapse, and crosses stand to the left of their depth; at $K = 4$ the square is polygon and orthoplex at once. Depth moves the ends from
 # full rank to low rank, mostly to larger margins, but not always.*
 #
 # Each end by name, with its share of *all* runs of the cell and the 95% Wilson interval. "2 pairs, 2 single" is the
