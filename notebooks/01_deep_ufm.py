@@ -132,16 +132,8 @@ for ax, quantity in zip(axes, ("nc1", "trace"), strict=True):
             x, data[f"{layer}_{quantity}_low"], data[f"{layer}_{quantity}_high"], color=color, alpha=0.2, linewidth=0
         )
         ax.plot(x, y, marker=marker, color=color)
-        above = layer == "first"
-        ax.annotate(
-            label,
-            (x[-1], y[-1]),
-            xytext=(0, 9 if above else -14),
-            textcoords="offset points",
-            ha="right",
-            fontsize=8,
-            color=color,
-        )
+        at, offset, side = (1, (0, 8), "left") if layer == "first" else (-4, (-8, -14), "right")
+        ax.annotate(label, (x[at], y[at]), xytext=offset, textcoords="offset points", ha=side, fontsize=8, color=color)
     ax.set_xscale("symlog", linthresh=2)
     ax.set_xlim(0, x[-1] * 1.2)
     ax.set_yscale("log")
