@@ -702,7 +702,7 @@ figures.save(
 )
 
 # %% [markdown]
-# *Numbers in the bars count runs. Right: share of softmax codes of rank below $K-1$, with 95% Wilson interval.*
+# *Numbers in the bars count runs; orthoplex: with or without vertices missing. Right: share of softmax codes of rank below $K-1$, with 95% Wilson interval.*
 #
 # With up to eight classes, wide networks that leave collapse end in a softmax code of their rank, but for five of 110. It is not always the one of largest margin: pairs and single classes are often reached where a lower rank would be better.
 # The exceptions sit where the code is irregular. Seven classes in three dimensions never end in the softmax code: in the bottleneck 14 of 16 end in depth's own solution and two in a worse critical point. Nine classes there all end in depth's own;
