@@ -401,7 +401,7 @@ for K, L in ((6, 3), (classes[-1], 3), (classes[-1], depths[-1])):
 
 # %% [markdown]
 # *Best is not what is reached.* The diagram is about solutions of the margin problem. Which of them the flow ends in depends on the start, the scale and the
-# width: notebook 03 found collapse at $K = 4$, $L = 4$ in two thirds of the runs although the square is better.
+# width: many runs of notebook 03 at $K = 4$, $L = 4$ end in collapse although the square is better, and notebook 05 names the ends at other $K$ and $L$.
 #
 # ## Try it
 #
