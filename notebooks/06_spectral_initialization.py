@@ -35,7 +35,7 @@ import numpy as np
 import torch
 
 import dufm
-from dufm import claims, figures, notebook, spectral
+from dufm import claims, figures, notebook
 
 p = notebook.start("06_spectral_initialization", globals())
 smoke = p.budget == "smoke"
@@ -225,7 +225,7 @@ with notebook.timed("codes"):
     for name, chi in notebook.progress(list(groups.items()), label="codes"):
         spectra = torch.from_numpy(rng.dirichlet(np.ones(chi.num_free), number).clip(1e-6) * chi.num_free * p.scale)
         run = dufm.spectral_flow(spectra, p.code_depth, chi, until_log_loss=-200.0)
-        end = spectral.spectral_end(run.s, p.code_depth, chi)
+        end = dufm.spectral_end(run.s, p.code_depth, chi)
         undecided[name] = int((~end.decided).sum())
         sure = end.decided
         ratio = dufm.normalized_margin(chi.logits(end.spectrum[sure]), p.code_depth)
