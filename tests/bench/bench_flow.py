@@ -160,7 +160,7 @@ def slope(points):
 
 def growth_of_steps():
     print("\n(c) mean steps (field evaluations) of a network to m = −log ℒ, L = 3, d = 16, rtol 1e-3")
-    print("          " + "".join(f"{m:>11.0e}" for m in (1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8)) + "   slope of the steps")
+    print(" " * 22 + "".join(f"{m:>11.0e}" for m in (1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8)) + "   slope of the steps")
     for num_classes, batch, resting in ((4, 32, True), (6, 24, True), (6, 24, False)):
         factors = starts(num_classes, batch=batch)
         if resting:
@@ -175,7 +175,7 @@ def growth_of_steps():
             cells += f"{steps:6.0f} ({evaluations:.0f})".rjust(11)
         name = f"K = {num_classes}, {len(factors[0])} {'that rest' if resting else 'all'}"
         law = verdict(slope(points), 0.25, less=True) if resting else f"{slope(points):.2g}"
-        print(f"  {name:16s}{cells[4:]}   {law}", flush=True)
+        print(f"  {name:20s}{cells}   {law}", flush=True)
     with explicit_only():
         points = [(m, *mean_steps(starts(batch=16), m, 1e-4)) for m in (200.0, 600.0, 2000.0)]
     print("  explicit steps alone, K = 4, rtol 1e-4: "
