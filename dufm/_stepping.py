@@ -8,7 +8,7 @@ the explicit ones that could be had at its price, and then waits until the stiff
 """
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -29,9 +29,8 @@ _LANDED, _LANDINGS = 1e-11, 12
 
 @dataclass
 class Batch:
-    """The networks that still run, a row each."""
+    """The networks of a run, a row each."""
 
-    id: torch.Tensor
     state: torch.Tensor
     log_loss: torch.Tensor
     slope: torch.Tensor
@@ -46,12 +45,6 @@ class Batch:
     reach: torch.Tensor
     patience: torch.Tensor
 
-    def __getitem__(self, rows):
-        return Batch(*(getattr(self, item.name)[rows] for item in fields(self)))
-
-    def __len__(self):
-        return len(self.id)
-
     def put(self, rows, **values):
         """Write values into rows."""
         for name, value in values.items():
@@ -62,7 +55,7 @@ class Batch:
         method = implicit_step if bool(self.implicit[rows[0]]) else explicit_step
         h = self.h[rows] if h is None else h
         state, slope = self.state, self.slope
-        if len(rows) < len(self.id):
+        if len(rows) < len(state):
             shape = len(rows), state.shape[1]
             state = torch.index_select(state, 0, rows, out=control.scratch("rows", shape, state))
             slope = torch.index_select(slope, 0, rows, out=control.scratch("slopes of rows", shape, slope))
@@ -74,7 +67,7 @@ class Batch:
         return [rows for rows in (part.nonzero().squeeze(-1) for part in split) if len(rows)]
 
     def factor(self, rows, error, accepted, order):
-        """What the step lengths change by: proportional-integral control."""
+        """What the step lengths change by, proportional-integral control; keeps the error for the next time."""
         error = error.clamp(min=1e-8)
         grown = _SAFETY * error ** (-_PROPORTIONAL / order) * self.last_error[rows] ** (_INTEGRAL / order)
         retry = (_SAFETY * error ** (-1 / order)).clamp(_SHRINK, 0.9)
@@ -112,7 +105,6 @@ def begin(model, state, control):
     speed = norm(slope)
     none = torch.zeros_like(log_loss)
     return Batch(
-        id=torch.arange(len(state), device=state.device),
         state=state.clone(),
         log_loss=log_loss,
         slope=slope,
@@ -204,7 +196,7 @@ def follow(model, state, *, until_log_loss, rtol, max_steps, record):
             passed &= batch.level[rows] < len(levels)
             rows, step, reached = rows[passed], step[passed], reached[passed]
             if len(rows):
-                where = batch.level[rows], batch.id[rows]
+                where = batch.level[rows], rows
                 length = step.part(kind, goal[passed], batch.log_time[rows])
                 landed, landed_log_time = land(rows, kind, goal[passed], length, step.length)
                 for store, value in zip(kept, (landed.state, landed.log_loss, landed_log_time), strict=True):

@@ -166,7 +166,7 @@ def end(run, depth):
     r"""The certified solution at which a run ends: the one rule of the package for rank and end.
 
     ``run``: a :class:`Limit`, or what :func:`limit` takes, which is then called; or logits ``(..., K, N)``, which are
-    read as they are.
+    read as they are: a run in transit can pass a saddle of its stratum, and is then misread as ending there.
 
     1. The logits are centred, which changes no margin, and scaled to smallest margin 1.
     2. At every cut r = 2 … K − 1 (1 for K = 2) that drops at most a tenth of the norm they are polished and certified

@@ -74,33 +74,33 @@ def layers(factors):
 
 
 def collapse(depth, scale):
-    """Recorded NC metrics of a batch: medians over the runs of each final rank."""
+    """Ends of a batch and the NC metrics recorded on the way, every run read at the rank of its end."""
     start = dufm.gaussian_init(depth, p.width, K, scale=scale, batch=count, seed=p.seed, n_per_class=p.n_per_class)
     run = dufm.gradient_flow([W.to(device) for W in start], until_log_loss=end_loss, record={"log_loss": levels})
-    # Certified ends only: the end is polished by the rule of notebook 03, and what is still in transit is left out.
-    end = dufm.polish(run.Z.cpu(), depth)
-    rank, decided = end.certificate.rank.to(device), end.decided
+    # The rule of notebook 03: the flow's limit, certified. An undecided run has no rank and is shown nowhere.
+    end = dufm.end(run, depth)
+    rank = end.rank.clamp(min=1).expand(len(levels), -1)
     recorded = {}
     for layer, (features, above) in layers(run.history.factors).items():
-        at_rank = dufm.nc_metrics(features, above, rank.expand(len(levels), -1))
+        at_rank = dufm.nc_metrics(features, above, rank)
         plain = dufm.nc_metrics(features, above, K - 1)
         recorded[layer] = {
             "nc1": at_rank["nc1"].cpu(),
             "plain": plain["nc1"].cpu(),
             "trace": at_rank["trace_ratio"].cpu(),
         }
-    return rank.cpu(), decided, recorded
+    return end, recorded
 
 
 with notebook.timed("collapse"):
-    rank, decided, recorded = collapse(L, p.scale)
-    low_rank, low_decided, low_recorded = collapse(p.low_rank_depth, p.scale)
-for depth, ranks, sure in ((L, rank, decided), (p.low_rank_depth, low_rank, low_decided)):
-    found = ", ".join(f"{int((ranks[sure] == r).sum())} of rank {r}" for r in sorted(set(ranks[sure].tolist())))
-    print(f"depth {depth}: certified ends {found}; undecided {int((~sure).sum())}")
+    end, recorded = collapse(L, p.scale)
+    low_end, low_recorded = collapse(p.low_rank_depth, p.scale)
+for depth, found in ((L, end), (p.low_rank_depth, low_end)):
+    names = found.name.tolist()
+    print(f"depth {depth}: " + ", ".join(f"{names.count(name)} {name}" for name in sorted(set(names))))
 
 # %%
-ended = decided & (rank == K - 1)
+ended = torch.from_numpy(end.name == "NC")
 
 
 def spread(values):
@@ -132,16 +132,8 @@ for ax, quantity in zip(axes, ("nc1", "trace"), strict=True):
             x, data[f"{layer}_{quantity}_low"], data[f"{layer}_{quantity}_high"], color=color, alpha=0.2, linewidth=0
         )
         ax.plot(x, y, marker=marker, color=color)
-        above = layer == "first"
-        ax.annotate(
-            label,
-            (x[-1], y[-1]),
-            xytext=(0, 9 if above else -14),
-            textcoords="offset points",
-            ha="right",
-            fontsize=8,
-            color=color,
-        )
+        at, offset, side = (1, (0, 8), "left") if layer == "first" else (-4, (-8, -14), "right")
+        ax.annotate(label, (x[at], y[at]), xytext=offset, textcoords="offset points", ha=side, fontsize=8, color=color)
     ax.set_xscale("symlog", linthresh=2)
     ax.set_xlim(0, x[-1] * 1.2)
     ax.set_yscale("log")
@@ -178,10 +170,10 @@ figures.save(
 # ## At a low-rank end, NC1 must be read at that rank
 #
 # Some deeper runs end at rank 2. There $\Sigma_B$ keeps a third eigenvalue that the flow has frozen and not erased. A plain
-# pseudo-inverse divides by it; taken at the rank to which the run is heading, NC1 vanishes as it should.
+# pseudo-inverse divides by it; taken at the rank of the end, NC1 vanishes as it should.
 
 # %%
-is_low = low_decided & (low_rank < K - 1)
+is_low = (low_end.decided & (low_end.rank < K - 1)).cpu()
 low_store = {"minus_log_loss": -np.array(levels)}
 shown = is_low if is_low.any() else torch.ones_like(is_low)
 for quantity in ("nc1", "plain"):

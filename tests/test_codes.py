@@ -18,6 +18,7 @@ from dufm.codes import (
     _canonical,
     _linear_group,
     _odd_parity,
+    _separators,
     _tangent,
     _unit,
     code_matrix,
@@ -289,3 +290,10 @@ def test_bad_input(call, words):
 def test_distances_are_right_where_plain_nnls_stops_early():
     code = softmax_code(6, 3, restarts=16, seed=1)
     assert abs(one_vs_rest_margin(code.vectors).item() - 1.0) < 1e-9
+
+
+def test_distances_are_right_where_plain_nnls_misses_complementarity():
+    # SciPy's own solution for one of these has slopes of the right sign, and a weight where the slope is not 0.
+    distance, direction = _separators(softmax_code(12, 6).vectors.numpy())
+    assert np.abs(distance - 1.0).max() < 1e-9
+    assert np.abs(np.linalg.norm(direction, axis=1) - 1.0).max() < 1e-9

@@ -2,7 +2,8 @@
 
 LSODA follows the same path in log s with −log ℒ as its clock, so it ends exactly at the level, one start at a time.
 The error is that of s/‖s‖ at that level against a run at rtol 1e-11, its 90% quantile over the starts.
-LSODA is timed on some of the starts and its time multiplied.
+LSODA is timed on some of the starts and its time multiplied.  Before it, one panel of the basin: starts that are
+uniform on the simplex, at K = 4, to −200 and to their decided end.  One thread, processor time.
 """
 
 import argparse
@@ -11,8 +12,10 @@ import time
 
 import numpy as np
 import torch
+from measure import seconds, verdict
 from scipy.integrate import solve_ivp
 
+from dufm import spectral_end
 from dufm.spectral import characters, spectral_flow
 
 
@@ -52,6 +55,21 @@ def error(s, reference):
     return float(np.quantile(np.linalg.norm(unit(s) - unit(reference), axis=-1), 0.9))
 
 
+def panel(chi, depth, count=20_000, scale=0.1):
+    """Seconds of a basin panel, by its flow to −200 and by its decided end."""
+    starts = torch.from_numpy(np.random.default_rng(1).dirichlet(np.ones(3), count) * 3 * scale)
+    print(f"(d) {count} starts, K = 4, L = {depth}, mean singular value {scale:g}")
+    flown = [seconds(lambda: spectral_flow(starts, depth, chi))[0] for _ in range(3)]
+    ended = [seconds(lambda: spectral_end(starts, depth, chi)) for _ in range(3)]
+    times, end = [took for took, _ in ended], ended[0][1]
+    print(f"  spectral_flow to −200: {min(flown):.2f} to {max(flown):.2f} s")
+    print(f"  seconds of spectral_end: {verdict(min(times), 2.0, less=True)}, slowest {max(times):.2f}; "
+          f"{end.decided.double().mean():.4%} decided")
+    for reason, many in zip(*np.unique(end.reason[~end.decided.numpy()], return_counts=True), strict=True):
+        print(f"    {many} undecided: {reason}")
+    print(flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--starts", type=int, default=10_000)
@@ -60,31 +78,26 @@ def main():
     parser.add_argument("--scale", type=float, default=1e-2)
     parser.add_argument("--until", type=float, default=-200.0)
     args = parser.parse_args()
+    torch.set_num_threads(1)
     chi = characters("hadamard", 4)
     direction = np.random.default_rng(0).dirichlet(np.ones(3), args.starts) * 3 * args.scale
     s0 = torch.from_numpy(direction)
 
-    where = f"K = 4, L = {args.depth}, scale {args.scale:g}, to log loss {args.until:g}"
-    print(f"one panel: 20,000 starts, {where}", end=": ")
-    panel = torch.from_numpy(np.random.default_rng(1).dirichlet(np.ones(3), 20_000) * 3 * args.scale)
-    began = time.perf_counter()
-    spectral_flow(panel, args.depth, chi, until_log_loss=args.until)
-    print(f"{time.perf_counter() - began:.2f} s on {torch.get_num_threads()} threads\n")
-
+    panel(chi, args.depth)
     some = s0[: args.loop]
     reference = spectral_flow(some, args.depth, chi, until_log_loss=args.until, rtol=1e-11).s.numpy()
     print(f"{args.starts} starts, K = 4, L = {args.depth}; LSODA timed on {args.loop} of them")
     curve = {"batched": [], "LSODA": []}
     for rtol in (1e-3, 1e-4, 1e-5, 1e-6, 1e-8):
-        began = time.perf_counter()
+        began = time.process_time()
         end = spectral_flow(s0, args.depth, chi, until_log_loss=args.until, rtol=rtol).s.numpy()
-        seconds = time.perf_counter() - began
+        seconds = time.process_time() - began
         curve["batched"].append((error(end[: args.loop], reference), seconds))
         print(f"  batched rtol {rtol:.0e}: {seconds:8.2f} s   error {curve['batched'][-1][0]:.1e}")
     for rtol in (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-8):
-        began = time.perf_counter()
+        began = time.process_time()
         found = [lsoda(row, args.depth, chi, args.until, rtol) for row in some.numpy()]
-        seconds = (time.perf_counter() - began) * args.starts / args.loop
+        seconds = (time.process_time() - began) * args.starts / args.loop
         curve["LSODA"].append((error(np.array([s for s, _ in found]), reference), seconds))
         mean = np.mean([n for _, n in found])
         reached = curve["LSODA"][-1][0]
