@@ -22,6 +22,7 @@ from scipy.interpolate import CubicSpline
 from scipy.special import gammaln, logsumexp
 
 from dufm._checks import DufmError, check_count, check_finite_positive
+from dufm.ends import spectral_end
 from dufm.spectral import spectral_flow
 
 __all__ = ["CollapseShare", "SampledShare", "basin_boundary", "collapse_share", "sampled_share"]
@@ -144,27 +145,31 @@ def _velocity(states, q):
 
 @dataclass(frozen=True)
 class SampledShare:
-    """Estimated share, its standard error, and the part of it that the largest single weight holds.
+    """Estimated share, its standard error, the part of it that the largest single weight holds, what is undecided.
 
-    With ``largest`` above a tenth the error itself is uncertain: raise ``count``.
+    With ``largest`` above a tenth the error itself is uncertain: raise ``count``.  ``undecided`` is the estimated share
+    of the directions whose end is not decided; they are not in ``share``.
     """
 
     share: float
     error: float
     largest: float
+    undecided: float
 
 
 KERNELS, FREEDOM, WIDTH, BROAD = 300, 5.0, 0.5, 0.15
+# Here the labels have done their work, and what is left needs no tolerance of theirs.
+LABELS_SPENT = -100.0
 
 
-def sampled_share(num_classes, depth, scale, *, count=5000, seed=0, until_log_loss=-2000.0):
+def sampled_share(num_classes, depth, scale, *, count=5000, seed=0):
     r"""Share of the directions that end in neural collapse at K = 2^m, by importance sampling in the labels.
 
     Population Monte Carlo in three rounds of ``count`` starts: a heavy-tailed law in every label, then Student kernels
     around the hits of the round before (15% stay broad); only the last is counted.  Below some 2500 starts at K = 8 the
     kernels can miss an arm of the basin: the share comes out low, and its error too small.  A start counts as collapse
-    if its smallest singular value gains on the largest between half of ``until_log_loss`` and it.  At K = 4 this sign
-    is final; at K = 8 some starts turn later, so that the share falls towards its limit as the loss does.
+    if its :func:`dufm.spectral_end` is: at K = 8 a run may gain on collapse for long and turn away at log losses
+    beyond −2000, so that no finite loss decides.
     ``DufmError`` for bad input, and if too few of a round's starts are hits to go on.
     """
     K = check_count("num_classes", num_classes, 4)
@@ -183,21 +188,16 @@ def sampled_share(num_classes, depth, scale, *, count=5000, seed=0, until_log_lo
     proposal = _broad_density(grids, z)
     for last in (False, False, True):
         s, target = _starts(z, q, scale)
-        record = {"log_loss": [until_log_loss / 2, until_log_loss]}
-        run = spectral_flow(
-            torch.from_numpy(s), depth, "hadamard", rtol=rtol, until_log_loss=until_log_loss, record=record
-        )
-        stopped = int((run.status != "reached").sum())
-        if stopped:
-            raise DufmError(f"until_log_loss must be higher: {stopped} of {len(z)} starts stopped before it")
-        early, late = run.history.s.amin(-1) / run.history.s.amax(-1)
-        hit = ((late > early) | (late > 0.999)).numpy()
-        weight = np.where(hit, np.exp(target - proposal), 0.0)
+        hit, decided = _collapsed(s, depth, rtol)
+        each = np.exp(target - proposal)
+        weight = np.where(hit, each, 0.0)
         if hit.sum() < 2 * z.shape[1]:
             raise DufmError(f"count must be larger: only {hit.sum()} of {len(z)} starts of a round end in collapse")
         if last:
             error = weight.std() / math.sqrt(len(z))
-            return SampledShare(float(weight.mean()), float(error), float(weight.max() / weight.sum()))
+            undecided = np.where(decided, 0.0, each).mean()
+            largest = weight.max() / weight.sum()
+            return SampledShare(float(weight.mean()), float(error), float(largest), float(undecided))
         # Square roots of the weights keep the kernels wider than what they are to cover.
         power = np.sqrt(weight[hit])
         power /= power.sum()
@@ -210,6 +210,13 @@ def sampled_share(num_classes, depth, scale, *, count=5000, seed=0, until_log_lo
         proposal = np.logaddexp(
             math.log(1 - BROAD) + _near_density(centres, root, z), math.log(BROAD) + _broad_density(grids, z)
         )
+
+
+def _collapsed(s, depth, rtol):
+    """Whether each start ends in collapse, the only vertex of full rank, and whether its end is decided."""
+    run = spectral_flow(torch.from_numpy(s), depth, "hadamard", rtol=rtol, until_log_loss=LABELS_SPENT)
+    end = spectral_end(run.s, depth, "hadamard")
+    return (end.decided & (end.rank == s.shape[1])).numpy(), end.decided.numpy()
 
 
 def _label_grids(K, q, scale):

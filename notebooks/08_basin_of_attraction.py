@@ -34,11 +34,11 @@ import math
 
 import numpy as np
 import torch
-from scipy.special import gammaln, logsumexp
 from scipy.stats import binomtest
 
 import dufm
-from dufm import claims, figures, notebook, spectral
+from dufm import claims, figures, notebook
+from dufm.basin import collapse_share, sampled_share
 
 p = notebook.start("08_basin_of_attraction", globals())
 smoke = p.budget == "smoke"
@@ -58,9 +58,10 @@ def wilson(hits, total):
 # ## The map: four classes, three singular values
 #
 # $K = 4$ and Hadamard singular vectors leave three numbers. Their proportions $(s_1 : s_2 : s_3)$ fill a triangle; its centre is neural collapse. Every
-# direction is started with mean singular value $s_0$ and followed to margin 200. It ends in neural collapse, or in a square
-# that keeps two of the three and drops one. The end is the vertex of the margin polyhedron that is nearest once the
-# spectrum is cut and polished, certified as a KKT point; what is not within a tenth of one is *undecided*, counted apart.
+# direction is started with mean singular value $s_0$. It ends in neural collapse, or in a square that keeps two of the
+# three and drops one. The end is that of `dufm.spectral_end`: the flow is continued to its limit, until the direction
+# rests, and what it rests at is certified as a KKT vertex of the margin polyhedron; a run for which that fails is
+# *undecided*, counted apart.
 #
 # The triangle is cut into equal cells with the same number of random starts in each, so the starts are uniform, and more
 # evenly spread than independent ones: the binomial intervals are on the safe side.
@@ -86,12 +87,12 @@ corners = cells(side)
 weights = rng.dirichlet(np.ones(3), (len(corners), each))
 directions = (weights @ corners).reshape(-1, 3).clip(1e-12)
 directions /= directions.mean(-1, keepdims=True)
-DROPPED, UNDECIDED = (1, 2, 3), 4
+UNDECIDED = 4
 
 
 def ends_of_four(run, L):
     """0 for neural collapse, i if s_i is dropped, 4 undecided."""
-    end = spectral.spectral_end(run.s, L, "hadamard")
+    end = dufm.spectral_end(run.s, L, "hadamard")
     code = torch.where(end.rank == 3, 0, 1 + (end.spectrum == 0).int().argmax(-1))
     return torch.where(end.decided, code, UNDECIDED).numpy()
 
@@ -312,7 +313,7 @@ leads = [1e-2, 1e-1, 1.0, 10.0, 1e3, 1e5]
 not_collapsed = 0
 for L in law_depths:
     starts = torch.tensor([[1 + lead, 1.0, 1.0] for lead in leads], dtype=torch.float64) * 1e-3
-    run = dufm.spectral_flow(starts, L, "hadamard", rtol=1e-8, until_log_loss=-200.0 if smoke else -400.0)
+    run = dufm.spectral_flow(starts, L, "hadamard", rtol=1e-8)
     code = ends_of_four(run, L)
     not_collapsed += int((code != 0).sum())
     print(f"L = {L:2d}: " + ", ".join(f"δ = {lead:g}: {'collapse' if c == 0 else 'other'}" for lead, c in zip(leads, code, strict=True)))
@@ -327,145 +328,92 @@ for L in law_depths:
 # first character may lead by any amount; so may the next two, as long as *both* of what the group then contains come at once, then four, and so on. A level of $2^j$ new characters needs $2^j - 1$ coincidences:
 # $\sum_{j<\log_2K}(2^j - 1) = K - 1 - \log_2K$ in all. For $K = 4$ that is one coincidence: a strip in a plane, as the left panel shows.
 #
-# *How rare events are counted.* At $K = 8$ shares fall to $10^{-10}$ and below. We sample in the labels, with the exact Jacobian to directions: first from a broad law,
+# *At $K = 4$* nothing need be sampled: the boundary of the basin is one invariant surface, which attracts backwards in time, so `dufm.basin.collapse_share` integrates it back
+# from the late separatrix below and takes the share by quadrature, at any scale.
+#
+# *At $K = 8$* shares fall to $10^{-10}$ and below. `dufm.basin.sampled_share` samples in the labels, with the exact Jacobian to directions: first from a broad law,
 # heavy-tailed in every coordinate, then twice from a mixture of Student kernels around the hits of the round before (population Monte
-# Carlo; 15% stays broad). Only the last round is counted: its weights are unbiased whatever the kernels are.
-
+# Carlo; 15% stays broad). Only the last round is counted: its weights are unbiased whatever the kernels are. A start is a hit if its limit is collapse: which value gains at some large
+# finite loss decides nothing here, for near the boundary a run may gain on collapse for long, and turn.
 
 # %%
-class Labels:
-    """Starts in coordinates of the flag: leads of the levels and lags within them, all positive, in logarithms."""
-
-    def __init__(self, m, L, s0):
-        self.s0, self.q, self.free, self.m = s0, 1 - 2 / L, 2**m - 1, m
-        self.size = s0**-self.q
-        self.far = np.geomspace(0.3, 4 * self.size, 3 + int(1.5 * math.log10(self.size)))
-        self.near = np.geomspace(0.03 if m > 2 else 0.3, 3, 5)
-        leaders = [2**j for j in range(1, m)]
-        self.is_lead = np.array([i in leaders for i in range(2, self.free + 1)])
-        # Ways to choose the leader of each level, the largest of those left, once the levels above are known.
-        self.orders = math.prod(2**m - 2**j for j in range(m))
-
-    def broad(self, rng, n):
-        z = np.empty((n, self.free - 1))
-        for which, scales in ((self.is_lead, self.far), (~self.is_lead, self.near)):
-            shape = n, int(which.sum())
-            z[:, which] = np.log(rng.choice(scales, shape) * (1 / rng.random(shape) - 1))
-        return z
-
-    def broad_density(self, z):
-        """Its log density in z."""
-        total = z.sum(1)
-        for which, scales in ((self.is_lead, self.far), (~self.is_lead, self.near)):
-            x = np.exp(z[:, which])[..., None]
-            total = total + np.log((scales / (scales + x) ** 2).mean(-1)).sum(1)
-        return total
-
-    def starts(self, z):
-        """Singular values of mean s_0 and the log density in z of uniform directions, all orders together."""
-        v, lag, lead = np.exp(z), np.zeros((len(z), self.free)), np.zeros(len(z))
-        for j in range(1, self.m):
-            first = 2**j
-            lead = lead + v[:, first - 2]
-            lag[:, first - 1] = lead
-            lag[:, first : 2 * first - 1] = lead[:, None] + v[:, first - 1 : 2 * first - 2]
-        low, high = (np.full(len(z), math.log(edge * self.size)) for edge in (1e-15, 1e3))
-        for _ in range(80):
-            middle = (low + high) / 2
-            above = ((np.exp(middle)[:, None] + lag) ** (-1 / self.q)).sum(1) > self.free * self.s0
-            low, high = np.where(above, middle, low), np.where(above, high, middle)
-        y = np.exp(low)[:, None] + lag
-        # x_i = s_i/s_0 has slope −y^(−1/q − 1)/(q s_0); the smallest y moves with the others to keep the mean.
-        slope = -(1 / self.q + 1) * np.log(y) - math.log(self.q * self.s0)
-        density = slope.sum(1) - logsumexp(slope, axis=1) + z.sum(1)
-        n = self.free
-        return y ** (-1 / self.q), density + math.lgamma(n) - (n - 1) * math.log(n) + math.log(self.orders)
-
-
-KERNELS, FREEDOM, WIDTH, BROAD = 300, 5.0, 0.5, 0.15
-
-
-def share_of_collapse(m, L, s0, rounds, rng):
-    """Estimated share, its standard error, and the largest weight's part of the whole."""
-    space = Labels(m, L, s0)
-    rtol = min(1e-5, max(1e-8, 0.02 * s0**space.q))
-    centres = root = None
-    for number, n in enumerate(rounds):
-        if number == 0:
-            z = space.broad(rng, n)
-            proposal = space.broad_density(z)
-        else:
-            width = z.shape[1]
-            kick = rng.standard_normal((n, width)) / np.sqrt(rng.chisquare(FREEDOM, (n, 1)) / FREEDOM)
-            z = centres[rng.integers(len(centres), size=n)] + kick @ root.T
-            wide = rng.random(n) < BROAD
-            z[wide] = space.broad(rng, int(wide.sum()))
-            a, b = np.linalg.solve(root, z.T).T, np.linalg.solve(root, centres.T).T
-            square = np.maximum((a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T, 0)
-            peak = gammaln((FREEDOM + width) / 2) - gammaln(FREEDOM / 2) - width / 2 * math.log(FREEDOM * math.pi)
-            kernel = peak - np.log(np.diag(root)).sum() - (FREEDOM + width) / 2 * np.log1p(square / FREEDOM)
-            proposal = np.logaddexp(
-                math.log(1 - BROAD) + logsumexp(kernel, axis=1) - math.log(len(centres)),
-                math.log(BROAD) + space.broad_density(z),
-            )
-        s, target = space.starts(z)
-        run = dufm.spectral_flow(torch.from_numpy(s), L, "hadamard", rtol=rtol)
-        end = spectral.spectral_end(run.s, L, "hadamard")
-        equal = end.spectrum.amin(-1) > 0.999 * end.spectrum.amax(-1)
-        hit = (end.decided & (end.rank == space.free) & equal).numpy()
-        if hit.sum() < 2 * z.shape[1]:
-            return float("nan"), float("nan"), float("nan")
-        weight = np.where(hit, np.exp(target - proposal), 0.0)
-        # Square roots of the weights keep the kernels wider than what they are to cover.
-        power = np.sqrt(weight[hit])
-        power /= power.sum()
-        centres = z[hit][rng.choice(int(hit.sum()), KERNELS, p=power)]
-        away = z[hit] - power @ z[hit]
-        root = WIDTH * np.linalg.cholesky((away.T * power) @ away + 1e-6 * np.eye(z.shape[1]))
-    return weight.mean(), weight.std() / math.sqrt(n), weight.max() / weight.sum()
-
-
-sizes = {
-    "smoke": {2: (400, 400), 3: (600, 600)},
-    "default": {2: (1500, 1500, 2500), 3: (2500, 4000, 8000)},
-    "full": {2: (4000, 4000, 20000), 3: (8000, 8000, 40000)},
-}[p.budget]
 small = [1e-2, 1e-4] if smoke else [1e-2, 1e-4, 1e-6]
-shares = {name: [] for name in ("num_classes", "depth", "scale", "share", "error", "largest")}
+tiny = [1e-12, 1e-18]
+count = 40_000 if p.budget == "full" else 4000
+shares = {name: [] for name in ("num_classes", "depth", "scale", "share", "error", "largest", "undecided")}
+
+
+def keep_share(*row):
+    for column, value in zip(shares.values(), row, strict=True):
+        column.append(float(value))
+
+
 with notebook.timed("shares"):
-    cases = [(2, L, s0) for L in sorted(set(p.share_depths))[:few] for s0 in small]
-    cases += [] if smoke else [(3, L, s0) for L in sorted(set(p.share_depths_eight)) for s0 in small]
-    for m, L, s0 in notebook.progress(cases, label="shares"):
-        found = share_of_collapse(m, L, s0, sizes[m], np.random.default_rng([p.seed, m, L, round(-math.log10(s0))]))
-        for name, value in zip(shares, (2**m, L, s0, *found), strict=True):
-            shares[name].append(value)
+    for L in sorted(set(p.share_depths))[:few]:
+        found = collapse_share(L, torch.tensor(small + tiny, dtype=torch.float64))
+        for row in zip(small + tiny, found.share, found.error, strict=True):
+            keep_share(4, L, *row, math.nan, 0.0)
+    cases = [] if smoke else [(L, s0) for L in sorted(set(p.share_depths_eight)) for s0 in small]
+    for L, s0 in notebook.progress(cases, label="shares at K = 8"):
+        found = sampled_share(8, L, s0, count=count, seed=p.seed)
+        keep_share(8, L, s0, found.share, found.error, found.largest, found.undecided)
 shares = {name: np.array(column) for name, column in shares.items()}
+shares["num_classes"], shares["depth"] = shares["num_classes"].astype(int), shares["depth"].astype(int)
 exponents = {}
-print(" K   L   share of neural collapse ± one standard error at s_0 = " + ", ".join(f"{s0:g}" for s0 in small))
+print(" K   L   share of neural collapse ± one standard error (K = 8)")
 for K, L in dict.fromkeys(zip(shares["num_classes"].tolist(), shares["depth"].tolist(), strict=True)):
     here = (shares["num_classes"] == K) & (shares["depth"] == L)
-    value, error = shares["share"][here], shares["error"][here]
-    steps = np.diff(np.log(value)) / np.diff(np.log(small))
-    spread = np.hypot((error / value)[1:], (error / value)[:-1]) / np.abs(np.diff(np.log(small)))
+    scale, value, error = (shares[name][here] for name in ("scale", "share", "error"))
+    apart = np.diff(np.log(scale))
+    steps = np.diff(np.log(value)) / apart
+    spread = np.hypot((error / value)[1:], (error / value)[:-1]) / np.abs(apart)
     q = 1 - 2 / L
-    exponents[K, L] = steps[-1], spread[-1], q * (K - 1 - math.log2(K)), q * (K - 2)
-    print(f"{K:2d}  {L:2d}   " + "   ".join(f"{v:.2e} ± {e / v:.0%}" for v, e in zip(value, error, strict=True)))
-    print(
-        "         exponents between neighbouring scales "
-        + ", ".join(f"{a:.3f} ± {1.96 * b:.3f}" for a, b in zip(steps, spread, strict=True))
-        + f"; law {exponents[K, L][2]:.3f}; counting K − 2: {exponents[K, L][3]:.3f}"
-    )
+    law, naive = q * (K - 1 - math.log2(K)), q * (K - 2)
+    exponents[K, L] = steps[len(small) - 2], spread[len(small) - 2], law, naive
+    between = [f"{a / law:.3f}" + (f" ± {1.96 * b / law:.3f}" if K > 4 else "") for a, b in zip(steps, spread, strict=True)]
+    shown = [f"{v:.3e}" if K == 4 else f"{v:.2e} ± {e / v:.0%}" for v, e in zip(value, error, strict=True)]
+    print(f"{K:2d}  {L:2d}   " + "   ".join(f"{s0:g}: {text}" for s0, text in zip(scale, shown, strict=True)))
+    print(f"         exponents between neighbouring scales over the law {law:.3f}: {', '.join(between)}; K − 2 counted: {naive / law:.2f}")
+eight = shares["num_classes"] == 8
+if eight.any():
+    print(f"K = 8: the largest weight holds at most {shares['largest'][eight].max():.0%} of a sum; undecided weigh at most {shares['undecided'][eight].max():.1e}")
 
 # %% [markdown]
-# The same share by brute force, from the maps, where it is large enough to count:
+# **To leading order, at $K = 4$.** Behind a leader far ahead, at lag $D$, the basin is a strip in the other two. When the second has caught up, both of size $\Lambda$, the late separatrix below lets the third be as small as $2^{-1/q}\Lambda$:
+# in $y$ a lag of $2\Lambda^{-q} - \Lambda^{-q} = \Lambda^{-q}$, which is the strip's width if the lag is still what it was at the start. And $\Lambda$ is what the leader, separated long ago, has come to by then, logarithmically in $D$:
+# $$\Lambda = 2\log D + 2(1+q)\log\Lambda - 2\log q .$$
+# Integrated over the directions, whose leads are of the order $D = s_0^{-q}$:
+# $$\text{share} \approx \frac{4}{3q(2+q)}\Bigl(\frac{s_0}{\Lambda}\Bigr)^{q}.$$
+# It is the leading order of a derivation that bounds no remainder; hence a *hypothesis* in the ledger, tested at scales far below what counting can reach.
+
+# %%
+def leading_share(L, s0):
+    """Leading order of the share at K = 4."""
+    q, size = 1 - 2 / L, 50.0
+    for _ in range(100):
+        size = -2 * q * math.log(s0) + 2 * (1 + q) * math.log(size) - 2 * math.log(q)
+    return 4 / (3 * q * (2 + q)) * (s0 / size) ** q
+
+
+leading = {}
+tested = [1e-6, 1e-12, 1e-18, 1e-30]
+print(" L   quadrature over leading order at s_0 = " + ", ".join(f"{s0:g}" for s0 in tested))
+for L in sorted(set(p.share_depths))[:few]:
+    found = collapse_share(L, torch.tensor(tested, dtype=torch.float64)).share
+    leading[L] = [float(share) / leading_share(L, s0) for share, s0 in zip(found, tested, strict=True)]
+    print(f"{L:2d}   " + "   ".join(f"{ratio:.3f}" for ratio in leading[L]))
+
+# %% [markdown]
+# The quadrature against counting, in the maps: ends of random starts, which know nothing of the boundary.
 
 # %%
 ratios = {}
-for L, s0 in counted:
-    at = (shares["num_classes"] == 4) & (shares["depth"] == L) & np.isclose(shares["scale"], s0)
-    if at.any() and counted[L, s0][0] >= 100:
-        ratios[L, s0] = float(shares["share"][at][0] * total / counted[L, s0][0])
-        print(f"K = 4, L = {L}, s_0 = {s0:g}: by labels over by counting {ratios[L, s0]:.3f}")
+for (L, s0), hits in counted.items():
+    if L > 2:
+        share = float(collapse_share(L, s0).share)
+        if hits[0] >= 100:
+            ratios[L, s0] = share * total / hits[0]
+        print(f"s_0 = {s0:5g}  L = {L:2d}   quadrature {share:.5f}   counted {wilson(hits[0], total)}   undecided {hits[UNDECIDED]}")
 
 # %% [markdown]
 # Now the picture in the labels: lags $d_2 = y_2 - y_1$ and $d_3 = y_3 - y_1$ behind the leader, at two scales a thousandfold apart.
@@ -483,12 +431,14 @@ for name, s0 in (("value", 1e-3), ("error", 1e-6)):
 same = float((picture["value"] == picture["error"]).mean())
 print(f"L = {PLANE_DEPTH}: {same:.1%} of the points of the plane of labels end alike at s_0 = 1e-3 and at 1e-6")
 columns = {"kind": "K" + shares["num_classes"].astype(str).astype(object) + "_L" + shares["depth"].astype(str).astype(object)}
+law = [leading_share(L, s0) if K == 4 else np.nan for K, L, s0 in zip(shares["num_classes"].tolist(), shares["depth"].tolist(), shares["scale"], strict=True)]
 joined = {
     "kind": np.concatenate([picture["kind"], columns["kind"].astype(str)]),
     "x": np.concatenate([picture["x"], shares["scale"]]),
     "y": np.concatenate([picture["y"], shares["share"]]),
     "value": np.concatenate([picture["value"], shares["error"]]),
     "error": np.concatenate([picture["error"], shares["largest"]]),
+    "law": np.concatenate([np.full(len(plane), np.nan), law]),
 }
 figures.store("08_share", joined)
 
@@ -522,38 +472,37 @@ for ax, K in zip(axes[1:], (4, 8), strict=True):
         here = data["kind"] == f"K{K}_L{L}"
         if not here.any():
             continue
-        x, share, error = (data[name][here].astype(float) for name in ("x", "y", "value"))
+        x, share, error, law = (data[name][here].astype(float) for name in ("x", "y", "value", "law"))
         ax.errorbar(x, share, 1.96 * error, fmt="o", color=figures.depth_color(L), capsize=2, markersize=3.5)
         q = 1 - 2 / L
-        middle = share[len(share) // 2] / x[len(x) // 2] ** (q * (K - 1 - math.log2(K)))
-        ax.plot(x, middle * x ** (q * (K - 1 - math.log2(K))), color="black", linestyle="--", linewidth=0.8)
+        if K > 4:
+            law = share[len(share) // 2] * (x / x[len(x) // 2]) ** (q * (K - 1 - math.log2(K)))
+        ax.plot(x, law, color="black", linestyle="--", linewidth=0.8)
         if L == 3:
             naive = share[0] / x[0] ** (q * (K - 2))
             ax.plot(x, naive * x ** (q * (K - 2)), color="black", linestyle=":", linewidth=0.8)
-            ax.annotate(
-                "$q(K-2)$", (x[-1], naive * x[-1] ** (q * (K - 2))), xytext=(2, -8), textcoords="offset points", fontsize=7
-            )
         ax.annotate(f"$L={L}$", (x[0], share[0]), xytext=(5, -2), textcoords="offset points", fontsize=7)
     ax.set_xscale("log")
     ax.set_yscale("log")
-    ax.set_xlim(3e-7, 0.2)
+    ax.set_xlim(3e-20 if K == 4 else 3e-7, 0.2)
     ax.set_xlabel("initial scale $s_0$")
     ax.annotate(f"$K={K}$", (0.5, 1.0), xycoords="axes fraction", xytext=(0, 3), textcoords="offset points", ha="center")
+    ax.annotate("dotted: $q(K-2)$, $L=3$", (0.99, 0.02), xycoords="axes fraction", fontsize=7, ha="right")
 axes[1].set_ylabel("share of neural collapse")
 figures.save(
     fig,
     "08_share",
     alt="Left: the plane of labels for K = 4, L = 3; neural collapse is a strip along the diagonal that goes on without end, between two regions of squares. Middle "
-    "and right: the share of neural collapse against initial scale for K = 4 and 8 on logarithmic axes; marks with error bars "
-    "follow the dashed law closely, a little steeper, and leave the dotted line of the naive count.",
+    "and right: the share of neural collapse against initial scale for K = 4 and 8 on logarithmic axes; at K = 4 the marks lie on the dashed "
+    "law down to the smallest scale; at K = 8 they, with their error bars, are a little steeper than its slope; both leave the dotted line of the naive count.",
 )
 
 # %% [markdown]
-# *Left: the basin in the labels, $K = 4$, $L = 3$: one coincidence, not two. Middle and right: shares by sampling in the labels, with 95% intervals; dashed: slope $q(K-1-\log_2K)$
-# through the middle point; dotted: slope $q(K-2)$ at $L = 3$.*
+# *Left: the basin in the labels, $K = 4$, $L = 3$: one coincidence, not two. Middle: shares by quadrature; dashed: their leading order, nothing fitted. Right: shares by sampling in the labels, with 95% intervals; dashed: slope $q(K-1-\log_2K)$
+# through the middle point. Dotted: slope $q(K-2)$ at $L = 3$.*
 #
-# **What comes out.** The naive count is excluded at every $K$ and $L$. The measured exponents lie somewhat *above* the law and come down slowly as $s_0$ falls, as they must if
-# the share is the law divided by a power of $\log(1/s_0)$; at the scales reached this is not yet the limit, and it is not a proof.
+# **What comes out.** The naive count is excluded at every $K$ and $L$. The exponents lie *above* the law and come down slowly as $s_0$ falls, as they must if the share is the law divided by a power of $\log(1/s_0)$: by about 8% between $s_0 = 10^{-4}$ and
+# $10^{-6}$ at $K = 4$, where eight classes agree within their errors, and by 2.5% between $10^{-12}$ and $10^{-18}$. At $K = 4$ the power is known to leading order, and what is left over it shrinks about as fast as $1/\Lambda$. At $K = 8$ there is no such formula yet.
 #
 # ## The late separatrix
 #
@@ -575,7 +524,7 @@ for L in law_depths:
         low, high = (ratio[cut - 1] if cut else low), (ratio[cut] if cut < 20 else high)
     separatrix[L] = (low + high) / 2
     sides = torch.tensor([[20.0, 20.0, 20.0 * dufm.late_separatrix(L) * factor] for factor in (0.5, 1.8)], dtype=torch.float64)
-    code = ends_of_four(dufm.spectral_flow(sides, L, "hadamard", until_log_loss=-200.0 if smoke else -2000.0), L)
+    code = ends_of_four(dufm.spectral_flow(sides, L, "hadamard"), L)
     words = ["neural collapse" if c == 0 else "undecided" if c == 4 else "the square" for c in code]
     print(f"L = {L:2d}: measured {separatrix[L]:.5f}, 2^(−L/(L−2)) = {dufm.late_separatrix(L):.5f}; below ends in {words[0]}, above in {words[1]}")
 
@@ -583,10 +532,10 @@ for L in law_depths:
 # ## Eight and sixteen classes: which code wins
 #
 # With more characters there are more solutions: neural collapse (all $K-1$ equal), first-order Reed–Muller ($K/2$ equal: the orthoplex), the cube ($\log_2K$ equal) and others with unequal values. Directions
-# are uniform on the simplex; runs are followed to a loss of $e^{-600}$.
+# are uniform on the simplex; an end is that of `dufm.spectral_end` again.
 
 # %%
-numbers = {"smoke": {3: 40, 4: 20}, "default": {3: 400, 4: 200}, "full": {3: 4000, 4: 2000}}[p.budget]
+numbers = {"smoke": {3: 12, 4: 6}, "default": {3: 400, 4: 200}, "full": {3: 4000, 4: 2000}}[p.budget]
 kinds = ("nc", "orthoplex", "cube", "other", "undecided")
 codes = {name: [] for name in ("num_classes", "depth", "scale", "kind", "count", "total")}
 with notebook.timed("codes"):
@@ -594,8 +543,8 @@ with notebook.timed("codes"):
     for m, L, s0 in notebook.progress(cases, label="codes"):
         K, number = 2**m, numbers[m]
         draw = np.random.default_rng([p.seed, m]).dirichlet(np.ones(K - 1), number) * (K - 1)
-        run = dufm.spectral_flow(torch.from_numpy(s0 * draw.clip(1e-9)), L, "hadamard", until_log_loss=-600.0)
-        end = spectral.spectral_end(run.s, L, "hadamard")
+        run = dufm.spectral_flow(torch.from_numpy(s0 * draw.clip(1e-9)), L, "hadamard")
+        end = dufm.spectral_end(run.s, L, "hadamard")
         kept = torch.where(end.spectrum > 0, end.spectrum, torch.inf).amin(-1)
         equal = kept > 0.999 * end.spectrum.amax(-1)
         found = np.full(number, "other       ")
@@ -654,8 +603,8 @@ axes[1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 figures.save(
     fig,
     "08_codes",
-    alt="Stacked bars of the codes in which Hadamard starts end, for K = 8 and K = 16, by depth and, within a depth, by initial scale. At depth 3 Reed–Muller leads "
-    "for K = 8 and many runs are undecided; with depth and with smaller scale the cube takes nearly all. Collapse is nearly absent.",
+    alt="Stacked bars of the codes in which Hadamard starts end, for K = 8 and K = 16, by depth and, within a depth, by initial scale. At depth 3 and the largest scale Reed–Muller leads "
+    "for K = 8 and other codes for K = 16; with depth and with smaller scale the cube takes nearly all. Collapse is nearly absent.",
 )
 
 # %% [markdown]
@@ -675,7 +624,9 @@ claims.check("08-exponent", max(exponent_error.values()))
 claims.check("08-no-critical", float(not_collapsed))
 claims.check("08-share-two-ways", max((abs(r - 1) for r in ratios.values()), default=float("nan")))
 claims.check("08-share-law", max(abs(a / law - 1) for a, _, law, _ in exponents.values()))
-claims.check("08-naive-excluded", min((naive - a) / (1.96 * spread) for a, spread, _, naive in exponents.values()))
+claims.check("08-share-leading", max(abs(row[-1] - 1) for row in leading.values()))
+sampled = [found for (K, _), found in exponents.items() if K == 8]
+claims.check("08-naive-excluded", min(((naive - a) / (1.96 * spread) for a, spread, _, naive in sampled), default=float("nan")))
 claims.check("08-separatrix", max(abs(separatrix[L] / dufm.late_separatrix(L) - 1) for L in separatrix))
 deepest, smallest = max(codes["depth"]), min(scales)
 cube = (codes["kind"] == "cube") & (codes["depth"] == deepest) & (codes["scale"] == smallest)
@@ -693,8 +644,23 @@ for (pattern, L), found in critical.items():
         print(f"{L:2d}   " + "   ".join(f"{found[s0] / found[1e-6] - 1:+8.4f}" for s0 in broken_scales))
 
 # %% [markdown]
-# *Undecided runs.* At $L = 3$ the power that drives a run away from the separatrix is only $s^{1/3}$: runs near it need a thousandfold margin to make up their mind. They are a sizeable share of the maps at $L = 3$ and of $K = 16$,
-# and stay counted apart.
+# *Losses that are finite.* At $L = 3$ the power that drives a run away from the separatrix is only $s^{1/3}$. Stop at $\log\mathcal L = -200$, and how many spectra are within a tenth of where they end?
+
+# %%
+L, s0 = 3, min(scales)
+run = dufm.spectral_flow(torch.from_numpy(s0 * directions[::5]), L, "hadamard")
+end = dufm.spectral_end(run.s, L, "hadamard")
+raw = run.s / (run.s @ dufm.characters("hadamard", 4).rates).amin(-1, keepdim=True)
+near = (raw - end.spectrum).norm(dim=-1) <= 0.1 * end.spectrum.norm(dim=-1)
+for words, mine in (("collapse", end.rank == 3), ("a square", end.rank == 2)):
+    mine = mine & end.decided
+    print(f"L = {L}, s_0 = {s0:g}, ends in {words}: near at log loss -200 {wilson(near[mine].sum(), mine.sum())}")
+print(f"undecided at the limit: {sum(int(hits[UNDECIDED]) for hits in counted.values())} of {total * len(counted)} at K = 4, ", end="")
+lost = codes["kind"] == "undecided"
+print(f"{codes['count'][lost].sum()} of {codes['total'][lost].sum()} at K = 8 and 16")
+
+# %% [markdown]
+# A rule that asks for nearness at a finite loss loses runs of the one kind more than of the other, and biases every share. It is the limit that decides.
 #
 # ## Try it
 #
