@@ -335,7 +335,7 @@ for before, after in farther.T:
 # But a network keeps to the diagonal only up to rounding and the errors of its steps, and on the way to the limit these have all the time they need to grow. So the networks are counted in two groups: those that rest while $\Phi^\top Z\Phi/K$ is still diagonal, to a thousandth of its norm, and those that have left.
 
 
-# %%
+# %% tags=["nbval-ignore-output"]
 def orbit_of_network(m, end):
     """Orbit whose sorted spectrum the certified ends have; OFF_LIST where none has, UNDECIDED where no end is."""
     sigma = torch.linalg.svdvals(end.Z.nan_to_num())[..., : 2**m - 1]
@@ -375,7 +375,7 @@ if gains:
     print(f"  margin where the {len(gains)} end that left, over that of the vertex of their scalar run: {min(gains):.4f} to {max(gains):.4f}")
 
 # %% [markdown]
-# At $\log\mathcal L = -2000$ every network is diagonal, and this is what a long training would show. Some leave the diagonal later, and those that are decided gain margin by it: no symmetry that holds only to rounding protects a vertex from which the full problem has a way down, as it has from the cube below. Whether such a network rests first or leaves first is a matter of rounding. So the vertices are the ends of the *diagonal* flow; a network with all its logits free must rest there only where they are stable.
+# At $\log\mathcal L = -2000$ every network is diagonal, and this is what a long training would show. Some leave the diagonal later, and those that are decided gain margin by it: no symmetry that holds only to rounding protects a vertex from which the full problem has a way down, as it has from the cube below. Whether such a network rests first or leaves first is a matter of rounding. The counts above may therefore differ on another processor, and are not compared. So the vertices are the ends of the *diagonal* flow; a network with all its logits free must rest there only where they are stable.
 #
 # ## Critical in the full problem?
 #
