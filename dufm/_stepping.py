@@ -16,7 +16,7 @@ import torch
 from dufm._checks import DufmError, check_finite
 from dufm._steps import SPREAD, Model, check_control, explicit_step, implicit_step, norm
 
-__all__ = ["RESTS", "Batch", "Rest", "Run", "Steady", "begin", "follow", "rest"]
+__all__ = ["RESTS", "Batch", "Rest", "Run", "Steady", "begin", "follow", "growth_rate", "rest"]
 
 _SAFETY, _SHRINK, _GROW = 0.95, 0.1, 5.0
 # Proportional-integral control (Gustafsson 1991): it halves the rejections at the edge of stability.
@@ -100,8 +100,7 @@ class Batch:
 
 def begin(model, state, control):
     """A batch at its start."""
-    slope = torch.empty_like(state)
-    log_loss, _ = model.field(state, slope)
+    log_loss, slope = _slope(model, state)
     speed = norm(slope)
     none = torch.zeros_like(log_loss)
     return Batch(
@@ -265,7 +264,11 @@ class Rest:
     growth: torch.Tensor
     turning: torch.Tensor
     status: np.ndarray
-    steps: torch.Tensor
+
+
+def growth_rate(x, slope):
+    """Rate α = ‖F‖²/⟨F, x⟩ at which x would have to shrink to keep log ℒ; log margins grow at L times it."""
+    return (slope * slope).sum(-1) / (slope * x).sum(-1)
 
 
 class Steady(Model):
@@ -277,17 +280,14 @@ class Steady(Model):
     def field(self, x, out):
         """Write F − αx into ``out``; log ℒ and λ."""
         log_loss, weights = self.model.field(x, out)
-        out.addcmul_(x, self._growth(x, out).unsqueeze(-1), value=-1)
+        out.addcmul_(x, growth_rate(x, out).unsqueeze(-1), value=-1)
         return log_loss, weights
 
     def linearise(self, x):
         """The first term of F', and −α."""
         slope = torch.empty_like(x)
         self.model.field(x, slope)
-        return replace(self.model.linearise(x), damping=self._growth(x, slope))
-
-    def _growth(self, x, slope):
-        return (slope * slope).sum(-1) / (slope * x).sum(-1)
+        return replace(self.model.linearise(x), damping=growth_rate(x, slope))
 
 
 @torch.no_grad()
@@ -301,7 +301,7 @@ def rest(model, state, *, sharpness, until_growth, rtol, max_steps):
     steady = Steady(model)
     batch = begin(steady, _at_sharpness(model, state, sharpness), control)
     batch.implicit[:] = True
-    rate = steady.linearise(batch.state).damping
+    rate = growth_rate(batch.state, _slope(model, batch.state)[1])
     batch.h = control.share / 2 / rate
     growth = torch.zeros_like(batch.log_loss)
     turning = torch.full_like(growth, torch.inf)
@@ -317,17 +317,16 @@ def rest(model, state, *, sharpness, until_growth, rtol, max_steps):
         accepted = (step.error <= 1) & (step.log_loss + sharpness <= SPREAD + _DRIFT * gained)
         lost = ~accepted & (batch.h[rows] * rate[rows] <= 4 * torch.finfo(rate.dtype).eps)
         batch.code[rows[lost]] = EXHAUSTED
-        batch.steps[rows] += accepted
         h = batch.h[rows]
         batch.h[rows] = h * batch.factor(rows, step.error, accepted, 3)
         rows, h, there = rows[accepted], h[accepted], _at_sharpness(model, step.state[accepted], sharpness)
         if not len(rows):
             continue
-        slope = torch.empty_like(there)
-        log_loss, _ = steady.field(there, slope)
-        batch.put(rows, state=there, log_loss=log_loss, slope=slope, speed=norm(slope))
         growth[rows] += model.depth * rate[rows] * h
-        rate[rows] = steady.linearise(there).damping
+        log_loss, slope = _slope(model, there)
+        rate[rows] = growth_rate(there, slope)
+        slope.addcmul_(there, rate[rows].unsqueeze(-1), value=-1)
+        batch.put(rows, state=there, log_loss=log_loss, slope=slope, speed=norm(slope))
         batch.h[rows] = torch.minimum(batch.h[rows], _LONGEST / rate[rows])
         rows = rows[growth[rows] - begun[rows] >= 1]
         now = _direction(model, batch.state[rows])
@@ -337,7 +336,7 @@ def rest(model, state, *, sharpness, until_growth, rtol, max_steps):
         batch.code[(batch.code == RUNNING) & (growth >= until_growth)] = LAST
     names = {REACHED: RESTS, EXHAUSTED: LOST}
     status = np.array([names.get(code, TURNS) for code in batch.code.tolist()])
-    return Rest(batch.state, growth, turning, status, batch.steps)
+    return Rest(batch.state, growth, turning, status)
 
 
 def _at_sharpness(model, state, sharpness):
@@ -347,6 +346,11 @@ def _at_sharpness(model, state, sharpness):
         log_loss, _ = model.field(state, scratch)
         state = state * (-sharpness / log_loss).pow(1 / model.depth).unsqueeze(-1)
     return state
+
+
+def _slope(model, state):
+    slope = torch.empty_like(state)
+    return model.field(state, slope)[0], slope
 
 
 def _direction(model, state):

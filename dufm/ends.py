@@ -14,7 +14,7 @@ import torch
 
 from dufm._checks import DufmError, check_count, check_factors, check_finite_positive, check_logits
 from dufm._nnls import nonnegative_least_squares
-from dufm._stepping import RESTS, rest
+from dufm._stepping import RESTS, growth_rate, rest
 from dufm.codes import name_of
 from dufm.flow import FactorModel, Trajectory, gradient_flow
 from dufm.margin import DECIDED_MOVE, Certificate, kkt_certificate, normalized_margin, off_range_values, polish
@@ -80,7 +80,6 @@ def limit(run, *, sharpness=SHARPNESS, until_growth=UNTIL_GROWTH):
     growth, turning = none, none.clone()
     rates = none[:, None].repeat(1, min(num_classes, factors[0].shape[-1]))
     if len(rows):
-        state = state.clone()
         rested = _rest(model, state[rows], sharpness, until_growth)
         state[rows], growth[rows], turning[rows] = rested.state, rested.growth, rested.turning
         rates[rows] = _rates(model, rested.state)
@@ -118,7 +117,7 @@ _NOISE = 1e-11
 
 
 def _rates(model, state):
-    """D log σ_i/du of the centred logits of flat states, 0 where σ_i is noise."""
+    """Rates d log σ_i/du of the centred logits of flat states, 0 where σ_i is noise."""
     slope = torch.empty_like(state)
     model.field(state, slope)
     factors, turns = model.split(state), model.split(slope)
@@ -128,8 +127,7 @@ def _rates(model, state):
         Z = factor @ Z
     U, sigma, Vh = torch.linalg.svd(centred(Z), full_matrices=False)
     change = ((U.mT @ centred(moved)) * Vh).sum(-1)
-    alpha = (slope * slope).sum(-1) / (slope * state).sum(-1)
-    grown = change / sigma.clamp(min=1e-300) / (model.depth * alpha).unsqueeze(-1)
+    grown = change / sigma.clamp(min=1e-300) / (model.depth * growth_rate(state, slope)).unsqueeze(-1)
     return torch.where(sigma > _NOISE * sigma[..., :1], grown, 0.0)
 
 
@@ -292,7 +290,7 @@ def spectral_limit(s, depth, group, *, sharpness=SHARPNESS, until_growth=UNTIL_G
         rested = _rest(model, state[rows], sharpness, until_growth)
         slope = torch.empty_like(rested.state)
         model.field(rested.state, slope)
-        alpha = (slope * slope).sum(-1, keepdim=True) / (slope * rested.state).sum(-1, keepdim=True)
+        alpha = growth_rate(rested.state, slope).unsqueeze(-1)
         state[rows], rates[rows] = rested.state, slope / rested.state / alpha
         status[rows.cpu().numpy()] = rested.status
     shape = s.shape[:-1]

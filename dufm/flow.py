@@ -94,7 +94,7 @@ def gradient_flow(factors, *, until_log_loss=-200.0, rtol=1e-4, max_steps=50_000
         return [part.reshape(*flat.shape[:-2], *batch_shape, *part.shape[-2:]) for part in model.split(flat)]
 
     def values_of(flat):
-        return flat.reshape(*flat.shape[:-1], *batch_shape) if batch_shape else flat.squeeze(-1)
+        return flat.reshape((*flat.shape[:-1], *batch_shape))
 
     history = run.kept and History(factors_of(run.kept[0]), values_of(run.kept[1]), values_of(run.kept[2]))
     return Trajectory(
@@ -203,8 +203,7 @@ class FactorModel(Model):
         for factor in factors[-2:0:-1]:
             above.append(_times(above[-1], factor))
         above.reverse()
-        log_loss, residual = evaluate(below[-1])
-        weights = -residual[:, self.wrong, self.of]
+        weights = -evaluate(below[-1])[1][:, self.wrong, self.of]
         rows, columns = below[-1].shape[-2:]
         eye_rows, eye_columns = (torch.eye(size).to(flat).expand(len(flat), size, size) for size in (rows, columns))
         left = torch.stack([eye_rows if a is None else a @ a.mT for a in above[-len(factors):]], -1)

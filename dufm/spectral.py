@@ -219,7 +219,7 @@ def spectral_flow(s0, depth, group, *, until_log_loss=-200.0, rtol=1e-4, max_ste
         return model.spectrum(u).reshape(*u.shape[:-2], *batch_shape, chi.num_free)
 
     def values_of(flat):
-        return flat.reshape(*flat.shape[:-1], *batch_shape) if batch_shape else flat.squeeze(-1)
+        return flat.reshape((*flat.shape[:-1], *batch_shape))
 
     history = run.kept and SpectralHistory(spectrum_of(run.kept[0]), values_of(run.kept[1]), values_of(run.kept[2]))
     return SpectralTrajectory(
