@@ -13,6 +13,7 @@ from dufm.codes import (
 )
 from dufm.ends import End, Limit, SpectralEnd, end, limit, spectral_end, spectral_limit
 from dufm.flow import History, Trajectory, gradient_descent, gradient_flow
+from dufm.linear_network import first_layer, linear_network_flow
 from dufm.loss import log_loss, log_loss_residual
 from dufm.margin import (
     Certificate,
@@ -34,7 +35,16 @@ from dufm.metrics import (
     rank_ratio,
     stable_rank,
 )
-from dufm.model import balanced_init, gaussian_init, imbalance, orthogonal_init, product
+from dufm.model import (
+    balanced_init,
+    gaussian_init,
+    imbalance,
+    imbalance_drift,
+    orthogonal_init,
+    product,
+    split_at,
+)
+from dufm.propagation import efficiency, haar_frames, rank_r_factors
 from dufm.search import MaxMargin, max_margin
 from dufm.spectral import (
     Characters,
@@ -67,19 +77,24 @@ __all__ = [
     "closed_form_margin",
     "early_singular_values",
     "effective_rank",
+    "efficiency",
     "end",
     "escape_time",
     "final_rank",
+    "first_layer",
     "gaussian_init",
     "gradient_descent",
     "gradient_flow",
+    "haar_frames",
     "hadamard_polyhedron",
     "hypercube",
     "imbalance",
+    "imbalance_drift",
     "kkt_certificate",
     "kkt_residual",
     "limit",
     "late_separatrix",
+    "linear_network_flow",
     "log_loss",
     "log_loss_residual",
     "margins",
@@ -95,6 +110,7 @@ __all__ = [
     "polish",
     "polygon",
     "product",
+    "rank_r_factors",
     "rank_ratio",
     "schatten",
     "simplex_etf",
@@ -103,6 +119,7 @@ __all__ = [
     "spectral_flow",
     "spectral_init",
     "spectral_limit",
+    "split_at",
     "stable_rank",
     "turning_point",
 ]
