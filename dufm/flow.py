@@ -90,21 +90,10 @@ def gradient_flow(factors, *, until_log_loss=-200.0, rtol=1e-4, max_steps=50_000
         model, model.flatten(factors), until_log_loss=until_log_loss, rtol=rtol, max_steps=max_steps, record=record
     )
 
-    def factors_of(flat):
-        return [part.reshape(*flat.shape[:-2], *batch_shape, *part.shape[-2:]) for part in model.split(flat)]
+    def shaped(flat, shape):
+        return [part.reshape(*shape, *part.shape[-2:]) for part in model.split(flat)]
 
-    def values_of(flat):
-        return flat.reshape((*flat.shape[:-1], *batch_shape))
-
-    history = run.kept and History(factors_of(run.kept[0]), values_of(run.kept[1]), values_of(run.kept[2]))
-    return Trajectory(
-        factors_of(run.state),
-        values_of(run.log_loss),
-        values_of(run.log_time),
-        run.status.reshape(batch_shape),
-        values_of(run.steps),
-        history,
-    )
+    return run.in_shape(batch_shape, shaped, Trajectory, History)
 
 
 @torch.no_grad()

@@ -24,8 +24,8 @@ from dufm import (
     rank_ratio,
     schatten,
 )
-from dufm import margin as margin_module
-from dufm.margin import off_range_values
+from dufm import certificate as certificate_module
+from dufm.certificate import off_range_values
 from dufm.metrics import centred
 
 TOL = LINALG[torch.float64]
@@ -467,7 +467,7 @@ def test_newton_and_slsqp_agree(depth, monkeypatch):
     exact, start, rank = near_codes(depth)
     newton = polish(start, depth, rank)
     # No rung of the ladder: SLSQP has to find the solution, and Newton's method only its last digits.
-    monkeypatch.setattr(margin_module, "_ACTIVE_LADDER", ())
+    monkeypatch.setattr(certificate_module, "_ACTIVE_LADDER", ())
     slsqp = polish(start[:12], depth, rank[:12])
     assert slsqp.fallback.all() and slsqp.decided.all()
     assert relative(slsqp.Z, newton.Z[:12]) < 1e-9
