@@ -32,7 +32,6 @@ from dufm.metrics import (
     nc_metrics,
     numerical_rank,
     rank_ratio,
-    stable_rank,
 )
 from dufm.model import (
     balanced_init,
@@ -109,6 +108,5 @@ __all__ = [
     "spectral_init",
     "spectral_limit",
     "split_at",
-    "stable_rank",
     "turning_point",
 ]

@@ -26,7 +26,11 @@ def efficiency(factors):
 
 
 def haar_frames(dimension, rank, draws, rng):
-    """Orthonormal frames ``(draws, dimension, rank)`` of subspaces drawn uniformly, by QR of Gaussian matrices."""
+    """Orthonormal frames ``(draws, dimension, rank)`` of subspaces drawn uniformly, by QR of Gaussian matrices.
+
+    ``DufmError`` for a rank above the dimension.
+    """
+    check_count("rank", rank, 1, dimension, why="no more directions are orthonormal")
     return torch.linalg.qr(_normal(rng, draws, dimension, rank)).Q
 
 
@@ -42,7 +46,7 @@ def rank_r_factors(family, rank, depth, dimension, draws, rng):
         raise DufmError(f"family must be one of {', '.join(FAMILIES)}, got {family!r}")
     for name, count, low in (("depth", depth, 2), ("dimension", dimension, 2), ("draws", draws, 1)):
         check_count(name, count, low)
-    check_count("rank", rank, 1, dimension, why="a matrix has no more")
+    check_count("rank", rank, 1, dimension)
 
     def frames():
         return haar_frames(dimension, rank, draws, rng)

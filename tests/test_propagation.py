@@ -63,8 +63,10 @@ def test_refusals():
     rng = np.random.default_rng(0)
     with pytest.raises(DufmError, match="family must be one of balanced, powers, shared, turned, got 'twisted'"):
         rank_r_factors("twisted", 1, 2, 4, 1, rng)
-    with pytest.raises(DufmError, match="rank must be an integer from 1 to 4, got 5: a matrix has no more"):
+    with pytest.raises(DufmError, match="rank must be an integer from 1 to 4, got 5"):
         rank_r_factors("shared", 5, 2, 4, 1, rng)
+    with pytest.raises(DufmError, match="rank must be an integer from 1 to 4, got 5: no more directions"):
+        haar_frames(4, 5, 1, rng)
     with pytest.raises(DufmError, match="depth must be an integer >= 2, got 1"):
         rank_r_factors("shared", 2, 1, 4, 1, rng)
     with pytest.raises(DufmError, match="W_2 does not follow W_1"):
