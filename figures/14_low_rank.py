@@ -12,7 +12,7 @@ def draw(data):
         x, y = data["minus_log_loss"][here], data["median"][here]
         ax.fill_between(x, data["low"][here], data["high"][here], color=color, alpha=0.18, linewidth=0)
         ax.plot(x, y, marker=marker, linestyle=dash, color=color)
-        where = (x[0], y[0]), (0, -13) if kind == "plain" else (0, -40)
+        where = (x[0], y[0]), (0, -13) if kind == "plain" else (0, -78)
         label = "plain pseudo-inverse" if kind == "plain" else f"{kind}\n(band: 10–90%)"
         ax.annotate(label, where[0], xytext=where[1], textcoords="offset points", fontsize=8, color=color)
     ax.set(xscale="log", yscale="log", xlabel=r"$-\log\mathcal{L}$", ylabel="NC1, penultimate layer")

@@ -58,7 +58,7 @@ import pandas as pd
 import torch
 
 import dufm
-from dufm import claims, figures, notebook, stats
+from dufm import claims, figures, notebook
 
 p = notebook.start("14_nc1_at_low_rank", globals())
 device, K = notebook.device(), p.num_classes
@@ -88,7 +88,7 @@ means = grouped.mean(-1) - features.mean(-1, keepdim=True)
 U, mu, _ = torch.linalg.svd(means, full_matrices=False)
 inside = (U.mT @ (grouped - grouped.mean(-1, keepdim=True)).flatten(-2)).square().mean(-1).sqrt()
 columns = {f"{word} {i + 1}": values[:, i] for word, values in (("means", mu), ("deviations", inside)) for i in (0, 1, 2)}
-pd.DataFrame(columns, index=pd.Index(p.levels, name="log ℒ")).map(lambda x: stats.below(x, 1e-3))
+pd.DataFrame(columns, index=pd.Index(p.levels, name="log ℒ")).round(3)
 
 # %% [markdown]
 # ## All low-rank runs
