@@ -1,4 +1,4 @@
-"""A small checkout to test the plumbing on: one notebook with a figure, an overview, two claims, no torch in its work."""
+"""A small checkout to test the plumbing on: one notebook with a figure, an overview, two claims, no torch."""
 
 import os
 import shutil
@@ -147,6 +147,7 @@ def run_dufm(tmp_path):
             env={**os.environ, **environment},
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=300,
         )
 
