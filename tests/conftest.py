@@ -110,12 +110,20 @@ BUDGETS = """
 [27_stub.smoke]
 depths = [2]
 """
-README = "# Stub\n\n<!-- claims:begin -->\n<!-- claims:end -->\n\n<!-- totals:begin -->\n<!-- totals:end -->\n"
+README = "# Stub\n\n<!-- claims:begin -->\n<!-- claims:end -->\n\n<!-- totals:begin -->\n<!-- totals:end -->\n\n<!-- parts:begin -->\n<!-- parts:end -->\n"
+PARTS = """
+[2_margin]
+title = "Margins"
+question = "Which?"
+answer = "This."
+figure = "27_stub"
+"""
 FILES = {
     "notebooks/00_overview.py": OVERVIEW,
     "notebooks/2_margin/27_stub.py": STUB,
     "notebooks/claims.toml": LEDGER,
     "notebooks/budgets.toml": BUDGETS,
+    "notebooks/parts.toml": PARTS,
     "figures/27_stub.py": DRAWING,
     "README.md": README,
 }
