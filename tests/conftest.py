@@ -110,7 +110,8 @@ BUDGETS = """
 [27_stub.smoke]
 depths = [2]
 """
-README = "# Stub\n\n<!-- claims:begin -->\n<!-- claims:end -->\n\n<!-- totals:begin -->\n<!-- totals:end -->\n\n<!-- parts:begin -->\n<!-- parts:end -->\n"
+REGIONS = ("claims", "totals", "parts")
+README = "# Stub\n" + "".join(f"\n<!-- {name}:begin -->\n<!-- {name}:end -->\n" for name in REGIONS)
 PARTS = """
 [2_margin]
 title = "Margins"

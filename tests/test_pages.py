@@ -53,7 +53,7 @@ def test_the_examples_run(name, tmp_path):
 def test_the_science_and_the_companion_do_not_import_each_other():
     for path in (ROOT / "dufm").glob("*.py"):
         if path.name not in ("__init__.py", "__main__.py"):
-            assert "companion" not in re.sub(r'""".*?"""', "", path.read_text(encoding="utf-8"), flags=re.DOTALL), path.name
+            assert "companion" not in re.findall(r"from dufm\.?(\w*)", path.read_text(encoding="utf-8")), path.name
     for path in (ROOT / "dufm" / "companion").glob("*.py"):
         found = re.findall(r"from (dufm[.\w]*) import", path.read_text(encoding="utf-8"))
         assert {name for name in found if not name.startswith("dufm.companion")} <= {"dufm._checks"}, path.name
