@@ -21,6 +21,7 @@ from dufm.laws import (
     early_singular_values,
     escape_time,
     late_separatrix,
+    nc_log_loss,
     nc_perturbation_growth,
     turning_point,
 )
@@ -87,6 +88,7 @@ __all__ = [
     "log_loss_residual",
     "margins",
     "max_margin",
+    "nc_log_loss",
     "nc_metrics",
     "nc_perturbation_growth",
     "normalized_margin",
