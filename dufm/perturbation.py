@@ -179,7 +179,7 @@ def early_phase(s0, depth, shares):
     clock = escape_time(top, depth) if depth > 2 else -math.log(top) / 2
     shares = torch.as_tensor(shares, dtype=s0.dtype)
     times = {"log_time": (shares * clock).log().tolist()}
-    s = spectral_flow(s0, depth, chi, rtol=1e-10, until_log_loss=-1.0, record=times).history.s
+    s = spectral_flow(s0, depth, chi, rtol=1e-9, until_log_loss=-1.0, record=times).history.s
     reached = ~s.isnan().any(-1)
     s, shares = s[reached], shares[reached]
     law = early_singular_values(shares.unsqueeze(-1) * clock, s0, depth)
