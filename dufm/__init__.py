@@ -21,6 +21,7 @@ from dufm.laws import (
     early_singular_values,
     escape_time,
     late_separatrix,
+    nc_log_loss,
     nc_perturbation_growth,
     turning_point,
 )
@@ -42,7 +43,7 @@ from dufm.spectral import spectral_flow, spectral_init
 __version__ = "0.1.0"
 
 _COMPANION = ("claims", "figures", "notebook", "stats", "sweep")
-_ROOMS = ("basin", "data", "networks")
+_ROOMS = ("basin", "data", "networks", "perturbation")
 
 
 def __getattr__(name):
@@ -87,6 +88,7 @@ __all__ = [
     "log_loss_residual",
     "margins",
     "max_margin",
+    "nc_log_loss",
     "nc_metrics",
     "nc_perturbation_growth",
     "normalized_margin",
