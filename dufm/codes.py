@@ -15,6 +15,7 @@ import torch
 from dufm._checks import DufmError, check_count, check_dtype
 from dufm._climb import BETA, climb, random_codes, soft_margin
 from dufm._nnls import nonnegative_least_squares
+from dufm._polish import margin_slopes
 from dufm.metrics import margins, numerical_rank
 
 __all__ = [
@@ -340,11 +341,8 @@ def _code_residual(W):
     margin = (W * H).sum(1)[None] - W @ H.T + 4.0 * np.eye(len(W))
     slack = margin - distance.min()
     wrong, true = np.nonzero(slack < CODE_ACTIVE_TOL)
-    points, count = np.stack([W, H]), np.arange(len(wrong))
-    slope = np.zeros((len(wrong), *points.shape))  # of ⟨w_c − w_j, h_c⟩ in (W, H), a row a pair
-    slope[count, 0, true] = H[true]
-    slope[count, 0, wrong] = -H[true]
-    slope[count, 1, true] = W[true] - W[wrong]
+    points = np.concatenate([W, H])
+    slope = margin_slopes(W, H, wrong, true)  # less what would change the lengths
     slope -= (slope * points).sum(-1, keepdims=True) * points
     system = np.vstack([slope.reshape(len(wrong), -1).T, np.ones(len(wrong))])  # multipliers sum to 1
     multipliers, residual = nonnegative_least_squares(system, np.append(np.zeros(2 * W.size), 1.0))

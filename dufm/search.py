@@ -8,6 +8,7 @@ import torch
 from dufm._checks import DufmError, check_count, check_logits
 from dufm._climb import BETA, climb, random_codes, soft_margin
 from dufm._nnls import nonnegative_least_squares
+from dufm._polish import margin_slopes
 from dufm.certificate import ACTIVE_TOL, Certificate, polish
 from dufm.margin import normalized_margin
 from dufm.metrics import centred, final_rank, margins
@@ -195,12 +196,7 @@ def stratum_curvature(Z, depth, rank=None):
     X = X / smallest.sqrt()
     p = 2.0 / depth
     wrong, true = (margins(X[0] @ X[1].mT) <= 1.0 + ACTIVE_TOL).nonzero().T
-    count = torch.arange(len(wrong))
-    rows = torch.zeros(len(wrong), *X.shape, dtype=X.dtype)  # slopes of the active margins in (A, C)
-    rows[count, 0, true] += X[1, true]
-    rows[count, 0, wrong] -= X[1, true]
-    rows[count, 1, true] = X[0, true] - X[0, wrong]
-    slopes = rows.flatten(1).numpy()
+    slopes = margin_slopes(*X.numpy(), wrong.numpy(), true.numpy()).reshape(len(wrong), -1)
     cost = _pressure(X.unsqueeze(0), p).flatten().numpy()
     ridge = 1e-5 * np.eye(len(wrong))  # picks the multipliers of least norm
     multipliers = nonnegative_least_squares(
