@@ -4,13 +4,11 @@ from dufm._checks import DufmError
 from dufm.certificate import Certificate, Polished, kkt_certificate, kkt_residual, off_range_values, polish
 from dufm.characters import Characters, characters
 from dufm.codes import (
-    SoftmaxCode,
     hypercube,
     one_vs_rest_margin,
     orthoplex,
     polygon,
     simplex_etf,
-    softmax_code,
 )
 from dufm.ends import End, Limit, SpectralEnd, end, limit, spectral_end, spectral_limit
 from dufm.flow import History, Trajectory, gradient_descent, gradient_flow
@@ -34,7 +32,7 @@ from dufm.metrics import (
     stable_rank,
 )
 from dufm.model import balanced_init, gaussian_init, imbalance, orthogonal_init, product
-from dufm.search import MaxMargin, max_margin
+from dufm.search import MaxMargin, SoftmaxCode, max_margin, softmax_code
 from dufm.spectral import spectral_flow, spectral_init
 
 __version__ = "0.1.0"
