@@ -15,7 +15,7 @@ from dufm._checks import check_count
 from dufm._nnls import nonnegative_least_squares
 from dufm._polish import margin_slopes
 from dufm.codes import code_logits, name_of, orthoplex, polygon, separators, simplex_etf, smallest_angle
-from dufm.margin import normalized_margin
+from dufm.margin import closed_form_margin, normalized_margin
 from dufm.search import max_margin, softmax_code
 
 __all__ = [
@@ -27,7 +27,6 @@ __all__ = [
     "frame_spread",
     "kinds",
     "selected_code",
-    "shape_of",
 ]
 
 SAME = 1e-6  # relative difference of margins below which two solutions count as one
@@ -59,7 +58,8 @@ class Comparison:
 
     ``code``: its name; ``margin``: normalised margin of the solution, ``code_margin`` of the code's centred logits,
     ``uncentred_margin`` of its logits as they are; ``agree`` of ``restarts`` climbs ended at this solution;
-    ``locally_optimal`` on its rank stratum; ``Z`` ``(K, K)``: the solution, of smallest margin 1.
+    ``locally_optimal`` on its rank stratum; ``Z`` ``(K, K)``: the solution, of smallest margin 1; ``W`` ``(K, r)``: the
+    code.
     """
 
     num_classes: int
@@ -73,11 +73,35 @@ class Comparison:
     restarts: int
     locally_optimal: bool
     Z: torch.Tensor
+    W: torch.Tensor
 
     @property
     def excess(self):
         """By how much the solution's margin exceeds the code's, relative."""
         return self.margin / self.code_margin - 1.0
+
+    def row(self):
+        r"""Dict of the numbers above and of the shapes of both, for a table; what may vanish to nine digits.
+
+        ``over_collapse``: margin over that of neural collapse; of the balanced factors :math:`U\Sigma^{1/2}`,
+        :math:`V\Sigma^{1/2}` of Z the spread of their rows' lengths (largest over smallest, less 1) and the smallest
+        angle of the features, in degrees; the code's angle; σ/σ_1 of both, as text.
+        """
+        U, sigma, Vh = torch.linalg.svd(self.Z)
+        factors = [X[:, : self.rank] * sigma[: self.rank].sqrt() for X in (U, Vh.T)]
+        spread = [round(float(n.max() / n.min() - 1.0), 9) for n in (X.norm(dim=1) for X in factors)]
+        numbers = {key: value for key, value in vars(self).items() if not isinstance(value, torch.Tensor)}
+        return numbers | {
+            "locally_optimal": int(self.locally_optimal),
+            "excess": round(self.excess, 9),
+            "over_collapse": self.margin / closed_form_margin("nc", self.num_classes, self.depth),
+            "angle_code": float(smallest_angle(self.W)),
+            "angle_features": float(smallest_angle(factors[1])),
+            "spread_classifier": spread[0],
+            "spread_features": spread[1],
+            "sigma_code": _profile(torch.linalg.svdvals(code_logits(self.W)), self.rank),
+            "sigma": _profile(sigma, self.rank),
+        }
 
 
 def compare(num_classes, rank, depths, *, restarts=64, seed=0):
@@ -98,32 +122,15 @@ def compare(num_classes, rank, depths, *, restarts=64, seed=0):
         found.append(
             Comparison(
                 num_classes, rank, depth, "irregular" if name == f"rank {rank}" else name, best.margin, *margins,
-                best.agree, best.restarts, best.locally_optimal, best.Z,
+                best.agree, best.restarts, best.locally_optimal, best.Z, W,
             )
         )  # fmt: skip
         before = [best.Z]
     return found
 
 
-def shape_of(Z, rank):
-    r"""How far a solution's balanced factors :math:`U\Sigma^{1/2}`, :math:`V\Sigma^{1/2}` are from a code.
-
-    Dict: one-vs-rest margin of the classifier's rows and of the features, each scaled to length 1, smallest angle of
-    the features in degrees, spread of the lengths of both (largest over smallest, less 1), and σ/σ_1 as text.
-    """
-    U, sigma, Vh = torch.linalg.svd(Z)
-    W, H = U[:, :rank] * sigma[:rank].sqrt(), Vh[:rank].T * sigma[:rank].sqrt()
-    lengths = W.norm(dim=1), H.norm(dim=1)
-    values = [float(separators(X / n[:, None])[1].min()) for X, n in zip((W, H), lengths, strict=True)]
-    spread = [float(n.max() / n.min() - 1.0) for n in lengths]
-    return {
-        "one_vs_rest_classifier": values[0],
-        "one_vs_rest_features": values[1],
-        "angle_features": float(smallest_angle(H)),
-        "spread_classifier": spread[0],
-        "spread_features": spread[1],
-        "singular_values": " ".join(f"{x:.3f}" for x in sigma[:rank] / sigma[0]),
-    }
+def _profile(sigma, rank):
+    return " ".join(f"{x:.3f}" for x in sigma[:rank] / sigma[0])
 
 
 # ---------------------------------------------------------------- the conditions of the two problems

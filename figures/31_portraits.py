@@ -1,4 +1,4 @@
-"""What trained networks draw: a body in the shallower network, a flat polygon in the deeper one, a column for each K."""
+"""What trained networks draw: a body in the shallower network, a flat polygon in the deeper one, a column each K."""
 
 import itertools
 

@@ -17,12 +17,16 @@ def draw(data):
         box = (r - 0.47, K - 0.45), 0.94, 0.9
         if gap < 1e-6:
             kind = "orthoplex" if "single" in name else KINDS.get(name, "other")
-            ax.add_patch(Rectangle(*box, color=figures.PALETTE[kind], alpha=0.6 if kind == "other" else 0.3, linewidth=0))
-            ax.text(r, K, name.replace(", ", ",\n"), ha="center", va="center", fontsize=7, linespacing=0.95)
+            alpha = 0.6 if kind == "other" else 0.3
+            ax.add_patch(Rectangle(*box, color=figures.PALETTE[kind], alpha=alpha, linewidth=0))
+            ax.text(r, K, name.replace(", ", ",\n"), ha="center", va="center", fontsize=6.8, linespacing=0.95)
         else:
             ax.add_patch(Rectangle(*box, fill=False, edgecolor="0.35", linewidth=0.8, linestyle=(0, (3, 2))))
             ax.text(r, K, f"+{100 * gap:.2f}%", ha="center", va="center", fontsize=7.5, weight="bold")
     ax.set(xlim=(ranks.min() - 0.55, ranks.max() + 0.55), ylim=(classes.min() - 0.55, classes.max() + 0.55))
     ax.set(xticks=ranks, yticks=classes, xlabel="rank $r$", ylabel="number of classes $K$")
-    fig.suptitle("filled: depth's best solution is this softmax code      dashed: its margin exceeds the code's by up to", fontsize=8)
+    if len(classes) > 4:
+        words = "filled: depth's best solution of this rank is the named softmax code"
+        words += "\ndashed: its margin exceeds the code's, by at most this much"
+        ax.text(ranks.max() + 0.45, classes.min() + 0.6, words, ha="right", va="center", fontsize=8)
     return fig

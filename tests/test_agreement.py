@@ -14,7 +14,6 @@ from dufm.agreement import (
     frame_spread,
     kinds,
     selected_code,
-    shape_of,
 )
 from dufm.codes import antiprism, code_logits, code_matrix, name_of, orthoplex, pairs_and_singles, petersen, polygon
 
@@ -74,15 +73,14 @@ def test_compare_selects_among_many_codes_without_a_start():
     assert abs(row.excess) < 1e-9 and row.code == "2 pairs, 3 single" and row.restarts == 16
 
 
-def test_shape_of_a_code_and_of_a_solution():
-    exact = shape_of(code_matrix(polygon(7)), 2)
-    expected = 1 - math.cos(2 * math.pi / 7)
-    assert exact["one_vs_rest_classifier"] == pytest.approx(expected, abs=1e-9)
-    assert exact["angle_features"] == pytest.approx(360 / 7, abs=1e-6)
-    assert max(exact["spread_classifier"], exact["spread_features"]) < 1e-9
-    assert exact["singular_values"] == "1.000 1.000"
-    single = shape_of(pairs_and_singles(5, 2), 3)
-    assert single["spread_classifier"] == pytest.approx(0.2083, abs=1e-4) and single["singular_values"][-5:] == "0.447"
+def test_row_tells_the_shapes():
+    polygons = compare(7, 2, [3], restarts=8)[0].row()
+    assert polygons["angle_code"] == pytest.approx(360 / 7) == polygons["angle_features"]
+    assert max(polygons["spread_classifier"], polygons["spread_features"]) < 1e-6
+    assert polygons["sigma"] == polygons["sigma_code"] == "1.000 1.000" and polygons["code"] == "polygon"
+    single = compare(5, 3, [4], restarts=8)[0].row()
+    assert single["spread_classifier"] == pytest.approx(0.2083, abs=1e-4) and single["sigma"][-5:] == "0.447"
+    assert single["over_collapse"] == pytest.approx(1.1232524, abs=1e-6)
 
 
 def test_kinds_of_ends():
