@@ -26,7 +26,7 @@ def draw(data):
         ax.annotate(f"$d={d}$", (last, height), (8, 0), textcoords="offset points", va="center", annotation_clip=False)
     x = 0.55 * last
     ax.text(x, x / (x - 1) + 0.02, "simplex: $K/(K-1)$, for $K\\leq d+1$", fontsize=8)
-    ax.text(last, 1.006, "exactly 1, for $d+2\\leq K\\leq 2d$", fontsize=7.5, ha="right")
+    ax.text(last, 0.985, "exactly 1, for $d+2\\leq K\\leq 2d$", fontsize=7.5, ha="right", va="top")
     ax.text(0.25 * last, 0.15, r"polygon: $1-\cos(2\pi/K)$", fontsize=8)
     ax.set(xlabel="number of classes $K$", ylabel="one-vs-rest margin of the best code", xticks=K[::2], ylim=(0, None))
     ax.set_title("rings: optimal in the literature", fontsize=8, loc="left", color=figures.PALETTE["cube"])

@@ -99,11 +99,14 @@ figures.show(
     "seven and nine classes in three dimensions never do.",
 )
 
+# %% [markdown]
+# Every end, by its margin over that of collapse, and its share of all networks of the setting.
+
 # %%
 print(f"{len(ends)} networks, {int((ends.kind == 'undecided').sum())} undecided")
 listed = ends.assign(margin=ends.margin_ratio.round(4)).groupby([*settings, "kind", "name", "rank", "margin"], sort=False).size().rename("runs").reset_index()
 listed["share"] = [stats.share(runs, p.networks) for runs in listed.runs]
-listed.sort_values(["width", "num_classes", "depth", "runs"], ascending=[False, True, True, False]).rename(columns={"margin": "margin over collapse"}).style.hide(axis="index").format(precision=4)
+listed.sort_values(["width", "num_classes", "depth", "runs"], ascending=[False, True, True, False]).set_index(settings)
 
 # %% [markdown]
 # Up to eight classes, wide networks that leave collapse end in a softmax code, but for five of 110. It is not always the one of largest margin: pairs and single classes are often reached where a lower rank would be better.
