@@ -40,7 +40,7 @@ from dufm.spectral import spectral_flow, spectral_init
 __version__ = "0.1.0"
 
 _COMPANION = ("claims", "figures", "notebook", "stats", "sweep")
-_ROOMS = ("basin", "data", "networks")
+_ROOMS = ("agreement", "basin", "data", "networks")
 
 
 def __getattr__(name):
