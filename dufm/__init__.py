@@ -5,6 +5,7 @@ import importlib
 from dufm._checks import DufmError
 from dufm.certificate import Certificate, Polished, kkt_certificate, kkt_residual, off_range_values, polish
 from dufm.characters import Characters, characters
+from dufm.code_search import SoftmaxCode, softmax_code
 from dufm.codes import (
     hypercube,
     one_vs_rest_margin,
@@ -34,7 +35,7 @@ from dufm.metrics import (
     stable_rank,
 )
 from dufm.model import balanced_init, gaussian_init, imbalance, orthogonal_init, product
-from dufm.search import MaxMargin, SoftmaxCode, max_margin, softmax_code
+from dufm.search import MaxMargin, max_margin
 from dufm.spectral import spectral_flow, spectral_init
 
 __version__ = "0.1.0"

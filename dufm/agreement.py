@@ -14,9 +14,10 @@ import torch
 from dufm._checks import check_count
 from dufm._nnls import nonnegative_least_squares
 from dufm._polish import margin_slopes
+from dufm.code_search import softmax_code
 from dufm.codes import code_logits, name_of, orthoplex, polygon, separators, simplex_etf, smallest_angle
 from dufm.margin import closed_form_margin, normalized_margin
-from dufm.search import max_margin, softmax_code
+from dufm.search import max_margin
 
 __all__ = [
     "CODES",
