@@ -8,6 +8,7 @@ import torch
 from dufm._checks import DufmError, check_count, check_logits
 from dufm._climb import BETA, climb, random_codes, soft_margin
 from dufm._nnls import nonnegative_least_squares
+from dufm._polish import margin_slopes
 from dufm.certificate import ACTIVE_TOL, Certificate, polish
 from dufm.margin import normalized_margin
 from dufm.metrics import centred, final_rank, margins
@@ -28,13 +29,13 @@ NOISE = 0.02
 class MaxMargin:
     """The best solution a search found at exact ``rank``.
 
-    ``Z`` ``(K, K)`` of smallest margin 1; ``gamma`` its normalised margin; ``certificate`` with residual and gap below
+    ``Z`` ``(K, K)`` of smallest margin 1; ``margin`` its normalised margin; ``certificate`` with residual and gap below
     1e-8; ``curvature`` as :func:`stratum_curvature`; ``agree`` of ``restarts`` climbs, the ``starts`` included,
     ended at this value within 3e-4.  A search finds good solutions, it does not exclude better ones.
     """
 
     Z: torch.Tensor
-    gamma: float
+    margin: float
     rank: int
     certificate: Certificate
     curvature: float
@@ -155,7 +156,7 @@ def _best(Z, gamma, depth, rank):
         if not left.any():
             break
         top = torch.where(left, gamma, -torch.inf).argmax()
-        if best is not None and gamma[top] < best.gamma * (1.0 + AGREE_TOL) and best.locally_optimal:
+        if best is not None and gamma[top] < best.margin * (1.0 + AGREE_TOL) and best.locally_optimal:
             break
         left[top] = False
         solved = polish(Z[top], depth, rank)
@@ -167,7 +168,7 @@ def _best(Z, gamma, depth, rank):
         agree = int(((gamma / value - 1.0).abs() < AGREE_TOL).sum())
         curvature = stratum_curvature(solved.Z, depth, rank)
         found = MaxMargin(solved.Z, value, rank, solved.certificate, curvature, agree, len(Z))
-        if best is None or found.gamma > best.gamma:
+        if best is None or found.margin > best.margin:
             best = found
     return best
 
@@ -195,12 +196,7 @@ def stratum_curvature(Z, depth, rank=None):
     X = X / smallest.sqrt()
     p = 2.0 / depth
     wrong, true = (margins(X[0] @ X[1].mT) <= 1.0 + ACTIVE_TOL).nonzero().T
-    count = torch.arange(len(wrong))
-    rows = torch.zeros(len(wrong), *X.shape, dtype=X.dtype)  # slopes of the active margins in (A, C)
-    rows[count, 0, true] += X[1, true]
-    rows[count, 0, wrong] -= X[1, true]
-    rows[count, 1, true] = X[0, true] - X[0, wrong]
-    slopes = rows.flatten(1).numpy()
+    slopes = margin_slopes(*X.numpy(), wrong.numpy(), true.numpy()).reshape(len(wrong), -1)
     cost = _pressure(X.unsqueeze(0), p).flatten().numpy()
     ridge = 1e-5 * np.eye(len(wrong))  # picks the multipliers of least norm
     multipliers = nonnegative_least_squares(
