@@ -1,4 +1,4 @@
-"""The orbits of vertices and their common edges, by rank, with the number of random linear objectives that end there."""
+"""Orbits of vertices and their common edges, by rank, with the number of random objectives that end in each."""
 
 import numpy as np
 
@@ -19,14 +19,15 @@ def draw(data):
         if i < j:
             ends = [row[i], row[j]]
             ax.plot(rank[ends], place[ends], color="0.8", linewidth=0.6, zorder=1)
-    ax.plot(rank, place, "o", color=figures.PALETTE["cube"], markersize=6, zorder=3, label="orbit of vertices, its code above")
+    color = figures.PALETTE["cube"]
+    ax.plot(rank, place, "o", color=color, markersize=6, zorder=3, label="orbit of vertices, its code above")
     box = {"facecolor": "white", "edgecolor": "none", "pad": 0.3, "alpha": 0.85}
     style = {"textcoords": "offset points", "ha": "center", "fontsize": 7, "zorder": 4, "bbox": box}
     for x, y, text, number in zip(rank, place, code, met, strict=True):
         ax.annotate(text, (x, y), xytext=(0, 6), **style)
-        ax.annotate(str(number), (x, y), xytext=(0, -11), color=figures.PALETTE["cube"], **style)
+        ax.annotate(str(number), (x, y), xytext=(0, -11), color=color, **style)
     ax.plot([], [], color="0.8", linewidth=0.6, label="common edge")
-    ax.plot([], [], color=figures.PALETTE["cube"], marker="$12$", linestyle="none", markersize=9,
+    ax.plot([], [], color=color, marker="$12$", linestyle="none", markersize=9,
             label="random objectives that end there")  # fmt: skip
     ax.legend(loc="lower right")
     ax.set_xlabel("rank of the vertex")

@@ -15,7 +15,8 @@ def draw(data):
     left.plot(angle[[0, -1]], cost[[0, -1]], figures.MARKER["cube"], color=color)
     left.axhline(found, color="black", linestyle="--", linewidth=0.8)
     left.annotate("cube", (angle[0], cost[0]), xytext=(8, -9), textcoords="offset points", fontsize=8)
-    left.annotate("antiprism", (angle[-1], cost[-1]), xytext=(-14, 6), textcoords="offset points", ha="right", fontsize=8)
+    style = {"textcoords": "offset points", "fontsize": 8}
+    left.annotate("antiprism", (angle[-1], cost[-1]), xytext=(-14, 6), ha="right", **style)
     left.annotate("best of the search at rank 3", (0, found), xytext=(2, -10), textcoords="offset points", fontsize=8)
     left.set_ylim(found - 0.14 * (cost[0] - found), cost[0] + 0.06 * (cost[0] - found))
     left.set(xticks=[0, 15, 30, 45], xlabel="twist of the upper face, degrees", ylabel=r"$\|Z\|_{S_{2/L}}$ at margin 1")

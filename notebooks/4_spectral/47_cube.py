@@ -55,6 +55,8 @@ seed: int = 0  # seed of the disturbance, the turn and the search [0, 1000000]
 budget: str = "default"  # how much to compute {smoke, default, full}
 
 # %%
+import functools
+
 import numpy as np
 import pandas as pd
 import scipy.optimize
@@ -75,14 +77,14 @@ p = notebook.start("47_cube", globals())
 
 # %%
 def prism(twist, height):
-    """Logits of two unit squares at ±height, the upper one turned by ``twist`` radians."""
+    """Corners of two unit squares at ±height, the upper one turned by ``twist`` radians, and their logits."""
     corner = np.pi / 4 + np.pi / 2 * np.arange(4)
     faces = [(np.cos(corner + turn), np.sin(corner + turn), np.full(4, level)) for turn, level in ((twist, height), (0.0, -height))]
     W = torch.from_numpy(np.hstack(faces).T)
-    return W @ W.mT
+    return W, W @ W.mT
 
 
-cube = prism(0.0, np.sqrt(0.5))
+corners, cube = prism(0.0, np.sqrt(0.5))
 certificate = dufm.kkt_certificate(cube, p.depth, 3)
 beta = dufm.off_range_values(cube, p.depth, certificate)
 curvature = stratum_curvature(cube, p.depth, 3)
@@ -109,8 +111,8 @@ pd.DataFrame(rows, columns=["K", "orbits", f"certified at L = {p.depth}"])
 # %%
 degrees, rows = np.linspace(0.0, 45.0, 46), []
 for twist in np.deg2rad(degrees):
-    cost = lambda height, twist=twist: 1 / float(dufm.normalized_margin(prism(twist, height), p.depth))
-    best = scipy.optimize.minimize_scalar(cost, bounds=(0.3, 1.5), method="bounded", options={"xatol": 1e-10})
+    cost = functools.partial(lambda twist, height: 1 / float(dufm.normalized_margin(prism(twist, height)[1], p.depth)), twist)
+    best = scipy.optimize.minimize_scalar(cost, (0.3, 0.65, 1.5), method="golden", tol=1e-12)
     rows.append((best.x, best.fun, 4 * (2 + np.cos(twist) ** (2 / p.depth)) ** (p.depth / 2)))
 searched = 1 / dufm.max_margin(8, p.depth, 3, restarts=8, seed=p.seed).gamma
 table = pd.DataFrame(rows, columns=["height", "cost", "law"]).assign(angle=degrees, searched=searched)
@@ -127,10 +129,12 @@ figures.show(
 # %% [markdown]
 # ## Networks that start at the cube
 #
-# Exactly; with every entry of the factors disturbed; and with singular vectors turned, $Z_0\to RZ_0R^\top$, which leaves singular values, balance and rank alone. Measured is the part of $\Phi^\top Z\Phi/K$ off the diagonal, over $\|Z\|$; then the flow's limit is taken.
+# Exactly; with every entry of the factors disturbed (in the corners' own three directions, since the cube's equal singular values leave the basis to rounding); and with singular vectors turned, $Z_0\to RZ_0R^\top$, which leaves singular values, balance and rank alone. Measured is the part of $\Phi^\top Z\Phi/K$ off the diagonal, over $\|Z\|$; then the flow's limit is taken.
 
 # %%
-rng, start, marks = np.random.default_rng(p.seed), dufm.balanced_init(0.5 * cube, p.depth), [p.until / 1000, p.until / 20, p.until]
+rng, marks, root = np.random.default_rng(p.seed), [p.until / 1000, p.until / 20, p.until], 2 ** (1 / p.depth)
+V, three = torch.nn.functional.pad(corners / 2, (0, 5)), torch.diag(torch.arange(8) < 3).double()
+start = [root * V.mT, *[root * three] * (p.depth - 2), root * V]  # balanced factors of half the cube
 nudged = [W + p.noise * float(W.abs().max()) * torch.from_numpy(rng.standard_normal(tuple(W.shape))) for W in start]
 turned = 0.5 * (R := random_turns(8, p.angles, rng)) @ cube @ R.mT
 factors = [torch.cat([torch.stack(ends), rest]) for *ends, rest in zip(start, nudged, dufm.balanced_init(turned, p.depth), strict=True)]
