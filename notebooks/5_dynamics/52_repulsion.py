@@ -102,6 +102,7 @@ def path(L, count):
 
 spectrum = pd.concat([path(L, p.levels) for L in p.depths])
 figures.store("52_spectrum", spectrum.drop(columns="log_loss"))
+figures.store("52_frames", pd.concat([path(L, p.moments) for L in p.film]).drop(columns="mean"))
 
 # %% tags=["figure"]
 figures.show(
@@ -128,7 +129,6 @@ pd.DataFrame(summary).T.rename_axis("L").round(3)
 # ![The seven values over their mean as bars, while the loss falls, for depths 2, 3 and 6](../../figures/52_frames.gif)
 
 # %% tags=["figure"]
-figures.store("52_frames", pd.concat([path(L, p.moments) for L in p.film]).drop(columns="mean"))
 figures.show(
     "52_frames",
     alt="Bar charts of the seven singular values over their mean at six moments, a row a depth. At depth 2 the bars become equal. At depth "
