@@ -190,7 +190,7 @@ claims.check("52-always", float(ratio.max()) / first)
 #
 # 1. `scale = 1.0`: which depths show almost no repulsion any more, and why?
 # 2. `spread = 0.01`: does everybody come back at $L = 10$? (Notebook [57](57_critical_deviation.ipynb) gives the spread at which the answer changes.)
-# 3. `film = [20]`: how many of the seven values are left in the end, and which group do their characters form?
+# 3. `film = [20]`: how many of the seven values are left in the end? This is the rank of the solution.
 
 # %% tags=["nbval-ignore-output"]
 notebook.provenance(p)
