@@ -7,6 +7,7 @@ length, ``UΣVᵀ`` the best approximation of rank r of its centred class-mean l
 import math
 
 import numpy as np
+import pandas
 import torch
 
 from dufm import data, networks
@@ -14,8 +15,10 @@ from dufm._checks import DufmError, check_count, check_logits
 from dufm.codes import one_vs_rest_margin
 from dufm.metrics import effective_rank, nc_metrics
 
-__all__ = ["class_code", "random_margins", "start", "trained"]
+__all__ = ["class_code", "joined", "random_margins", "start", "trained"]
 
+_CELL = ("dataset", "digest", "n_per_class", "batch_size")
+_NETWORK = ("training", "depth", "width", "seed")
 _METRICS = ("nc1", "trace_ratio", "nc2", "nc3")
 
 
@@ -74,6 +77,19 @@ def trained(
         for name, values in _measured(ended, X, y, held, held_y, relu_layers).items():
             found[name] = torch.full(done.shape, math.nan, dtype=X.dtype).masked_scatter(done, values)
     return found
+
+
+def joined(known, fresh):
+    """Two tables of :func:`trained` as one, and their largest difference in ``rank`` where both have a network.
+
+    Of ``known`` those rows stay whose data and batches are those of ``fresh`` (columns ``dataset``, ``digest``,
+    ``n_per_class``, ``batch_size``); a network (``training``, ``depth``, ``width``, ``seed``) in both is taken from
+    ``fresh``.  Returns the DataFrame and the difference, NaN without a common network.
+    """
+    known = known.merge(fresh[[*_CELL]].drop_duplicates())
+    both = fresh.merge(known, on=[*_CELL, *_NETWORK], suffixes=("", "_known"))
+    table = pandas.concat([known, fresh]).drop_duplicates([*_CELL, *_NETWORK], keep="last")
+    return table.sort_values([*_NETWORK], ignore_index=True), float((both["rank"] - both["rank_known"]).abs().max())
 
 
 def start(seed, depth, width, features, scale=networks.HE_SCALE):

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from tolerances import LINALG, close
@@ -87,6 +88,33 @@ def test_other_images_are_refused():
         learned.trained([0], **(SMALL | {"digest": "abc"}))
     with pytest.raises(DufmError, match="training must be 'flow' or 'minibatch', got 'sgd'"):
         learned.trained([0], **SMALL, training="sgd")
+
+
+def rows(*networks, **cell):
+    """A table of networks (training, depth, width, seed, rank) on the same images."""
+    cell = {"dataset": "digits", "digest": "a", "n_per_class": 60, "batch_size": 50} | cell
+    names = ("training", "depth", "width", "seed", "rank")
+    return pandas.DataFrame([cell | dict(zip(names, row, strict=True)) for row in networks])
+
+
+def test_joined_tables_take_what_is_fresh_and_keep_what_is_not():
+    known = rows(("flow", 2, 32, 0, 8.0), ("flow", 2, 32, 1, 7.0), ("flow", 8, 32, 0, 5.0))
+    fresh = rows(("flow", 2, 32, 1, 7.25), ("minibatch", 2, 32, 1, 6.0))
+    table, difference = learned.joined(known, fresh)
+    assert table[["training", "depth", "seed", "rank"]].to_numpy().tolist() == [
+        ["flow", 2, 0, 8.0],
+        ["flow", 2, 1, 7.25],
+        ["flow", 8, 0, 5.0],
+        ["minibatch", 2, 1, 6.0],
+    ]
+    assert difference == 0.25
+
+
+@pytest.mark.parametrize("other", [{"digest": "b"}, {"n_per_class": 10}, {"batch_size": 20}, {"dataset": "mnist"}])
+def test_networks_of_other_images_are_not_joined(other):
+    fresh = rows(("flow", 2, 32, 0, 8.0), **other)
+    table, difference = learned.joined(rows(("flow", 2, 32, 0, 7.0), ("flow", 3, 32, 0, 7.0)), fresh)
+    assert table["rank"].tolist() == [8.0] and math.isnan(difference)
 
 
 def test_the_class_code_of_a_known_code_is_that_code():
