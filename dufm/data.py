@@ -5,7 +5,6 @@ Imported by name (``from dufm import data``).  scikit-learn is loaded by the cal
 
 import hashlib
 import http.client
-import io
 import os
 import zipfile
 import zlib
@@ -15,7 +14,6 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from dufm import _checkout
 from dufm._checks import DufmError, check_count
 
 __all__ = ["NAMES", "balanced", "digest", "load", "split"]
@@ -110,9 +108,10 @@ def _keep(name, path):
             return
         X, y = _fetch(name, path)
         _check(X, y, _OPENML[name][1], f"OpenML's {_OPENML[name][0]}")
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, X=X, y=y)
-        _checkout.write_atomic(path, buffer.getvalue())
+        partial = path.with_name(f".{name}.part")  # a killed fetch leaves no half file under the name that is read
+        with open(partial, "wb") as file:
+            np.savez_compressed(file, X=X, y=y)
+        os.replace(partial, path)
 
 
 def _fetch(name, path):

@@ -272,16 +272,16 @@ def test_the_digest_changes_with_an_image_and_with_a_label(tmp_path, monkeypatch
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mnist", "cifar10"])
-def test_notebook_11_runs_on_a_file(name, tmp_path):
+def test_notebook_71_runs_on_a_file(name, tmp_path):
     rng = np.random.default_rng(2)
     y = np.arange(150) % 10
     X = (0.5 * rng.random((10, FEATURES[name]))[y] + 0.5 * rng.random((150, FEATURES[name]))).astype(np.float32)
     np.savez_compressed(tmp_path / f"{name}.npz", X=X, y=y)
-    command = [sys.executable, "-m", "dufm", "reproduce", "11", "--budget", "smoke", "-p", f"dataset={name}"]
+    command = [sys.executable, "-m", "dufm", "reproduce", "71", "--budget", "smoke", "-p", f"dataset={name}"]
     command += ["--jobs", "1", "--out", str(tmp_path / "out")]
     settings = {"DUFM_DATA": str(tmp_path), "DUFM_ROOT": str(ROOT), "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env={**os.environ, **settings}, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    recorded = claims.records(tmp_path / "out" / "records.json")
-    assert set(recorded) == {f"11-{name}-depth", f"11-{name}-width"}
-    assert all(record["verdict"] == "not applicable" for record in recorded.values())
+    recorded = claims.recorded(tmp_path / "out" / "notebooks")
+    assert set(recorded) == {f"71-{name}-depth", f"71-{name}-width"}
+    assert all(record.verdict == "not applicable" for record in recorded.values())
