@@ -12,7 +12,8 @@ def draw(data):
     rank, low, gap, high = (data[name][chance] for name in ("rank", "low", "gap", "high"))
     ax.fill_between(rank, low, high, color=figures.PALETTE["other"], alpha=0.35, linewidth=0)
     ax.plot(rank, gap, color="0.4", linewidth=0.8)
-    ax.text(np.mean(rank), 0.98, "random codes: median and\n5% to 95% quantiles", ha="center", va="top", fontsize=8, color="0.3")
+    words = {"ha": "right", "fontsize": 8, "color": "0.3"}
+    ax.text(9.1, 0.78, "random codes: median and\n5% to 95% quantiles", **words)
     codes = list(dict.fromkeys(data["code"][~chance]))
     for i, code in enumerate(codes):
         here = data["code"] == code
@@ -24,7 +25,7 @@ def draw(data):
         label = {"xytext": (-7, -3), "textcoords": "offset points", "ha": "right", "va": "top", "fontsize": 8, "color": color}
         ax.annotate(f"{code},\n$L={depth[-1]:.0f}$", (rank[-1], gap[-1]), **label)
     ax.annotate(f"$L={depth[0]:.0f}$", (rank[0], gap[0]), xytext=(7, 0), textcoords="offset points", va="center", fontsize=8)
-    ax.set_xlim(data["rank"].min() - 0.2, 9.2)
+    ax.set_xlim(np.floor(data["rank"][~chance].min()) - 1.3, 9.3)
     ax.set_ylim(0, 1)
     ax.set_xlabel("effective rank of the class means")
     ax.set_ylabel("gap to the softmax code")

@@ -4,7 +4,8 @@ import numpy as np
 
 from dufm import figures
 
-COLORS = ("#004488", "#aa3377", "#009e73", "#e69f00", "#666666")
+# None of the colours that named codes and depths have; the first is that of width 32 in figure 71.
+COLORS = ("#f1605d", "#332288", "#4499cc", "#998833", "#772244")
 
 
 def draw(data):

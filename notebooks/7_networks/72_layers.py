@@ -90,7 +90,7 @@ table = table[table["training"] == "flow"]
 print(f"{len(fresh)} networks trained today, {len(table)} in all; those in both differ in effective rank by {stats.below(difference, 1e-3)}")
 
 # %%
-layers = table.melt(["width", "depth", "seed"], [name for name in table if name.startswith("layer_")], "layer", "rank").dropna()
+layers = table.drop(columns="rank").melt(["width", "depth", "seed"], [name for name in table if name.startswith("layer_")], "layer", "rank").dropna()
 layers["layer"] = layers["layer"].str.removeprefix("layer_").astype(int)
 means = layers.groupby(["width", "depth", "layer"])["rank"].apply(stats.mean_interval)
 columns = pd.DataFrame(means.tolist(), index=means.index, columns=["mean", "low", "high"])
