@@ -118,14 +118,13 @@ figures.show(
 # The same in numbers, with the accuracy on up to a thousand images that were not trained on.
 
 # %%
-words = columns.apply(lambda row: f"{row['mean']:.1f} [{row['low']:.1f}, {row['high']:.1f}]", axis=1)
-words += table.groupby(["training", "width", "depth"])["accuracy"].mean().map(", {:.0%} right".format)
-words.unstack("depth")
+groups = table.groupby(["training", "width", "depth"])
+(groups["rank"].apply(stats.mean, digits=1) + groups["accuracy"].mean().map(", {:.0%}".format)).unstack("depth")
 
 # %% [markdown]
 # ## Depth and width, tested
 #
-# *Depth*: Spearman's correlation of effective rank with depth over all networks of one width. *Width*: the rise from the narrowest to the widest networks at equal depth, by a $t$ interval over the starts;
+# *Depth*: Spearman's correlation of effective rank with depth over all networks of one width, and the probability $p$ of one as low by chance. *Width*: the rise from the narrowest to the widest networks at equal depth, by a $t$ interval over the starts;
 # the starts of two widths are independent, so that pairing them by number is as good as any other pairing.
 
 # %%
@@ -136,7 +135,7 @@ pd.DataFrame({"correlation with depth": [f"{r:.2f}" for r, _ in spearman], "p": 
 rank = table.pivot_table(index="seed", columns=["training", "width", "depth"], values="rank").dropna()
 narrow, wide, shallow, deep = min(table["width"]), max(table["width"]), min(table["depth"]), max(table["depth"])
 rise = {training: rank[training][wide] - rank[training][narrow] for training in ("flow", "minibatch")}
-pd.DataFrame({training: {f"L = {L}": "{:.1f} [{:.1f}, {:.1f}]".format(*stats.mean_interval(rises[L])) for L in rises} for training, rises in rise.items()})
+pd.DataFrame({training: {f"L = {L}": stats.mean(rises[L], 1) for L in rises} for training, rises in rise.items()})
 
 # %% [markdown]
 # Minibatches against the flow from the same starts: at two and three layers they end at the same rank to about 0.1, at five and eight *higher* by about a half, and in the wide networks the fall is less strict.
@@ -144,7 +143,7 @@ pd.DataFrame({training: {f"L = {L}": "{:.1f} [{:.1f}, {:.1f}]".format(*stats.mea
 
 # %%
 more = (rank["minibatch"] - rank["flow"]).T.groupby("depth").mean().T
-print("minibatch less flow, mean over the widths: " + "; ".join(f"L = {L}: " + "{:.1f} [{:.1f}, {:.1f}]".format(*stats.mean_interval(more[L])) for L in more))
+print("minibatch less flow, mean over the widths: " + "; ".join(f"L = {L}: " + stats.mean(more[L], 1) for L in more))
 
 # %% [markdown]
 # ## Verdict

@@ -110,7 +110,7 @@ figures.show(
 deepest = table[table["depth"] == max(table["depth"])]
 L = int(max(table["depth"]))
 deepest = deepest.assign(last=deepest[f"layer_{L - 1}"] - deepest[f"layer_{L}"], before=(deepest["layer_0"] - deepest[f"layer_{L - 1}"]) / (L - 1))
-lost = deepest.groupby("width")[["last", "before"]].agg(lambda values: "{:.2f} [{:.2f}, {:.2f}]".format(*stats.mean_interval(values)))
+lost = deepest.groupby("width")[["last", "before"]].agg(stats.mean)
 lost.rename(columns={"last": "lost at the last layer", "before": "lost at an average layer before"})
 
 # %% [markdown]
@@ -118,7 +118,7 @@ lost.rename(columns={"last": "lost at the last layer", "before": "lost at an ave
 
 # %%
 metrics = {"nc1": "NC1", "trace_ratio": "trace ratio", "nc2": "NC2", "nc3": "NC3"}
-found = table.groupby(["width", "depth"])[list(metrics)].agg(lambda values: "{:.2f} [{:.2f}, {:.2f}]".format(*stats.mean_interval(values)))
+found = table.groupby(["width", "depth"])[list(metrics)].agg(stats.mean)
 found.rename(columns=metrics)
 
 # %% [markdown]

@@ -137,7 +137,7 @@ figures.show(
 gaps = further.pivot_table(index="seed", columns=["log_loss_end", "depth"], values="gap")
 fall = gaps[max(p.stages)] - gaps[min(p.stages)]
 falls = {f"L = {L}": fall[L] for L in fall} | {"mean": fall.mean(axis=1)}
-pd.DataFrame({words: ["{:.2f} [{:.2f}, {:.2f}]".format(*stats.mean_interval(values))] for words, values in falls.items()}, index=["fall of the gap"])
+pd.DataFrame({words: [stats.mean(values)] for words, values in falls.items()}, index=["fall of the gap"])
 
 # %% [markdown]
 # At two layers the gap goes on falling, by nearly half. At three and more the interval of the fall contains zero, though the mean over the depths lies above it. If deep networks end in softmax codes at all, they are a very long way off: a shift by a factor $e^{186}$ in the loss has moved

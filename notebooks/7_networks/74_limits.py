@@ -105,15 +105,14 @@ figures.show(
 )
 
 # %%
-words = columns.assign(rank=[f"{row.mean:.1f} [{row.low:.1f}, {row.high:.1f}]" for row in columns.itertuples(index=False)])
-words = words.pivot_table(index="network", columns="depth", values="rank", aggfunc="first", sort=False)
-words.fillna("not all train")
+words = table.groupby(["network", "depth"], sort=False)["rank"].apply(stats.mean, digits=1)
+words.where(reached == 1, "not all train").unstack("depth").loc[list(variants)]
 
 # %%
 rank = table.pivot_table(index="seed", columns=["network", "depth"], values="rank")
 fall = {name: rank[name][min(p.depths)] - rank[name][max(p.depths)] for name in list(variants)[:4]}
 falls = fall | {"ReLU less linear": fall["ReLU"] - fall["linear"]}
-pd.DataFrame({name: ["{:.1f} [{:.1f}, {:.1f}]".format(*stats.mean_interval(values))] for name, values in falls.items()}, index=["fall with depth"])
+pd.DataFrame({name: [stats.mean(values, 1)] for name, values in falls.items()}, index=["fall with depth"])
 
 # %% [markdown]
 # The sign is the same for every kind. Linear networks, the ones the deep unconstrained feature model describes, lose 2.4, ReLU networks 3.3; with ReLUs at the first layer alone more is lost than with all or none. So ReLUs are not needed for the fall, and they add to it here. With the mean kept, one large direction that all
