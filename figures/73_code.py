@@ -5,6 +5,8 @@ import numpy as np
 
 from dufm import figures
 
+POINTS = {"textcoords": "offset points", "fontsize": 8}
+
 
 def draw(data):
     fig, ax = figures.subplots(width=3.4, height=2.8)
@@ -22,9 +24,9 @@ def draw(data):
         color = matplotlib.colormaps["magma"](0.65 - 0.5 * i / max(len(codes) - 1, 1))
         ax.vlines(rank, low, high, color=color, linewidth=1)
         ax.plot(rank, gap, marker="os^Dv"[i % 5], color=color, linewidth=0.8)
-        label = {"xytext": (-7, -3), "textcoords": "offset points", "ha": "right", "va": "top", "fontsize": 8, "color": color}
-        ax.annotate(f"{code},\n$L={depth[-1]:.0f}$", (rank[-1], gap[-1]), **label)
-    ax.annotate(f"$L={depth[0]:.0f}$", (rank[0], gap[0]), xytext=(7, 0), textcoords="offset points", va="center", fontsize=8)
+        words = {"ha": "right", "va": "top", "color": color}
+        ax.annotate(f"{code},\n$L={depth[-1]:.0f}$", (rank[-1], gap[-1]), xytext=(-7, -3), **POINTS, **words)
+    ax.annotate(f"$L={depth[0]:.0f}$", (rank[0], gap[0]), xytext=(7, 0), **POINTS, va="center")
     ax.set_xlim(np.floor(data["rank"][~chance].min()) - 1.3, 9.3)
     ax.set_ylim(0, 1)
     ax.set_xlabel("effective rank of the class means")
