@@ -21,9 +21,11 @@ from dufm.laws import (
     early_singular_values,
     escape_time,
     late_separatrix,
+    nc_log_loss,
     nc_perturbation_growth,
     turning_point,
 )
+from dufm.linear_network import first_layer, linear_network_flow
 from dufm.loss import log_loss, log_loss_residual
 from dufm.margin import closed_form_margin, normalized_margin, schatten
 from dufm.metrics import (
@@ -33,16 +35,24 @@ from dufm.metrics import (
     nc_metrics,
     numerical_rank,
     rank_ratio,
-    stable_rank,
 )
-from dufm.model import balanced_init, gaussian_init, imbalance, orthogonal_init, product
+from dufm.model import (
+    balanced_init,
+    gaussian_init,
+    imbalance,
+    imbalance_drift,
+    orthogonal_init,
+    product,
+    split_at,
+)
+from dufm.propagation import efficiency, haar_frames, rank_r_factors
 from dufm.search import MaxMargin, max_margin
 from dufm.spectral import spectral_flow, spectral_init
 
 __version__ = "0.1.0"
 
 _COMPANION = ("claims", "figures", "notebook", "stats", "sweep")
-_ROOMS = ("basin", "data", "networks")
+_ROOMS = ("basin", "data", "networks", "perturbation")
 
 
 def __getattr__(name):
@@ -70,23 +80,29 @@ __all__ = [
     "closed_form_margin",
     "early_singular_values",
     "effective_rank",
+    "efficiency",
     "end",
     "escape_time",
     "final_rank",
+    "first_layer",
     "gaussian_init",
     "gradient_descent",
     "gradient_flow",
+    "haar_frames",
     "hadamard_polyhedron",
     "hypercube",
     "imbalance",
+    "imbalance_drift",
     "kkt_certificate",
     "kkt_residual",
     "limit",
     "late_separatrix",
+    "linear_network_flow",
     "log_loss",
     "log_loss_residual",
     "margins",
     "max_margin",
+    "nc_log_loss",
     "nc_metrics",
     "nc_perturbation_growth",
     "normalized_margin",
@@ -98,6 +114,7 @@ __all__ = [
     "polish",
     "polygon",
     "product",
+    "rank_r_factors",
     "rank_ratio",
     "schatten",
     "simplex_etf",
@@ -106,6 +123,6 @@ __all__ = [
     "spectral_flow",
     "spectral_init",
     "spectral_limit",
-    "stable_rank",
+    "split_at",
     "turning_point",
 ]

@@ -149,6 +149,19 @@ class Run:
     steps: torch.Tensor
     kept: tuple | None
 
+    def in_shape(self, batch_shape, states, whole, history):
+        """The run as ``whole(…, history(…))``, rows in ``batch_shape``; ``states(flat, shape)`` reads flat states."""
+
+        def values(flat):
+            return flat.reshape((*flat.shape[:-1], *batch_shape))
+
+        def read(state, *of_rows):
+            return states(state, (*state.shape[:-2], *batch_shape)), *map(values, of_rows)
+
+        kept = self.kept and history(*read(*self.kept))
+        state, log_loss, log_time, steps = read(self.state, self.log_loss, self.log_time, self.steps)
+        return whole(state, log_loss, log_time, self.status.reshape(batch_shape), steps, kept)
+
 
 @torch.no_grad()
 def follow(model, state, *, until_log_loss, rtol, max_steps, record):

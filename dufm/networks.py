@@ -16,11 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from dufm._checks import DufmError, check_count, check_finite, check_finite_positive, check_tensor
+from dufm._checks import DufmError, check_count, check_finite, check_tensor
 from dufm._steps import norm
 from dufm.loss import log_sum_and_residual, true_class
 from dufm.metrics import effective_rank
-from dufm.model import _normal
+from dufm.model import fan_in_gaussian
 
 __all__ = ["Trained", "class_means", "forward", "he_init", "layer_ranks", "train"]
 
@@ -59,9 +59,7 @@ def he_init(depth, width, features, num_classes, *, scale=HE_SCALE, batch=1, see
     depth = check_count("depth", depth, 2, why="depth counts weight matrices")
     width = check_count("width", width, 1)
     sizes = [check_count("features", features, 1), *[width] * (depth - 1), check_count("num_classes", num_classes, 2)]
-    check_finite_positive("scale", scale)
-    shapes = [(rows, columns) for columns, rows in zip(sizes[:-1], sizes[1:], strict=True)]
-    return [draw * (scale / shape[1] ** 0.5) for draw, shape in zip(_normal(shapes, batch, seed), shapes, strict=True)]
+    return fan_in_gaussian(sizes, scale, batch, seed)
 
 
 def forward(weights, X, relu_layers=None):
