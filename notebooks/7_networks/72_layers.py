@@ -38,7 +38,7 @@ figures.published("72_layers")
 # - *The ReLU* acts on samples and not on means, $\overline{\phi(A)}\ne\phi(\bar A)$, and can raise the rank. Three classes at $-a, 0, a$ on a line have centred rank one; seen through $w = (1, -1)^\top$
 #   and a ReLU they lie at $(0, a)$, $(0, 0)$ and $(a, 0)$, a triangle of rank two.
 #
-# So nothing forces a loss at the last layer or anywhere: where rank is lost, training has chosen to.
+# So nothing forces a loss, at the last layer or anywhere: where effective rank is lost the weights do it, those that training has made or those that it has left as they were.
 #
 # **What collapse would look like.** On the outputs of the last hidden layer and the classifier $W_L$, with covariances $\Sigma_W$ within and $\Sigma_B$ between classes
 # ([13](../1_model/13_within_class_collapse.ipynb)): *NC1* $= \operatorname{Tr}(\Sigma_W\Sigma_B^+)/K$ at rank $K-1$; the *trace ratio* $\operatorname{Tr}\Sigma_W/\operatorname{Tr}\Sigma_B$; *NC2*, the distance of the class means' Gram matrix at unit norm
@@ -64,7 +64,8 @@ p = notebook.start("72_layers", globals())
 # %% [markdown]
 # ## One network
 #
-# A deep one, followed from the images to the logits, before training and after. At the start the layers squeeze the class means towards fewer directions by themselves; training undoes part of that in the middle and not at the end.
+# A deep one, followed from the images to the logits, before training and after. Random layers squeeze the class means towards fewer directions by themselves, and training leaves most of that as it is: it widens the last
+# layers again, and not to where the images were.
 
 # %%
 X, y, held, held_y = data.split(p.dataset, p.n_per_class)

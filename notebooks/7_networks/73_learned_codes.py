@@ -63,7 +63,7 @@ p = notebook.start("73_learned_codes", globals())
 # %% [markdown]
 # ## One network
 #
-# Two layers, $r = 8$. The closest pair of its class code tells which digits it finds hardest to hold apart. The softmax code of ten classes in eight dimensions has margin 1: it may be taken from the orthoplex, in which all angles are at least 90°.
+# Two layers, $r = 8$. The softmax code of ten classes in eight dimensions has margin 1: it may be taken from the orthoplex, in which all angles are at least 90°. The closest pair of this network is nearer than that.
 
 # %%
 X, y, held, held_y = data.split(p.dataset, p.n_per_class)

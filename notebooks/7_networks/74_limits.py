@@ -36,8 +36,8 @@ figures.published("74_limits")
 # A hidden layer, as wide as the one before, therefore keeps the mean square at $\sigma = \sqrt2$ with a ReLU (He et al. 2015) and at $\sigma = 1$ without; the logits at the start scale like $(\sigma/\sqrt2)^L$ and $\sigma^L$. Networks with fewer ReLUs start below at $\sigma = 1$. A convention of this kind is all there is: the size of the
 # start, which matters, cannot be made the same in networks that differ in their ReLUs.
 #
-# **Two hindrances for deep networks.** *A small start is a saddle.* The gradient of every factor holds the product of all others, so that near zero the flow of depth $L$ moves at a rate $\sim\sigma^{L-2}$ of the size of the weights. *Narrow ReLU layers squeeze.* Each ReLU layer turns the images of all classes towards one
-# direction, since outputs are nonnegative and their angles lie within 90°; and in a layer of $d$ units all are off for a given image with probability $2^{-d}$, after which no gradient passes: the network is dead for it.
+# **Two hindrances for deep networks.** *A small start is a saddle.* The gradient of every factor holds the product of all others, so that near zero the flow of depth $L$ moves at a rate $\sim\sigma^{L-2}$ of the size of the weights. *Narrow layers squeeze.* The singular values of a product of random
+# $d\times d$ matrices part exponentially with $L/d$, and ReLUs add to it: their outputs are nonnegative, so that angles between images lie within 90°; and in a layer of $d$ units all are off for a given image with probability $2^{-d}$, after which no gradient passes: the network is dead for it.
 
 # %% tags=["parameters"]
 dataset: str = "digits"  # images {digits, mnist, fashion, cifar10}
@@ -64,7 +64,7 @@ p = notebook.start("74_limits", globals())
 # %% [markdown]
 # ## One narrow network
 #
-# Effective rank of the class means, layer by layer, before any training: at width 8 the layers of a deep ReLU network squeeze ten classes into nearly one direction; without ReLUs they squeeze less.
+# Effective rank of the class means, layer by layer, before any training: at width 8 the layers of a deep network squeeze ten classes into nearly one direction. ReLUs do so a little faster, but the random matrices would do it alone.
 
 # %%
 X, y, held, held_y = data.split(p.dataset, p.n_per_class)
