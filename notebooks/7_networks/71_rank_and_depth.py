@@ -57,7 +57,6 @@ seed: int = 0  # first of the seeds [0, 1000000]
 budget: str = "default"  # how much to compute {smoke, default, full}
 
 # %%
-import numpy as np
 import pandas as pd
 import scipy.stats
 import torch

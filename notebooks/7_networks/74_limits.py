@@ -55,7 +55,6 @@ budget: str = "default"  # how much to compute {smoke, default, full}
 
 # %%
 import pandas as pd
-import torch
 
 from dufm import claims, data, figures, learned, networks, notebook, stats, sweep
 
