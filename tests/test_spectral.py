@@ -209,7 +209,7 @@ def test_perturbation_law_symbolically():
 
 
 def test_separatrix():
-    assert laws.late_separatrix(2) == 0.0 and spectral.late_separatrix(3) == 0.125
+    assert laws.late_separatrix(2) == 0.0 and laws.late_separatrix(3) == 0.125
     for depth in (3, 6):
         ratio = laws.late_separatrix(depth) * torch.tensor([0.99, 1.01], dtype=torch.float64)
         start = torch.stack([torch.full_like(ratio, 100.0), torch.full_like(ratio, 100.0), 100 * ratio], -1)
