@@ -11,8 +11,9 @@ from tqdm import tqdm
 
 from dufm._checks import DufmError
 from dufm.companion import files
-from dufm.companion.parameters import budget_parameters, check, declared, did_you_mean
+from dufm.companion.parameters import budget_parameters, check, declared
 from dufm.companion.versions import versions
+from dufm.companion.words import did_you_mean
 
 __all__ = ["committed", "device", "progress", "provenance", "start", "sweep_options"]
 

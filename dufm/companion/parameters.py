@@ -6,7 +6,6 @@ of a list.
 
 import ast
 import contextlib
-import difflib
 import math
 import re
 import tomllib
@@ -14,8 +13,9 @@ from dataclasses import dataclass
 
 from dufm._checks import DufmError
 from dufm.companion import files
+from dufm.companion.words import did_you_mean
 
-__all__ = ["Parameter", "budget_parameters", "check", "declared", "did_you_mean", "title"]
+__all__ = ["Parameter", "budget_parameters", "check", "declared", "title"]
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 BOUNDS = re.compile(r"(?P<meaning>.*?)\s*(?:\[(?P<range>[^\[\]]*)\]|\{(?P<choices>[^{}]*)\})\s*$")
@@ -41,12 +41,6 @@ class Parameter:
         if isinstance(self.accepted, list):
             return f"{kind}, {each}one of {', '.join(map(str, self.accepted))}"
         return kind
-
-
-def did_you_mean(word, known):
-    """What to add to a message about an unknown word."""
-    near = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
-    return f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(known)}"
 
 
 def _cells(name):
