@@ -42,7 +42,7 @@ from dufm.spectral import spectral_flow, spectral_init
 __version__ = "0.1.0"
 
 _COMPANION = ("claims", "figures", "notebook", "stats", "sweep")
-_ROOMS = ("basin", "data", "networks")
+_ROOMS = ("basin", "data", "networks", "width")
 
 
 def __getattr__(name):

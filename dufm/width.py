@@ -4,8 +4,8 @@ Starts are fan-in Gaussian of scale σ, entries of ``W_l`` N(0, σ²/fan-in), un
 
 .. math:: A_l = (W_L\cdots W_{l+1})(W_L\cdots W_{l+1})^\top, \qquad B_l = (W_{l-1}\cdots W_1)^\top(W_{l-1}\cdots W_1)
 
-the flow of the logits is :math:`\dot Z = \sum_l A_l (I - P) B_l`.  In a wide network the products are close to multiples
-of the identity, and it moves like a linear model at the rate κ, until the logits have grown to :func:`lazy_size`.
+the flow of the logits is :math:`\dot Z = \sum_l A_l (I - P) B_l`.  In a wide network these products are close to
+multiples of the identity, and it moves like a linear model at the rate κ, until the logits have :func:`lazy_size`.
 """
 
 import math
@@ -29,6 +29,7 @@ __all__ = [
     "differing",
     "ends",
     "half_width",
+    "half_widths",
     "layer_products",
     "lazy_law",
     "lazy_path",
@@ -39,25 +40,30 @@ __all__ = [
     "random_start",
     "rank_change",
     "rank_error",
+    "scaling_exponent",
     "summary",
 ]
 
 # ---------------------------------------------------------------- where random networks end
 
-STARTS = ("gaussian", "orthogonal", "balanced")
+STARTS = ("gaussian", "orthogonal", "balanced", "limit")
 # Entries of hidden layers followed at once: as many as fit a core's cache, or with the flow's stages an accelerator.
 _ENTRIES = {"cpu": 2_000_000, "cuda": 400_000_000}
 
 
 def random_start(init, depth, width, num_classes, *, scale=1.0, seeds):
-    """Factors ``[W_1, …, W_L]`` of one network a seed, batch dimension ``len(seeds)``.
+    r"""Factors ``[W_1, …, W_L]`` of one network a seed, batch dimension ``len(seeds)``.
 
-    ``init``: "gaussian" or "orthogonal" (:func:`dufm.gaussian_init`, :func:`dufm.orthogonal_init`), or "balanced", the
-    balanced factors of the Gaussian network's own product: the same logits at the start, and no imbalance.
-    ``DufmError`` for another ``init``, no seeds, or what those functions refuse.
+    ``init``: "gaussian" or "orthogonal" (:func:`dufm.gaussian_init`, :func:`dufm.orthogonal_init`); "balanced", the
+    balanced factors of the Gaussian network's own product: the same logits at the start, and no imbalance; or "limit",
+    balanced factors of a matrix with entries N(0, σ^{2L}/K), the law of those products as d → ∞.
+    ``DufmError`` for another ``init``, no seeds, a width below K for balanced factors, or what those functions refuse.
     """
     if init not in STARTS or not len(seeds):
         raise DufmError(f"init must be one of {', '.join(STARTS)} and seeds not empty, got {init!r}, {list(seeds)!r}")
+    if init == "limit":
+        numbers = np.stack([np.random.default_rng(seed).standard_normal((num_classes, num_classes)) for seed in seeds])
+        return balanced_init(torch.from_numpy(scale**depth / num_classes**0.5 * numbers), depth, width)
     draw = orthogonal_init if init == "orthogonal" else gaussian_init
     each = [draw(depth, width, num_classes, scale=scale, seed=seed) for seed in seeds]
     factors = [torch.cat(parts) for parts in zip(*each, strict=True)]
@@ -85,22 +91,28 @@ def ends(seeds, num_classes, depth, width, scale=1.0, init="gaussian", sharpness
 
 
 def summary(runs, keys):
-    """A row a cell: ``networks``, ``decided``, ``collapse`` (those that end in neural collapse), ``commonest`` (the name
-    most of them have), ``mean_rank`` and ``sd_rank`` of the certified ranks of the decided ones, NaN for too few.
+    """A row a cell: ``networks``, ``decided``, ``collapse`` (those that end in neural collapse), ``commonest`` (the
+    name that most have), ``mean_rank`` and ``sd_rank`` of the certified ranks of the decided ones, NaN for too few.
 
-    ``runs``: DataFrame, a row a network, with the columns of :func:`ends` and those of ``keys``, which make a cell.
+    ``runs``: what ``sweep.run`` makes of :func:`ends`, a row a network; ``keys``: its columns that make a cell.
+    ``DufmError`` with the message of a cell that failed.
     """
+    if (runs.error != "").any():
+        raise DufmError(f"a cell failed: {runs.error[runs.error != ''].iloc[0]}")
     decided = runs.name != UNDECIDED
-    of = runs[[*keys, "name"]].assign(
-        decided=decided, collapse=runs.name == "NC", certified=runs["rank"].where(decided)
-    )
-    return of.groupby(keys, as_index=False).agg(
-        networks=("name", "size"),
-        decided=("decided", "sum"),
-        collapse=("collapse", "sum"),
-        commonest=("name", lambda names: names.mode().iloc[0]),
-        mean_rank=("certified", "mean"),
-        sd_rank=("certified", "std"),
+    certified = {"certified": runs["rank"].where(decided), "decided": decided, "collapse": runs.name == "NC"}
+    return (
+        runs[[*keys, "name"]]
+        .assign(**certified)
+        .groupby(keys, as_index=False)
+        .agg(
+            networks=("name", "size"),
+            decided=("decided", "sum"),
+            collapse=("collapse", "sum"),
+            commonest=("name", lambda names: names.mode().iloc[0]),
+            mean_rank=("certified", "mean"),
+            sd_rank=("certified", "std"),
+        )
     )
 
 
@@ -234,8 +246,8 @@ def lazy_path(seeds, num_classes, depth, width, scale, *, levels, device="cpu"):
 
 @dataclass(frozen=True)
 class HalfWidth:
-    """Centre of a logistic curve in log d: ``log_width`` log d_½, its standard ``error``, the ``slope``, and ``misfit``,
-    the largest distance of a measured share from the curve.  NaN where the shares do not bracket one half.
+    """Centre of a logistic curve in log d: ``log_width`` log d_½, its standard ``error``, the ``slope``, and
+    ``misfit``, the largest distance of a measured share from the curve.  NaN where the shares do not bracket one half.
     """
 
     log_width: float
@@ -247,6 +259,12 @@ class HalfWidth:
     def interval(self):
         """d_½ and both ends of its 95% interval."""
         return tuple(math.exp(self.log_width + 1.96 * self.error * side) for side in (0, -1, 1))
+
+
+def scaling_exponent(depth):
+    """Exponent e_L of d_½ ∝ σ^{−e_L} by a scaling argument (notebook 63): L − 2 to L = 4, then L(L − 3)/(L − 2)."""
+    depth = check_count("depth", depth, 3)
+    return float(depth - 2) if depth < 5 else depth * (depth - 3) / (depth - 2)
 
 
 def half_width(widths, collapse, networks):
@@ -279,6 +297,21 @@ def half_width(widths, collapse, networks):
     along = np.array([1.0, centre]) / slope
     covariance = np.linalg.inv((design * total * curve * (1 - curve)) @ design.T)
     return HalfWidth(centre, math.sqrt(along @ covariance @ along), slope, float(abs(share - curve).max()))
+
+
+def half_widths(cells, keys):
+    """:func:`half_width` of every ladder of a table like that of :func:`summary`, as a list of rows (dicts).
+
+    ``keys``: the columns that make a ladder; those with a single width are left out.  A row holds them, ``widest``, the
+    fields of :class:`HalfWidth`, and d_½ with its interval as ``half_width``, ``low``, ``high``.
+    """
+    rows = []
+    for case, ladder in cells.sort_values("width").groupby(keys):
+        if len(ladder) > 1:
+            fit = half_width(ladder.width, ladder.collapse, ladder.networks)
+            interval = dict(zip(("half_width", "low", "high"), fit.interval, strict=True))
+            rows.append({**dict(zip(keys, case, strict=True)), "widest": ladder.width.max(), **vars(fit), **interval})
+    return rows
 
 
 def power_law(scales, log_widths, errors):

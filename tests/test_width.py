@@ -37,6 +37,15 @@ def test_balanced_starts_have_the_product_of_the_gaussian_ones_and_no_imbalance(
     assert max(float(part.abs().max()) for part in imbalance(plain)) > 0.1
 
 
+def test_products_of_wide_networks_have_the_law_of_the_limit():
+    many = {"num_classes": 3, "scale": 0.9, "seeds": range(400)}
+    wide, limit = (product(width.random_start(init, 3, 60, **many)) for init in ("gaussian", "limit"))
+    for power in (2, 4):
+        moments = [(Z**power).mean().item() for Z in (wide, limit)]
+        assert moments[0] == pytest.approx(moments[1], rel=0.15)
+    assert max(float(part.abs().max()) for part in imbalance(width.random_start("limit", 3, 4, 3, seeds=[0]))) < TOL
+
+
 def test_ends_agree_with_the_rank_that_the_flow_shows():
     found = width.ends(range(12), 4, 4, 6, 1.0)
     start = [torch.cat(parts) for parts in zip(*(gaussian_init(4, 6, 4, seed=i) for i in range(12)), strict=True)]
@@ -62,7 +71,7 @@ def runs():
     ranks = np.concatenate([rng.integers(2, 6, 20), rng.integers(3, 8, 30), [0, 0]])
     names = np.where(ranks == 0, "undecided", np.where(ranks == 7, "NC", "rank"))
     cells = {"num_classes": 8, "width": [4] * 20 + [16] * 32}
-    return pandas.DataFrame({**cells, "name": names, "rank": ranks, "reason": ""})
+    return pandas.DataFrame({**cells, "name": names, "rank": ranks, "error": ""})
 
 
 def test_summary_counts_the_networks_of_a_cell(runs):
@@ -78,6 +87,11 @@ def test_summary_counts_the_networks_of_a_cell(runs):
 def test_a_cell_without_decided_networks_has_no_rank(runs):
     cells = width.summary(runs.assign(name="undecided", rank=0), KEYS)
     assert cells.decided.tolist() == [0, 0] and cells.mean_rank.isna().all() and cells.sd_rank.isna().all()
+
+
+def test_a_failed_cell_is_no_result(runs):
+    with pytest.raises(DufmError, match="out of memory"):
+        width.summary(runs.assign(error=["out of memory"] * 20 + [""] * 32), KEYS)
 
 
 def test_differing_sees_counts_and_ranks_of_the_shared_cells(runs):
@@ -199,6 +213,22 @@ def test_half_width_needs_a_bracket(collapse):
 def test_half_width_refuses(widths, collapse):
     with pytest.raises(DufmError, match="widths|collapse"):
         width.half_width(widths, collapse, [10] * len(collapse))
+
+
+def test_scaling_exponents():
+    assert [width.scaling_exponent(L) for L in (3, 4, 5, 6)] == pytest.approx([1, 2, 10 / 3, 4.5])
+    with pytest.raises(DufmError, match="depth"):
+        width.scaling_exponent(2)
+
+
+def test_half_widths_are_those_of_the_ladders():
+    ladders = {"scale": [0.5] * 3 + [0.2] * 3 + [0.1], "width": [16, 4, 8, 4, 8, 16, 4], "depth": 3}
+    cells = pandas.DataFrame({**ladders, "collapse": [9, 1, 4, 0, 2, 7, 3], "networks": 10})
+    small, large = width.half_widths(cells, ["depth", "scale"])
+    assert (small["depth"], small["scale"], small["widest"]) == (3, 0.2, 16)
+    expected = width.half_width([4, 8, 16], [1, 4, 9], [10] * 3)
+    assert (large["half_width"], large["low"], large["high"]) == expected.interval
+    assert large["misfit"] == expected.misfit and small["half_width"] > large["half_width"]
 
 
 def test_power_law_through_two_points():
