@@ -46,7 +46,9 @@ __all__ = [
 
 # ---------------------------------------------------------------- where random networks end
 
-STARTS = ("gaussian", "orthogonal", "balanced", "limit")
+STARTS = ("gaussian", "orthogonal", "balanced", "twin", "limit")
+# Starts whose factors have width K, whatever the width of the network that they come from.
+_NARROW = ("twin", "limit")
 # Entries of hidden layers followed at once: as many as fit a core's cache, or with the flow's stages an accelerator.
 _ENTRIES = {"cpu": 2_000_000, "cuda": 400_000_000}
 
@@ -54,20 +56,23 @@ _ENTRIES = {"cpu": 2_000_000, "cuda": 400_000_000}
 def random_start(init, depth, width, num_classes, *, scale=1.0, seeds):
     r"""Factors ``[W_1, …, W_L]`` of one network a seed, batch dimension ``len(seeds)``.
 
-    ``init``: "gaussian" or "orthogonal" (:func:`dufm.gaussian_init`, :func:`dufm.orthogonal_init`); "balanced", the
-    balanced factors of the Gaussian network's own product: the same logits at the start, and no imbalance; or "limit",
-    balanced factors of a matrix with entries N(0, σ^{2L}/K), the law of those products as d → ∞.
-    ``DufmError`` for another ``init``, no seeds, a width below K for balanced factors, or what those functions refuse.
+    ``init``: "gaussian" or "orthogonal" (:func:`dufm.gaussian_init`, :func:`dufm.orthogonal_init`); "balanced" or
+    "twin", the balanced factors, of width d or K, of the Gaussian network's own product: the same logits at the start,
+    and no imbalance; "limit", balanced factors of width K of a matrix with entries N(0, σ^{2L}/K), the law of those
+    products as d → ∞.  ``DufmError`` for another ``init``, no seeds, a width below K for "balanced", or what those
+    functions refuse.
     """
     if init not in STARTS or not len(seeds):
         raise DufmError(f"init must be one of {', '.join(STARTS)} and seeds not empty, got {init!r}, {list(seeds)!r}")
     if init == "limit":
         numbers = np.stack([np.random.default_rng(seed).standard_normal((num_classes, num_classes)) for seed in seeds])
-        return balanced_init(torch.from_numpy(scale**depth / num_classes**0.5 * numbers), depth, width)
+        return balanced_init(torch.from_numpy(scale**depth / num_classes**0.5 * numbers), depth)
     draw = orthogonal_init if init == "orthogonal" else gaussian_init
-    each = [draw(depth, width, num_classes, scale=scale, seed=seed) for seed in seeds]
-    factors = [torch.cat(parts) for parts in zip(*each, strict=True)]
-    return balanced_init(chain(factors), depth, width) if init == "balanced" else factors
+    each = (draw(depth, width, num_classes, scale=scale, seed=seed) for seed in seeds)
+    if init in ("balanced", "twin"):
+        logits = torch.cat([chain(factors) for factors in each])
+        return balanced_init(logits, depth, None if init in _NARROW else width)
+    return [torch.cat(parts) for parts in zip(*each, strict=True)]
 
 
 def ends(seeds, num_classes, depth, width, scale=1.0, init="gaussian", sharpness=1e3, rtol=1e-3, device="cpu"):
@@ -79,7 +84,8 @@ def ends(seeds, num_classes, depth, width, scale=1.0, init="gaussian", sharpness
     """
     depth, width = check_count("depth", depth, 2), check_count("width", width, 1)
     columns = {"name": [], "rank": [], "reason": []}
-    together = max(1, _ENTRIES[torch.device(device).type] // (depth * width**2))
+    own_width = num_classes if init in _NARROW else width
+    together = max(1, _ENTRIES[torch.device(device).type] // (depth * own_width**2))
     for group in (seeds[i : i + together] for i in range(0, len(seeds), together)):
         start = random_start(init, depth, width, num_classes, scale=scale, seeds=group)
         run = gradient_flow([W.to(device) for W in start], until_log_loss=-sharpness, rtol=rtol)

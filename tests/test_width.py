@@ -24,16 +24,16 @@ KEYS = ["num_classes", "width"]
 def test_a_network_depends_on_its_seed_alone(init):
     together = width.random_start(init, 3, 6, 4, scale=0.7, seeds=[5, 6, 7])
     alone = width.random_start(init, 3, 6, 4, scale=0.7, seeds=[6])
-    assert [W.shape for W in together] == [(3, 6, 4), (3, 6, 6), (3, 4, 6)]
+    d = 4 if init in ("twin", "limit") else 6
+    assert [W.shape for W in together] == [(3, d, 4), (3, d, d), (3, 4, d)]
     assert all(relative(a[1], b[0]) < TOL for a, b in zip(together, alone, strict=True))
 
 
-def test_balanced_starts_have_the_product_of_the_gaussian_ones_and_no_imbalance():
-    plain, balanced = (
-        width.random_start(init, 4, 9, 4, scale=0.8, seeds=range(3)) for init in ("gaussian", "balanced")
-    )
-    close(product(balanced), product(plain), TOL)
-    assert max(float(part.abs().max()) for part in imbalance(balanced)) < TOL
+@pytest.mark.parametrize("init", ["balanced", "twin"])
+def test_twins_have_the_product_of_the_gaussian_network_and_no_imbalance(init):
+    plain, twins = (width.random_start(start, 4, 9, 4, scale=0.8, seeds=range(3)) for start in ("gaussian", init))
+    close(product(twins), product(plain), TOL)
+    assert max(float(part.abs().max()) for part in imbalance(twins)) < TOL
     assert max(float(part.abs().max()) for part in imbalance(plain)) > 0.1
 
 
