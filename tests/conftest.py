@@ -1,4 +1,4 @@
-"""A small checkout to test the plumbing on: one notebook, one map, two claims, and no torch in the kernel's work."""
+"""A small checkout to test the plumbing on: one notebook with a figure, an overview, two claims, no torch in its work."""
 
 import os
 import shutil
@@ -7,8 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from dufm import _checkout
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = """# ---
@@ -25,6 +23,11 @@ STUB = (
     + """# %% [markdown]
 # # Margins of the simplex
 
+# %%
+from dufm import figures
+
+figures.published("27_stub")
+
 # %% tags=["parameters"]
 num_classes: int = 4  # number of classes K [2, 64]
 depths: list[int] = [2, 3, 4]  # depths L [2, 16]
@@ -36,34 +39,38 @@ budget: str = "default"  # how much to compute {smoke, default, full}
 # %%
 import time
 
-from dufm import claims, figures, notebook
+from dufm import claims, notebook
 
-p = notebook.start("07_stub", globals())
+p = notebook.start("27_stub", globals())
 time.sleep(p.pause)
 
 # %%
-with notebook.timed("margins"):
-    margins = [p.scale * (p.num_classes - 1) ** (-depth / 2) for depth in notebook.progress(p.depths)]
-figures.store("07_stub", {"depth": p.depths, "margin": margins, "kind": ["nc"] * len(margins)})
+margins = [p.scale * (p.num_classes - 1) ** (-depth / 2) for depth in notebook.progress(p.depths)]
+figures.store("27_stub", {"depth": p.depths, "margin": margins, "kind": ["nc"] * len(margins)})
 
 # %% tags=["figure"]
-from dufm import figures
-
-data = figures.load("07_stub")
-fig, ax = figures.subplots(width=3.4)
-ax.plot(data["depth"], data["margin"], color=figures.PALETTE["nc"], marker=figures.MARKER["nc"])
-ax.set(xlabel="depth $L$", ylabel="margin")
-figures.save(fig, "07_stub", alt="Margin against depth: it falls.")
+figures.show("27_stub", alt="Margin against depth: it falls.")
 
 # %% tags=["verdict"]
-claims.check("stub.margin", margins[0])
-claims.check("stub.residual", 1e-15)
+claims.check("27-margin", margins[0])
+claims.check("27-residual", 1e-15)
 
 # %% tags=["nbval-ignore-output"]
 notebook.provenance(p)
 """
 )
-MAP = (
+DRAWING = '''"""Margin against depth."""
+
+from dufm import figures
+
+
+def draw(data):
+    fig, ax = figures.subplots(width=3.4)
+    ax.plot(data["depth"], data["margin"], color=figures.PALETTE["nc"], marker=figures.MARKER["nc"])
+    ax.set(xlabel="depth $L$", ylabel="margin")
+    return fig
+'''
+OVERVIEW = (
     HEADER
     + """# %% [markdown]
 # # Overview
@@ -78,45 +85,54 @@ from dufm import claims, notebook
 p = notebook.start("00_overview", globals())
 
 # %% tags=["verdict"]
-print(claims.summary())
+print(claims.counts(claims.recorded()))
 """
 )
 LEDGER = """
 [[claim]]
-id = "stub.margin"
+id = "27-margin"
 statement = "The margin of the simplex is a third."
 source = "paper"
-notebook = "07_stub"
 quantity = "margin at depth 2"
-expected = "0.3333 ± 0.0001"
+equals = 0.3333
+within = 0.0001
 status = "proved"
 
 [[claim]]
-id = "stub.residual"
+id = "27-residual"
 statement = "The residual vanishes."
 source = "companion"
-notebook = "07_stub"
 quantity = "residual"
-expected = "< 1e-8"
+below = 1e-8
 status = "measured"
 """
-README = "# Stub\n\n<!-- claims:begin -->\n<!-- claims:end -->\n\n<!-- notebooks:begin -->\n<!-- notebooks:end -->\n"
+BUDGETS = """
+[27_stub.smoke]
+depths = [2]
+"""
+README = "# Stub\n\n<!-- claims:begin -->\n<!-- claims:end -->\n\n<!-- totals:begin -->\n<!-- totals:end -->\n"
+FILES = {
+    "notebooks/00_overview.py": OVERVIEW,
+    "notebooks/2_margin/27_stub.py": STUB,
+    "notebooks/claims.toml": LEDGER,
+    "notebooks/budgets.toml": BUDGETS,
+    "figures/27_stub.py": DRAWING,
+    "README.md": README,
+}
 
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
     """A checkout in a folder with a space in its name; this process and its children take it for theirs."""
     folder = tmp_path / "a checkout"
-    (folder / "notebooks").mkdir(parents=True)
-    for name, text in (("00_overview.py", MAP), ("07_stub.py", STUB), ("claims.toml", LEDGER)):
-        (folder / "notebooks" / name).write_text(text, encoding="utf-8")
-    (folder / "README.md").write_text(README, encoding="utf-8")
+    for name, text in FILES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
     shutil.copy(ROOT / "pyproject.toml", folder)
     monkeypatch.setenv("DUFM_ROOT", str(folder))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    for variable in ("DUFM_OUT", "DUFM_REFRESH", "DUFM_FIGURE_DATA", "DUFM_DEVICE"):
+    for variable in ("DUFM_OUT", "DUFM_REFRESH", "DUFM_DEVICE", "JUPYTER_PATH"):
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(_checkout, "running", None)
     return folder
 
 
@@ -155,9 +171,9 @@ def contents(checkout):
     """What stands in the small checkout, apart from out/: a dict of path to bytes."""
 
     def read():
-        files = (path for path in checkout.rglob("*") if path.is_file())
+        files = (path for path in checkout.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
         return {
-            str(path.relative_to(checkout)): path.read_bytes()
+            path.relative_to(checkout).as_posix(): path.read_bytes()
             for path in files
             if path.relative_to(checkout).parts[0] != "out"
         }

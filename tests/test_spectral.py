@@ -9,7 +9,7 @@ import torch
 from scipy.integrate import solve_ivp
 
 import dufm
-from dufm import laws, spectral, spectral_end
+from dufm import laws, spectral_end
 from dufm.characters import characters
 from dufm.spectral import spectral_flow, spectral_init
 
