@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from dufm._checks import DufmError, check_count, check_finite_positive
+from dufm.characters import characters
 from dufm.ends import spectral_end
 from dufm.spectral import spectral_flow
 
@@ -20,7 +21,9 @@ __all__ = [
     "critical_deviation",
     "critical_labels",
     "critical_ratio",
+    "distance_from_end",
     "ends_of_four",
+    "greedy_basis",
     "late_ratio",
     "map_starts",
     "triangle_cells",
@@ -114,7 +117,7 @@ def _only_change(holds, low, high, rounds, sections=24):
         if not (held.long().cumprod(1).sum(1) == last).all():
             raise DufmError("the critical value is not the only one: collapse wins, loses and wins again")
         if turn == 0 and (last == sections - 1).any():
-            raise DufmError(f"there is no critical value up to {float(high.max()):g}: nothing tried below it changes the end")
+            raise DufmError(f"there is no critical value up to {float(high.max()):g}: collapse is not lost below it")
         low, high = low + step * last, low + step * (last + 1)
     return (low + high) / 2
 
@@ -152,26 +155,58 @@ def ends_of_four(starts, depth, *, rtol=1e-4):
     0 neural collapse, i the square that drops s_i, 4 undecided.
     """
     run = spectral_flow(starts, depth, "hadamard", rtol=rtol)
+    return _which_of_four(spectral_end(run.s, depth, "hadamard"))
+
+
+def distance_from_end(starts, depth, log_loss):
+    """How far starts ``(..., 3)`` at K = 4 still are from their ends at a finite loss, and those, as an index.
+
+    The distance is ``‖s − s_end‖/‖s_end‖``, both scaled to smallest margin 1, the index that of :func:`ends_of_four`.
+    """
+    run = spectral_flow(starts, depth, "hadamard", until_log_loss=log_loss)
     end = spectral_end(run.s, depth, "hadamard")
+    scaled = run.s / (run.s @ characters("hadamard", 4).rates.to(run.s)).amin(-1, keepdim=True)
+    return (scaled - end.spectrum).norm(dim=-1) / end.spectrum.norm(dim=-1), _which_of_four(end)
+
+
+def _which_of_four(end):
     code = torch.where(end.rank == 3, 0, 1 + (end.spectrum == 0).int().argmax(-1))
     return torch.where(end.decided, code, 4)
+
+
+def greedy_basis(s):
+    """The first log2 K independent characters in the order of their values ``s`` ``(K − 1,)``, largest first.
+
+    Their numbers from 1, ascending; characters i and j multiply to character i XOR j.
+    """
+    basis, span = [], {0}
+    for i in (torch.argsort(s, descending=True) + 1).tolist():
+        if i not in span:
+            basis.append(i)
+            span |= {i ^ j for j in span}
+    return sorted(basis)
 
 
 def code_counts(seeds, num_classes, depth, scale, starts):
     """How many uniform directions of mean ``scale`` end in each of ``CODES`` at K = 2^m; a count a seed, by name.
 
     Neural collapse keeps K − 1 equal values, Reed–Muller (the orthoplex) K/2, the cube log2 K; all by
-    :func:`dufm.spectral_end`.  ``DufmError`` as :func:`dufm.spectral_flow`.
+    :func:`dufm.spectral_end`.  "greedy cube" counts those cubes that keep the :func:`greedy_basis` of their start.
+    ``DufmError`` as :func:`dufm.spectral_flow`.
     """
     K, bits = check_count("num_classes", num_classes, 4), int(num_classes).bit_length() - 1
     ranks = torch.tensor([K - 1, K // 2, bits])
     counts = []
     for seed in seeds:
         draw = np.random.default_rng([seed, bits]).dirichlet(np.ones(K - 1), check_count("starts", starts, 1)) * (K - 1)
-        run = spectral_flow(torch.from_numpy(scale * draw.clip(1e-9)), depth, "hadamard")
+        directions = torch.from_numpy(draw.clip(1e-9))
+        run = spectral_flow(scale * directions, depth, "hadamard")
         end = spectral_end(run.s, depth, "hadamard")
         least = torch.where(end.spectrum > 0, end.spectrum, torch.inf).amin(-1)
         named = (end.rank[:, None] == ranks) & (least > 0.999 * end.spectrum.amax(-1))[:, None]
-        code = torch.where(named.any(-1), named.int().argmax(-1), 3)
-        counts.append(torch.where(end.decided, code, 4).bincount(minlength=len(CODES)).tolist())
-    return dict(zip(CODES, map(list, zip(*counts, strict=True)), strict=True))
+        code = torch.where(end.decided, torch.where(named.any(-1), named.int().argmax(-1), 3), 4)
+        cubes = [i for i, kind in enumerate(code.tolist()) if CODES[kind] == "cube"]
+        kept = [(end.spectrum[i].nonzero().flatten() + 1).tolist() for i in cubes]
+        greedy = sum(found == greedy_basis(directions[i]) for i, found in zip(cubes, kept, strict=True))
+        counts.append([*code.bincount(minlength=len(CODES)).tolist(), greedy])
+    return dict(zip([*CODES, "greedy cube"], map(list, zip(*counts, strict=True)), strict=True))

@@ -99,11 +99,25 @@ def test_ends_of_four_follow_the_order_of_the_values():
     assert basin.ends_of_four(starts, 2).tolist() == [0, 0, 0, 0]
 
 
+def test_distance_from_the_end_falls_with_the_loss():
+    starts = 0.1 * torch.tensor([[0.1, 1.5, 1.4], [1.2, 1.0, 0.8]]).double()
+    (early, ends), (late, same) = (basin.distance_from_end(starts, 3, loss) for loss in (-50.0, -800.0))
+    assert (late < early).all() and (late > 0).all() and ends.tolist() == same.tolist()
+    assert ends.tolist() == basin.ends_of_four(starts, 3).tolist()
+
+
+def test_greedy_basis_skips_what_is_spanned():
+    # In the order 1, 2, 3 = 1 XOR 2, 5, ...
+    assert basin.greedy_basis(torch.tensor([7.0, 6.0, 5.0, 1.0, 4.0, 2.0, 3.0])) == [1, 2, 5]
+    assert basin.greedy_basis(torch.tensor([1.0, 2.0, 3.0])) == [2, 3]
+
+
 def test_code_counts_are_shares_of_what_was_drawn():
     found = basin.code_counts([0, 1], 8, 3, 0.1, 60)
-    assert list(found) == list(basin.CODES) and all(sum(row) == 60 for row in zip(*found.values(), strict=True))
+    assert list(found) == [*basin.CODES, "greedy cube"]
+    assert all(sum(found[name][seed] for name in basin.CODES) == 60 for seed in (0, 1))
     assert found["Reed–Muller"][0] > found["cube"][0] > 0
     assert found != basin.code_counts([2, 3], 8, 3, 0.1, 60)
     deep = basin.code_counts([0], 8, 10, 1e-3, 40)
-    assert deep["cube"][0] >= 38
+    assert deep["cube"][0] >= 38 and deep["greedy cube"] == deep["cube"]
     assert basin.code_counts([0], 8, 2, 0.1, 20)["collapse"] == [20]
