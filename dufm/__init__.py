@@ -1,9 +1,10 @@
 """Companion to "The Implicit Bias of Depth": the deep unconstrained feature model, its flow and its certificates."""
 
 from dufm._checks import DufmError
+from dufm.certificate import Certificate, Polished, kkt_certificate, kkt_residual, off_range_values, polish
+from dufm.characters import Characters, characters
 from dufm.codes import (
     SoftmaxCode,
-    hadamard_polyhedron,
     hypercube,
     one_vs_rest_margin,
     orthoplex,
@@ -13,18 +14,16 @@ from dufm.codes import (
 )
 from dufm.ends import End, Limit, SpectralEnd, end, limit, spectral_end, spectral_limit
 from dufm.flow import History, Trajectory, gradient_descent, gradient_flow
-from dufm.loss import log_loss, log_loss_residual
-from dufm.margin import (
-    Certificate,
-    Polished,
-    closed_form_margin,
-    kkt_certificate,
-    kkt_residual,
-    normalized_margin,
-    off_range_values,
-    polish,
-    schatten,
+from dufm.hadamard import hadamard_polyhedron
+from dufm.laws import (
+    early_singular_values,
+    escape_time,
+    late_separatrix,
+    nc_perturbation_growth,
+    turning_point,
 )
+from dufm.loss import log_loss, log_loss_residual
+from dufm.margin import closed_form_margin, normalized_margin, schatten
 from dufm.metrics import (
     effective_rank,
     final_rank,
@@ -36,17 +35,7 @@ from dufm.metrics import (
 )
 from dufm.model import balanced_init, gaussian_init, imbalance, orthogonal_init, product
 from dufm.search import MaxMargin, max_margin
-from dufm.spectral import (
-    Characters,
-    characters,
-    early_singular_values,
-    escape_time,
-    late_separatrix,
-    nc_perturbation_growth,
-    spectral_flow,
-    spectral_init,
-    turning_point,
-)
+from dufm.spectral import spectral_flow, spectral_init
 
 __version__ = "0.1.0"
 

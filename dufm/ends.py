@@ -15,12 +15,14 @@ import torch
 from dufm._checks import DufmError, check_count, check_factors, check_finite_positive, check_logits
 from dufm._nnls import nonnegative_least_squares
 from dufm._stepping import RESTS, growth_rate, rest
+from dufm.certificate import DECIDED_MOVE, Certificate, kkt_certificate, off_range_values, polish
+from dufm.characters import check_spectrum
 from dufm.codes import name_of
 from dufm.flow import FactorModel, Trajectory, gradient_flow
-from dufm.margin import DECIDED_MOVE, Certificate, kkt_certificate, normalized_margin, off_range_values, polish
+from dufm.margin import normalized_margin
 from dufm.metrics import centred, margins
 from dufm.model import chain
-from dufm.spectral import SpectralModel, check_spectrum, spectral_flow
+from dufm.spectral import SpectralModel, spectral_flow
 
 __all__ = ["End", "Limit", "SpectralEnd", "end", "limit", "spectral_end", "spectral_limit"]
 

@@ -8,8 +8,8 @@ import torch
 from dufm._checks import DufmError, check_count, check_logits
 from dufm._climb import BETA, climb, random_codes, soft_margin
 from dufm._nnls import nonnegative_least_squares
-from dufm._polish import margin_slopes
-from dufm.margin import ACTIVE_TOL, Certificate, normalized_margin, polish
+from dufm.certificate import ACTIVE_TOL, Certificate, margin_slopes, polish
+from dufm.margin import normalized_margin
 from dufm.metrics import centred, final_rank, margins
 
 __all__ = ["MaxMargin", "max_margin", "stratum_curvature"]

@@ -15,14 +15,10 @@ import torch
 from dufm import DufmError, closed_form_margin, kkt_certificate, normalized_margin
 from dufm._climb import climb, random_codes
 from dufm.codes import (
-    _canonical,
-    _linear_group,
-    _odd_parity,
     _separators,
     _tangent,
     _unit,
     code_matrix,
-    hadamard_polyhedron,
     hypercube,
     one_vs_rest_margin,
     orthoplex,
@@ -31,6 +27,7 @@ from dufm.codes import (
     smallest_angle,
     softmax_code,
 )
+from dufm.hadamard import _canonical, _linear_group, _odd_parity, hadamard_polyhedron
 
 # Largest cosine of the best spherical code known: Tammes' problem for d = 3, N. J. A. Sloane's and H. Cohn's tables.
 LARGEST_COSINE = {

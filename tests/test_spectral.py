@@ -9,8 +9,9 @@ import torch
 from scipy.integrate import solve_ivp
 
 import dufm
-from dufm import spectral, spectral_end
-from dufm.spectral import characters, spectral_flow, spectral_init
+from dufm import laws, spectral_end
+from dufm.characters import characters
+from dufm.spectral import spectral_flow, spectral_init
 
 GROUPS = [("hadamard", 4), ("hadamard", 8), ("cyclic", 5), ("cyclic", 6), ("cyclic", 7), ((3, 3), 9), ((2, 6), 12)]
 
@@ -156,16 +157,16 @@ def test_a_spectrum_in_transit_is_followed_to_its_end():
 @pytest.mark.parametrize("depth", [2, 3, 4, 6])
 def test_early_law(depth):
     s0 = torch.tensor([1e-4, 0.8e-4, 0.5e-4], dtype=torch.float64)
-    escape = spectral.escape_time(s0, depth)
+    escape = laws.escape_time(s0, depth)
     assert torch.isinf(escape).all() == (depth == 2)
     time = 1.0 if depth == 2 else 0.5 * float(escape[0])
     run = spectral_flow(s0, depth, "hadamard", rtol=1e-9, until_log_loss=-1.0, record={"log_time": [math.log(time)]})
-    law = spectral.early_singular_values(time, s0, depth)
+    law = laws.early_singular_values(time, s0, depth)
     assert torch.allclose(run.history.s[0], law, rtol=1e-3)
     if depth == 2:
         assert torch.allclose(run.history.s[0] / run.history.s[0, 0], s0 / s0[0], rtol=1e-3)
     else:
-        assert torch.isinf(spectral.early_singular_values(2 * float(escape[0]), s0[:1], depth)).all()
+        assert torch.isinf(laws.early_singular_values(2 * float(escape[0]), s0[:1], depth)).all()
 
 
 @pytest.mark.parametrize(("group", "K"), GROUPS)
@@ -179,7 +180,7 @@ def test_perturbation_law_for_every_group(group, K):
     run = spectral_flow(0.5 * mode, 5, chi, rtol=1e-11, until_log_loss=-8.0, record={"log_loss": [0.5, -1.0, -8.0]})
     mean = (run.history.s * chi.multiplicity).sum(-1) / (K - 1)
     grown = (run.history.s[:, 0] / mean - 1) / 1e-6
-    law = spectral.nc_perturbation_growth(mean, torch.full_like(mean, 0.5), K, 5)
+    law = laws.nc_perturbation_growth(mean, torch.full_like(mean, 0.5), K, 5)
     assert torch.allclose(grown, law, rtol=1e-3)
 
 
@@ -204,13 +205,13 @@ def test_perturbation_law_symbolically():
     rate = (1 - 2 / L) / s - 1 / K
     assert sympy.simplify(sympy.diff(sympy.log(relative), s) - rate) == 0
     assert sympy.solve(sympy.Eq(rate, 0), s) == [K * (L - 2) / L]
-    assert spectral.turning_point(8, 4) == 4.0 and spectral.turning_point(8, 2) == 0.0
+    assert laws.turning_point(8, 4) == 4.0 and laws.turning_point(8, 2) == 0.0
 
 
 def test_separatrix():
-    assert spectral.late_separatrix(2) == 0.0 and spectral.late_separatrix(3) == 0.125
+    assert laws.late_separatrix(2) == 0.0 and laws.late_separatrix(3) == 0.125
     for depth in (3, 6):
-        ratio = spectral.late_separatrix(depth) * torch.tensor([0.99, 1.01], dtype=torch.float64)
+        ratio = laws.late_separatrix(depth) * torch.tensor([0.99, 1.01], dtype=torch.float64)
         start = torch.stack([torch.full_like(ratio, 100.0), torch.full_like(ratio, 100.0), 100 * ratio], -1)
         end = spectral_flow(start, depth, "hadamard", until_log_loss=-500.0, rtol=1e-8).s
         moved = end[:, 2] / end[:, 0] / ratio
@@ -243,10 +244,10 @@ GOOD = torch.ones(3, dtype=torch.float64)
         (lambda: characters((2, 1)), "an order"),
         (lambda: characters((2, 3), 7), "num_classes must be 6"),
         (lambda: characters(()), "group must be"),
-        (lambda: spectral.escape_time(-GOOD, 3), "s0 must be"),
-        (lambda: spectral.early_singular_values(-1.0, GOOD, 3), "t must be"),
-        (lambda: spectral.nc_perturbation_growth(GOOD, GOOD, 1, 3), "num_classes must be"),
-        (lambda: spectral.late_separatrix(1), "depth must be"),
+        (lambda: laws.escape_time(-GOOD, 3), "s0 must be"),
+        (lambda: laws.early_singular_values(-1.0, GOOD, 3), "t must be"),
+        (lambda: laws.nc_perturbation_growth(GOOD, GOOD, 1, 3), "num_classes must be"),
+        (lambda: laws.late_separatrix(1), "depth must be"),
     ],
 )
 def test_refusals(call, words):

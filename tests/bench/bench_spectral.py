@@ -16,7 +16,8 @@ from measure import seconds, verdict
 from scipy.integrate import solve_ivp
 
 from dufm import spectral_end
-from dufm.spectral import characters, spectral_flow
+from dufm.characters import characters
+from dufm.spectral import spectral_flow
 
 
 def lsoda(s0, depth, chi, until, rtol):

@@ -1,0 +1,204 @@
+r"""The polyhedron of Hadamard spectra and its vertices, which are binary linear codes, in exact arithmetic."""
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from decimal import Decimal, localcontext
+from fractions import Fraction
+from functools import cached_property
+
+import numpy as np
+
+from dufm._checks import check_count
+
+__all__ = [
+    "HadamardPolyhedron",
+    "SpectralVertex",
+    "hadamard_polyhedron",
+]
+
+COST_DIGITS = 60
+TIE_DIGITS = 40
+
+
+@dataclass(frozen=True)
+class SpectralVertex:
+    r"""A vertex of the Hadamard polyhedron, one for its whole orbit under GL(m, 2).
+
+    ``spectrum``: the singular values ``s_1 … s_{K−1}`` as fractions, at smallest margin 1, ``s_i`` that of
+    ``χ_i(a) = (−1)^{⟨i, a⟩}`` with i and a read as bit vectors; ``orbit_size``: how many vertices coordinate changes
+    make of it; ``degenerate``: more than K − 1 constraints are tight.  Cleared of denominators the spectrum
+    is a multiset of columns i, a binary linear code whose codeword a has weight proportional to its margin.
+    """
+
+    spectrum: tuple
+    orbit_size: int
+    degenerate: bool
+
+    @cached_property
+    def multiplicities(self):
+        """Smallest whole numbers proportional to the spectrum: how often column i stands in the generator matrix."""
+        scale = math.lcm(*(s.denominator for s in self.spectrum))
+        whole = [int(s * scale) for s in self.spectrum]
+        return tuple(count // math.gcd(*whole) for count in whole)
+
+    @cached_property
+    def weights(self):
+        """Weight distribution of the code, ``{weight: number of codewords}``."""
+        count = np.array(self.multiplicities)
+        return dict(sorted(Counter([0, *(_odd_parity(len(count)) @ count).tolist()]).items()))
+
+    @property
+    def code(self):
+        """``(n, k, d)``: length, dimension, and smallest nonzero weight."""
+        return sum(self.multiplicities), (len(self.spectrum) + 1).bit_length() - 1, min(set(self.weights) - {0})
+
+    @property
+    def rank(self):
+        """Rank of Z: the number of positive singular values."""
+        return sum(s > 0 for s in self.spectrum)
+
+    def cost(self, depth):
+        """``Σ s_i^{2/L}`` as a decimal of 60 digits."""
+        with localcontext(prec=COST_DIGITS):
+            p = Decimal(2) / Decimal(depth)
+            return sum((Decimal(s.numerator) / Decimal(s.denominator)) ** p for s in self.spectrum if s)
+
+    def margin(self, depth):
+        """Normalised margin ``γ_L = (Σ s_i^p)^{−1/p}``."""
+        return float(self.cost(depth)) ** (-depth / 2.0)
+
+
+@dataclass(frozen=True)
+class HadamardPolyhedron:
+    """All vertices of the Hadamard polyhedron, one :class:`SpectralVertex` an orbit, those of highest rank first."""
+
+    num_classes: int
+    orbits: tuple
+
+    @property
+    def num_vertices(self):
+        """Vertices in all orbits together."""
+        return sum(vertex.orbit_size for vertex in self.orbits)
+
+    def best(self, depth):
+        """Indices of the orbits of lowest cost at this depth; more than one only where 40 digits agree."""
+        depth = check_count("depth", depth, 2)
+        costs = [vertex.cost(depth) for vertex in self.orbits]
+        return tuple(i for i, cost in enumerate(costs) if cost - min(costs) < Decimal(10) ** -TIE_DIGITS)
+
+    def best_depths(self, max_depth):
+        """``{orbit index: (depths 2 … max_depth at which it is best)}``, for those that are best somewhere."""
+        won = {}
+        for depth in range(2, check_count("max_depth", max_depth, 2) + 1):
+            for index in self.best(depth):
+                won.setdefault(index, []).append(depth)
+        return {index: tuple(depths) for index, depths in won.items()}
+
+
+def hadamard_polyhedron(m):
+    r"""All vertices of ``{s ≥ 0, As ≥ 1}``, ``A_{ai} = (2/K)[χ_i(a) = −1]``, K = 2^m, in exact arithmetic.
+
+    These are the spectra of ``Z = (1/K) Σ s_i χ_iχ_iᵀ`` with margins at least 1.  ``Σ s_i^{2/L}`` is concave and the
+    polyhedron has no line, so at every depth a vertex is best.  From the simplex code's vertex the search pivots
+    along every edge, one representative an orbit of GL(m, 2); the edges are the extreme rays of the cone of
+    tight constraints, by double description (Motzkin et al. 1953).  It ends when no neighbour is new: as
+    vertices and bounded edges form a connected graph, none is then missing.  m = 2, 3, 4.
+    Returns :class:`HadamardPolyhedron`.
+    """
+    m = check_count("m", m, 2, 4, why="GL(5, 2) has ten million elements")
+    size = 2**m - 1
+    constraints = np.vstack([_odd_parity(size), np.eye(size, dtype=np.int64)])
+    bounds = np.repeat([1, 0], size)
+    group = _linear_group(m)
+    # Vertices are whole numbers over a denominator, in units s = (K/2)·t.
+    start = (1,) * size, 2 ** (m - 1)
+    seen, waiting = {start}, [start]
+    orbits = []
+    while waiting:
+        numerators, denominator = waiting.pop()
+        point = np.array(numerators)
+        slack = constraints @ point - denominator * bounds
+        rays = _extreme_rays(constraints[slack == 0])
+        for ray in rays:
+            fall = constraints @ ray
+            lengths = [Fraction(int(slack[i]), -int(fall[i])) for i in np.flatnonzero(fall < 0)]
+            if lengths:  # else the edge is unbounded
+                length = min(lengths)
+                end = _canonical(length.denominator * point + length.numerator * ray, group)[0]
+                scale = length.denominator * denominator
+                common = math.gcd(scale, *end)
+                found = tuple(x // common for x in end), scale // common
+                if found not in seen:
+                    seen.add(found)
+                    waiting.append(found)
+        spectrum = tuple(Fraction(2 ** (m - 1) * x, denominator) for x in numerators)
+        stabiliser = _canonical(point, group)[1]
+        orbits.append(SpectralVertex(spectrum, len(group) // stabiliser, bool((slack == 0).sum() > size)))
+    orbits.sort(key=lambda vertex: (-vertex.rank, vertex.multiplicities))
+    return HadamardPolyhedron(2**m, tuple(orbits))
+
+
+def _odd_parity(size):
+    """``(size, size)`` matrix of ``⟨i, a⟩ mod 2`` for i, a = 1 … size."""
+    index = np.arange(1, size + 1)
+    return np.bitwise_count(index[:, None] & index).astype(np.int64) % 2
+
+
+def _linear_group(m):
+    """Elements of GL(m, 2) as permutations of the nonzero bit vectors, ``(order, 2^m − 1)``, entries from 0."""
+    images = np.zeros((1, 1), dtype=np.int64)  # images of 0 … 2^k − 1
+    for _ in range(m):
+        following = np.arange(1, 2**m)
+        pairs = [(span, v) for span in images for v in following if v not in span]
+        images = np.array([np.concatenate([span, span ^ v]) for span, v in pairs])
+    return images[:, 1:] - 1
+
+
+def _canonical(point, group):
+    """Lexicographically largest image of ``point`` under the group, and the size of its stabiliser."""
+    images = point[group]
+    for column in range(len(point)):
+        images = images[images[:, column] == images[:, column].max()]
+    return tuple(images[0].tolist()), len(images)
+
+
+def _extreme_rays(rows):
+    """Extreme rays of the pointed cone ``{x : rows @ x ≥ 0}``, primitive whole vectors, by double description."""
+    size = rows.shape[1]
+    order = _independent(rows)
+    inverse = np.linalg.inv(rows[order].astype(float))
+    det = round(abs(np.linalg.det(rows[order].astype(float))))
+    rays = np.rint(det * inverse).astype(np.int64).T
+    if not (rows[order] @ rays.T == det * np.eye(size, dtype=np.int64)).all():
+        raise ArithmeticError("the inverse of a tight system is not exact")
+    rays //= np.gcd.reduce(rays, axis=1, keepdims=True)
+    for row in set(range(len(rows))) - set(order):
+        side = rays @ rows[row]
+        tight = rays @ rows[order].T == 0
+        crossing = []
+        for i in np.flatnonzero(side > 0):
+            for j in np.flatnonzero(side < 0):
+                common = tight[i] & tight[j]
+                # Adjacent: no third ray is tight wherever both are.
+                if common.sum() >= size - 2 and tight[:, common].all(1).sum() == 2:
+                    ray = side[i] * rays[j] - side[j] * rays[i]
+                    crossing.append(ray // np.gcd.reduce(ray))
+        rays = np.vstack([rays[side >= 0], *crossing])
+        order.append(row)
+    return rays
+
+
+def _independent(rows):
+    """Indices of the first rows that form a basis, by exact elimination."""
+    chosen, reduced = [], []
+    for index, row in enumerate(rows.tolist()):
+        row = [Fraction(x) for x in row]
+        for pivot, base in reduced:
+            if row[pivot]:
+                row = [x - row[pivot] * y for x, y in zip(row, base, strict=True)]
+        pivot = next((i for i, x in enumerate(row) if x), None)
+        if pivot is not None:
+            reduced.append((pivot, [x / row[pivot] for x in row]))
+            chosen.append(index)
+    return chosen
