@@ -12,7 +12,7 @@ from dufm.certificate import ACTIVE_TOL, Certificate, margin_slopes, polish
 from dufm.margin import normalized_margin
 from dufm.metrics import centred, final_rank, margins
 
-__all__ = ["MaxMargin", "max_margin", "stratum_curvature"]
+__all__ = ["MaxMargin", "NothingCertified", "along_depth", "max_margin", "stratum_curvature"]
 
 STEPS = 600
 LATE = (0.0, 0.1, 0.2, 0.3)
@@ -28,13 +28,13 @@ NOISE = 0.02
 class MaxMargin:
     """The best solution a search found at exact ``rank``.
 
-    ``Z`` ``(K, K)`` of smallest margin 1; ``gamma`` its normalised margin; ``certificate`` with residual and gap below
+    ``Z`` ``(K, K)`` of smallest margin 1; ``margin`` its normalised margin; ``certificate`` with residual and gap below
     1e-8; ``curvature`` as :func:`stratum_curvature`; ``agree`` of ``restarts`` climbs, the ``starts`` included,
     ended at this value within 3e-4.  A search finds good solutions, it does not exclude better ones.
     """
 
     Z: torch.Tensor
-    gamma: float
+    margin: float
     rank: int
     certificate: Certificate
     curvature: float
@@ -45,6 +45,10 @@ class MaxMargin:
     def locally_optimal(self):
         """Whether second-order probing found no way up within matrices of this rank."""
         return self.curvature > -CURVATURE_TOL
+
+
+class NothingCertified(DufmError):
+    """A search none of whose ends could be certified."""
 
 
 def max_margin(num_classes, depth, rank, *, restarts=64, seed=0, starts=None):
@@ -87,11 +91,26 @@ def max_margin(num_classes, depth, rank, *, restarts=64, seed=0, starts=None):
     settled = held & (sigma[:, rank - 1] > RANK_TOL * sigma[:, 0])
     best = _best(Z[settled], gamma[settled], depth, rank)
     if best is None:
-        raise DufmError(
+        raise NothingCertified(
             f"of {len(Z)} restarts {int(settled.sum())} came to rest at rank {rank} and none could be certified, for "
             f"num_classes = {num_classes}, depth = {depth}, seed = {seed}; ask for more restarts, or give starts"
         )
     return replace(best, restarts=len(Z))
+
+
+def along_depth(num_classes, rank, depths, *, restarts=64, seed=0):
+    """Searches at one rank over ascending ``depths``, the last solution found among the starts of the next.
+
+    A list of :class:`MaxMargin`, or None where nothing could be certified.
+    """
+    found = []
+    for depth in depths:
+        starts = [solution.Z for solution in found if solution is not None][-1:]
+        try:
+            found.append(max_margin(num_classes, depth, rank, restarts=restarts, seed=seed, starts=starts))
+        except NothingCertified:
+            found.append(None)
+    return found
 
 
 def _starts(num_classes, rank, restarts, seed, starts):
@@ -155,7 +174,7 @@ def _best(Z, gamma, depth, rank):
         if not left.any():
             break
         top = torch.where(left, gamma, -torch.inf).argmax()
-        if best is not None and gamma[top] < best.gamma * (1.0 + AGREE_TOL) and best.locally_optimal:
+        if best is not None and gamma[top] < best.margin * (1.0 + AGREE_TOL) and best.locally_optimal:
             break
         left[top] = False
         solved = polish(Z[top], depth, rank)
@@ -167,7 +186,7 @@ def _best(Z, gamma, depth, rank):
         agree = int(((gamma / value - 1.0).abs() < AGREE_TOL).sum())
         curvature = stratum_curvature(solved.Z, depth, rank)
         found = MaxMargin(solved.Z, value, rank, solved.certificate, curvature, agree, len(Z))
-        if best is None or found.gamma > best.gamma:
+        if best is None or found.margin > best.margin:
             best = found
     return best
 

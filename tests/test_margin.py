@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from known import CODES, RANK, dense, polygon, rotated, simplex
+from known import CODES, RANK, dense, ladder, polygon, rotated, simplex
 from tolerances import LINALG, close
 
 from dufm import DufmError, closed_form_margin, normalized_margin, schatten
+from dufm.margin import direct_sum_margin, ladder_margin
+from dufm.metrics import centred
 
 TOL = LINALG[torch.float64]
 
@@ -81,3 +83,26 @@ def test_normalized_margin_of_several_samples_and_of_mistakes():
 def test_bad_codes(arguments, says):
     with pytest.raises(DufmError, match=says):
         closed_form_margin(*arguments)
+
+
+@pytest.mark.parametrize("depth", [2, 3, 6])
+@pytest.mark.parametrize("sizes", [[2, 2, 3], [5, 2], [4, 4]])
+def test_margin_of_a_direct_sum(sizes, depth):
+    Z = torch.block_diag(*(k / (k - 1) * simplex(k) for k in sizes))
+    close(normalized_margin(Z, depth) / direct_sum_margin(sizes, depth), 1.0, TOL)
+
+
+@pytest.mark.parametrize("depth", [2, 3, 6])
+@pytest.mark.parametrize(("num_classes", "pairs"), [(5, 0), (5, 1), (6, 2), (6, 3), (7, 3)])
+def test_margin_of_the_ladder(num_classes, pairs, depth):
+    Z = centred(ladder(num_classes, pairs))
+    close(normalized_margin(Z, depth) / ladder_margin(num_classes, pairs, depth), 1.0, TOL)
+
+
+def test_bad_ladders():
+    with pytest.raises(DufmError, match="two simplices"):
+        direct_sum_margin([4], 3)
+    with pytest.raises(DufmError, match="sizes must"):
+        direct_sum_margin([4, 1], 3)
+    with pytest.raises(DufmError, match="pairs must"):
+        ladder_margin(5, 3, 3)

@@ -70,7 +70,7 @@ def main():
         began = time.process_time()
         loop = max(slsqp(X, depth) for X in starts)
         seconds = time.process_time() - began
-        print(f"{K:2} {depth:2} {rank:2}   {found.gamma:.8f} {search:6.2f} s   "
+        print(f"{K:2} {depth:2} {rank:2}   {found.margin:.8f} {search:6.2f} s   "
               f"{loop:.8f} {seconds:6.2f} s   {seconds / search:6.1f}")
     began = time.process_time()
     code = softmax_code(12, 3)
