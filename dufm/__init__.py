@@ -1,5 +1,7 @@
 """Companion to "The Implicit Bias of Depth": the deep unconstrained feature model, its flow and its certificates."""
 
+import importlib
+
 from dufm._checks import DufmError
 from dufm.certificate import Certificate, Polished, kkt_certificate, kkt_residual, off_range_values, polish
 from dufm.characters import Characters, characters
@@ -38,6 +40,18 @@ from dufm.search import MaxMargin, max_margin
 from dufm.spectral import spectral_flow, spectral_init
 
 __version__ = "0.1.0"
+
+_COMPANION = ("claims", "figures", "notebook", "stats", "sweep")
+_ROOMS = ("basin", "data", "networks")
+
+
+def __getattr__(name):
+    """Rooms that ``import dufm`` does not load: what notebooks share, and what needs more than torch and SciPy."""
+    if name in _COMPANION:
+        return importlib.import_module(f"dufm.companion.{name}")
+    if name in _ROOMS:
+        return importlib.import_module(f"dufm.{name}")
+    raise AttributeError(f"module 'dufm' has no attribute {name!r}")
 
 __all__ = [
     "Certificate",

@@ -1,11 +1,15 @@
-"""The command line: ``dufm reproduce | claims | list | figures``."""
+"""The command line: ``dufm reproduce | list | claims | figures``."""
 
 import argparse
 import os
 import sys
 
-from dufm import _checkout, claims, notebook
+import dufm
 from dufm._checks import DufmError
+from dufm.companion import claims, files, pages
+from dufm.companion.parameters import declared, did_you_mean, title
+
+COMMANDS = ("reproduce", "list", "claims", "figures")
 
 
 class Parser(argparse.ArgumentParser):
@@ -29,10 +33,17 @@ def _assignment(text):
     return name, value
 
 
+def _command(text):
+    if text not in COMMANDS:
+        raise argparse.ArgumentTypeError(f"unknown command {text!r}; {did_you_mean(text, COMMANDS)}")
+    return text
+
+
 def parser():
     """The argument parser."""
     main = Parser(prog="dufm", description="Companion to The Implicit Bias of Depth: run and check its notebooks.")
-    commands = main.add_subparsers(dest="command", required=True, metavar="command")
+    main.add_argument("--version", action="version", version=f"dufm {dufm.__version__}")
+    commands = main.add_subparsers(dest="command", metavar="command")
     run = commands.add_parser("reproduce", help="run notebooks and compare their claims with the published ones")
     run.add_argument("notebooks", nargs="*", metavar="NN", help="number or name; all of them if none is given")
     run.add_argument("--budget", metavar="B", help="how much to compute: smoke, default or full")
@@ -43,12 +54,11 @@ def parser():
         default=[],
         type=_assignment,
         metavar="name=value",
-        help="set a parameter; may be repeated (`dufm list` shows them)",
+        help="set a parameter; may be repeated (`dufm list NN` shows them)",
     )
     run.add_argument(
         "--jobs",
         type=_jobs,
-        default=os.cpu_count() or 1,
         metavar="N",
         help="processes: notebooks at once, and their sweeps where cores are left (default: one per core)",
     )
@@ -58,7 +68,8 @@ def parser():
     )
     run.add_argument("--out", metavar="DIR", help="output folder (default: out in the checkout)")
     commands.add_parser("claims", help="show the claims and what was published")
-    commands.add_parser("list", help="show the notebooks and their parameters")
+    show = commands.add_parser("list", help="show the notebooks and their minutes; with numbers, their parameters")
+    show.add_argument("notebooks", nargs="*", metavar="NN", help="number or name")
     draw = commands.add_parser("figures", help="draw the figures again from their saved numbers")
     draw.add_argument("notebooks", nargs="*", metavar="NN", help="number or name; all of them if none is given")
     draw.add_argument("--out", metavar="DIR", help="output folder (default: out in the checkout)")
@@ -66,7 +77,9 @@ def parser():
 
 
 def _reproduce(arguments):
-    from dufm.reproduce import reproduce
+    from joblib import cpu_count
+
+    from dufm.companion.reproduce import reproduce
 
     given = {}
     extra = [] if arguments.budget is None else [("budget", arguments.budget)]
@@ -77,7 +90,7 @@ def _reproduce(arguments):
     return reproduce(
         arguments.notebooks,
         given,
-        jobs=arguments.jobs,
+        jobs=arguments.jobs or cpu_count(),
         device=arguments.device,
         out=arguments.out,
         cluster=arguments.cluster,
@@ -85,35 +98,56 @@ def _reproduce(arguments):
 
 
 def _claims(_):
-    print(claims.plain_table(_checkout.names()))
+    records = claims.recorded()
+    for claim in claims.ledger().values():
+        record = records.get(claim.id)
+        found = f"{record.shown}, {record.verdict}" if record else "not run"
+        print(f"{claim.id}  {claim.statement}\n    {claim.quantity}: expected {claim.expected}, {found}")
+    print(f"\n{claims.counts(records)}")
 
 
-def _list(_):
-    for name in _checkout.names():
-        print(f"{name}: {notebook.title(name)}")
-        for parameter in notebook.declared(name):
+def _list(arguments):
+    from dufm.companion.reproduce import select
+
+    seconds = pages.minutes()
+    for name in select(arguments.notebooks):
+        time = f"{seconds[name] / 60:5.1f} min" if name in seconds else "        -"
+        print(f"{time}  {name}: {title(name)}")
+        for parameter in declared(name) if arguments.notebooks else ():
             print(f"    {parameter.name} = {parameter.default!r}: {parameter.meaning} ({parameter.describe()})")
 
 
 def _figures(arguments):
-    from dufm.reproduce import select, writable
+    from dufm.companion.reproduce import select, writable
 
-    names = select(arguments.notebooks)
+    numbers = {name[:2] for name in select(arguments.notebooks)}
     out = writable(arguments.out)
     os.environ["DUFM_OUT"] = str(out)
-    from dufm import figures  # loads matplotlib, after the cheap refusals
+    from dufm.companion import figures  # loads matplotlib, after the cheap refusals
 
-    count = sum(figures.redraw(name) for name in names)
-    print(f"{count} figures drawn into {out / 'figures'}")
+    found = [path for path in sorted(files.figures_folder().glob("*.json")) if path.name[:2] in numbers]
+    for path in found:
+        about = files.read_json(path, {})
+        figures.write(path.stem, {key: about[key] for key in ("alt", "notebook", "parameters")})
+    print(f"{len(found)} figures drawn into {out / 'figures'}")
 
 
 def main(argv=None):
     """Run a command; bad arguments are one line on stderr and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that has no γ or ± shows a question mark
     try:
+        argv = sys.argv[1:] if argv is None else argv
+        if argv and not argv[0].startswith("-"):
+            _command(argv[0])
         arguments = parser().parse_args(argv)
         command = {"reproduce": _reproduce, "claims": _claims, "list": _list, "figures": _figures}
+        if arguments.command is None:
+            parser().print_help()
+            return 0
         return command[arguments.command](arguments) or 0
-    except DufmError as error:
+    except (DufmError, argparse.ArgumentTypeError) as error:
         print(f"dufm: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough

@@ -1,0 +1,52 @@
+"""From a notebook's source to an executable notebook, the same byte for byte, and the kernel that runs it."""
+
+import os
+from pathlib import Path
+
+from dufm.companion import files
+
+__all__ = ["QUIET", "own_kernel", "pair_differs", "source_notebook"]
+
+KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+JUPYTEXT = {"formats": "ipynb,py:percent", "notebook_metadata_filter": "kernelspec,-all"}
+QUIET = {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+def source_notebook(name):
+    """A notebook built from its source, without outputs: the same ids and metadata every time.
+
+    ``lines_to_next_cell`` stays, so that the way back to text is exact.
+    """
+    import jupytext
+
+    made = jupytext.read(files.source_path(name), fmt="py:percent")
+    made.metadata = {"kernelspec": KERNEL, "jupytext": JUPYTEXT}
+    made.nbformat, made.nbformat_minor = 4, 5
+    for index, cell in enumerate(made.cells):
+        cell.id = f"{name[:2]}-{index:03d}"
+        cell.metadata = {key: cell.metadata[key] for key in ("lines_to_next_cell", "tags") if cell.metadata.get(key)}
+    return made
+
+
+def pair_differs(name):
+    """What distinguishes a notebook from its source, in a line; None if they are a pair."""
+    import jupytext
+
+    path = files.source_path(name).with_suffix(".ipynb")
+    if not path.is_file():
+        return f"{path.name} is missing"
+    text = files.source_path(name).read_text(encoding="utf-8")
+    back = jupytext.writes(jupytext.read(path), fmt="py:percent")
+    if back == text:
+        return None
+    lines = zip(text.splitlines(), back.splitlines(), strict=False)
+    number, (here, there) = next(((i, pair) for i, pair in enumerate(lines, 1) if pair[0] != pair[1]), (0, ("", "")))
+    return f"{path.name} and {name}.py differ, first in line {number}: source {here!r}, notebook {there!r}"
+
+
+def own_kernel(folder):
+    """Make ``python3`` mean this interpreter for all that is started from here, whatever kernels are installed."""
+    from ipykernel.kernelspec import write_kernel_spec
+
+    write_kernel_spec(str(Path(folder) / "kernels" / "python3"))
+    os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [str(folder), os.environ.get("JUPYTER_PATH")]))

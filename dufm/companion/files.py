@@ -1,0 +1,155 @@
+"""The folders of the checkout and of a run, notebooks by name, and writes that leave no half file."""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from dufm._checks import DufmError
+
+__all__ = [
+    "Run",
+    "digest",
+    "figures_folder",
+    "find",
+    "names",
+    "out_dir",
+    "package_digest",
+    "read_json",
+    "refreshing",
+    "root",
+    "running",
+    "source_path",
+    "write_atomic",
+    "write_json",
+]
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Run:
+    """The notebook that a kernel runs: ``published`` where the parameters are those of the committed outputs."""
+
+    name: str
+    parameters: dict
+    published: bool
+    output_notebook: str | None
+
+
+def running():
+    """The :class:`Run` that ``notebook.start`` left in this kernel's namespace; None outside a notebook."""
+    with contextlib.suppress(ImportError):
+        from IPython import get_ipython
+
+        shell = get_ipython()
+        return shell.user_ns.get("_dufm_run") if shell else None
+    return None
+
+
+def root():
+    """Folder of the checkout: ``DUFM_ROOT``, else where this package lies, else the folder you are in or one above."""
+    if os.environ.get("DUFM_ROOT"):
+        candidates = [Path(os.environ["DUFM_ROOT"])]
+    else:
+        candidates = [_PACKAGE.parent, Path.cwd(), *Path.cwd().parents]
+    for folder in candidates:
+        if (folder / "notebooks").is_dir() and (folder / "pyproject.toml").is_file():
+            return folder.resolve()
+    raise DufmError(
+        f"no checkout found: {candidates[0]} has no notebooks; run inside a checkout of dufm, "
+        "or name one in the environment variable DUFM_ROOT"
+    )
+
+
+def refreshing():
+    """Whether the maintainer's refresh is running: what it makes becomes the published version."""
+    return os.environ.get("DUFM_REFRESH") == "1"
+
+
+def out_dir():
+    """Folder for what a notebook writes: ``DUFM_OUT``; else beside papermill's output, where it injects that path;
+    else ``out`` in the checkout, in a folder of its own for parameters that are not the published ones.
+    """
+    run = running()
+    if os.environ.get("DUFM_OUT"):
+        return Path(os.environ["DUFM_OUT"]).resolve()
+    if run and run.output_notebook:
+        path = Path(run.output_notebook).resolve()
+        return path.with_name(f"{path.stem}_files")
+    if run is None or run.published:
+        return root() / "out"
+    values = json.dumps(run.parameters, sort_keys=True)
+    return root() / "out" / f"{run.name[:2]}-{hashlib.sha256(values.encode()).hexdigest()[:8]}"
+
+
+def figures_folder():
+    """Folder of the published figures; during a refresh, of those that will be published."""
+    return Path(os.environ["DUFM_OUT"]) / "figures" if refreshing() else root() / "figures"
+
+
+def names():
+    """Names of all notebooks (``NN_name``), in order."""
+    return sorted(path.stem for path in (root() / "notebooks").glob("**/[0-9][0-9]_*.py"))
+
+
+def source_path(name):
+    """Path of a notebook's source, ``notebooks/N_part/NN_name.py``."""
+    found = sorted((root() / "notebooks").glob(f"**/{name}.py"))
+    if not found:
+        raise DufmError(f"unknown notebook {name!r}; there are {', '.join(names())}")
+    return found[0]
+
+
+def find(number):
+    """Name of the notebook with this number (``NN``), which its figures and claims begin with."""
+    for name in names():
+        if name[:2] == number[:2]:
+            return name
+    raise DufmError(f"no notebook has the number {number[:2]!r}; there are {', '.join(names())}")
+
+
+def digest(*paths):
+    """Hash of the contents of some files, first 16 hexadecimal digits."""
+    total = hashlib.sha256()
+    for path in paths:
+        total.update(hashlib.sha256(Path(path).read_bytes()).digest())
+    return total.hexdigest()[:16]
+
+
+def package_digest():
+    """Hash of the source of this package."""
+    return digest(*sorted(_PACKAGE.glob("**/*.py")))
+
+
+def write_atomic(path, data):
+    """Write bytes or text so that a reader, or a killed run, sees the old file or the new one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes private files
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def write_json(path, value):
+    """Write JSON in a stable form."""
+    write_atomic(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path, default):
+    """Read JSON, or return ``default`` if there is no such file."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return default

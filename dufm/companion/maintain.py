@@ -1,0 +1,152 @@
+"""The maintainer's steps: refresh what is committed, write the generated pages, set the public address.
+
+``python -m dufm.companion.maintain notebooks [NN ...]``, ``… pages``, ``… links OWNER/REPO``.
+"""
+
+import csv
+import io
+import os
+import re
+import shutil
+import sys
+import tempfile
+import time
+import tomllib
+from pathlib import Path
+
+from dufm._checks import DufmError
+from dufm.companion import claims, files, pages
+from dufm.companion.build import QUIET, own_kernel, source_notebook
+from dufm.companion.reproduce import select
+
+__all__ = ["address", "main", "refresh", "set_links"]
+
+LINKED = ("pyproject.toml", "README.md", "CITATION.cff", "INSTALL.md", "CONTRIBUTING.md")
+
+
+def refresh(wanted):
+    """Run notebooks at their defaults and write what they give, each if its claims come out as they should.
+
+    The source is written too, as jupytext gives it back, so that a pair agrees to the blank line.
+    """
+    root, names = files.root(), select(wanted)
+    staging = Path(tempfile.mkdtemp(prefix="dufm-refresh-"))
+    os.environ.update(QUIET, DUFM_OUT=str(staging), DUFM_REFRESH="1", DUFM_DEVICE="cpu", DUFM_ROOT=str(root))
+    os.environ["DUFM_JOBS"] = "1"
+    try:
+        own_kernel(staging / "kernel")
+        for name in [*(n for n in names if n[:2] != "00"), *(n for n in names if n[:2] == "00")]:
+            _refresh_one(root, staging, name)
+    finally:
+        shutil.rmtree(staging)
+        del os.environ["DUFM_OUT"], os.environ["DUFM_REFRESH"]
+
+
+def _refresh_one(root, staging, name):
+    import jupytext
+    import nbformat
+
+    shutil.rmtree(staging / "figures", ignore_errors=True)
+    (staging / "figures").mkdir()
+    for path in (root / "figures").glob("*.*"):
+        if path.suffix in (".json", ".png"):
+            shutil.copyfile(path, staging / "figures" / path.name)
+    began = time.perf_counter()
+    made = _execute(name)
+    seconds = time.perf_counter() - began
+    target = files.source_path(name).with_suffix(".ipynb")
+    failed = claims.failures(claims.recorded_in([made]), [name])
+    if failed:
+        raise DufmError(f"{name} does not check {', '.join(failed)}; nothing was written")
+    fresh = [path for path in (staging / "figures").glob(f"{name[:2]}_*") if path.with_suffix(".csv").is_file()]
+    for path in (root / "figures").glob(f"{name[:2]}_*"):
+        if path.suffix in (".csv", ".json", ".pdf", ".png"):
+            path.unlink()
+    for path in fresh:
+        shutil.copyfile(path, root / "figures" / path.name)
+    _first_screen(made)
+    files.write_atomic(target, nbformat.writes(made) + "\n")
+    files.write_atomic(files.source_path(name), jupytext.writes(jupytext.read(target), fmt="py:percent"))
+    _note_time(root, name, seconds)
+    print(f"{name} refreshed in {seconds:.0f} s", flush=True)
+
+
+def _execute(name):
+    from nbclient import NotebookClient
+
+    made = source_notebook(name)
+    metadata = dict(made.metadata)
+    NotebookClient(
+        made,
+        timeout=None,
+        kernel_name="python3",
+        record_timing=False,
+        store_widget_state=False,
+        coalesce_streams=True,
+        resources={"metadata": {"path": str(files.source_path(name).parent)}},
+    ).execute()
+    made.metadata = {**metadata, "language_info": made.metadata["language_info"]}
+    return made
+
+
+def _first_screen(made):
+    """Put the picture just drawn where the notebook shows the published one."""
+    shown = {}
+    for cell in made.cells:
+        for output in cell.get("outputs", []):
+            name = output.get("metadata", {}).get("dufm_figure")
+            if name and "figures.show" in cell.source:
+                shown[name] = output["data"]
+    for cell in made.cells:
+        for output in cell.get("outputs", []):
+            name = output.get("metadata", {}).get("dufm_figure")
+            if name in shown and "figures.published" in cell.source:
+                output["data"] = dict(shown[name])
+
+
+def _note_time(root, name, seconds):
+    path = root / "notebooks" / "times.csv"
+    text = path.read_text(encoding="utf-8") if path.is_file() else "notebook,seconds\n"
+    times = {row["notebook"]: row["seconds"] for row in csv.DictReader(io.StringIO(text))}
+    times[name] = f"{seconds:.0f}"
+    rows = [f"{key},{times[key]}\n" for key in sorted(times) if key in files.names()]
+    files.write_atomic(path, "notebook,seconds\n" + "".join(rows))
+
+
+def address():
+    """Owner and name of the public repository, ``OWNER/REPO``, from pyproject.toml."""
+    project = tomllib.loads((files.root() / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return project["urls"]["Repository"].removeprefix("https://github.com/")
+
+
+def set_links(repository):
+    """Write the public address wherever it stands: pyproject.toml has it, the other files follow."""
+    if not re.fullmatch(r"[A-Za-z0-9-]+/[\w.-]+", repository):
+        raise DufmError(f"the address must be OWNER/REPO, such as OWNER/REPO, got {repository!r}")
+    old = address()
+    for name in LINKED:
+        path = files.root() / name
+        text = path.read_text(encoding="utf-8")
+        places = rf"(github\.com/|mybinder\.org/v2/gh/){re.escape(old)}(?![\w.-]*\w)"
+        files.write_atomic(path, re.sub(places, lambda found: found[1] + repository, text))
+
+
+def main(argv):
+    """Run a step; bad arguments are one line on stderr and exit code 2."""
+    try:
+        if argv[:1] == ["notebooks"]:
+            refresh(argv[1:])
+        elif argv == ["pages"]:
+            pages.write()
+        elif argv[:1] == ["links"] and len(argv) == 2:
+            set_links(argv[1])
+        else:
+            raise DufmError("expected `notebooks [NN ...]`, `pages` or `links OWNER/REPO`")
+    except DufmError as error:
+        print(f"dufm.companion.maintain: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

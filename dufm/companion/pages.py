@@ -1,0 +1,67 @@
+"""The pages that are generated: LEDGER.md, and the regions of README.md between ``<!-- name:begin -->`` marks."""
+
+import csv
+
+from dufm._checks import DufmError
+from dufm.companion import claims, files
+from dufm.companion.parameters import title
+
+__all__ = ["ledger", "minutes", "notebooks", "readme", "write"]
+
+INTRODUCTION = """# Ledger of claims
+
+Every claim of this companion, the paper's and its own, with the number its notebook found. *Holds*: the number met the
+expectation; *refuted*: a hypothesis did not; *deviates*: a claim did not come out as stated, and its notebook says why.
+This page is generated from `notebooks/claims*.toml` and the executed notebooks.
+"""
+
+
+def minutes():
+    """Seconds a notebook takes at its defaults, by name, as last measured."""
+    path = files.root() / "notebooks" / "times.csv"
+    if not path.is_file():
+        return {}
+    with open(path, encoding="utf-8", newline="") as file:
+        return {row["notebook"]: float(row["seconds"]) for row in csv.DictReader(file)}
+
+
+def ledger():
+    """Text of LEDGER.md."""
+    records, known = claims.recorded(), claims.ledger().values()
+    parts = [INTRODUCTION, f"In all: {claims.counts(records)}.\n"]
+    for name in files.names():
+        mine = [claim for claim in known if claim.id[:2] == name[:2]]
+        if mine:
+            parts.append(f"## {name[:2]} {title(name)}\n\n{claims.table(records, mine, folder='notebooks/')}\n")
+    return "\n".join(parts)
+
+
+def notebooks(folder):
+    """The notebooks as a Markdown list, with links below ``folder`` and minutes."""
+    took, lines = minutes(), []
+    for name in files.names():
+        path = files.source_path(name).relative_to(files.root() / "notebooks").with_suffix(".ipynb").as_posix()
+        time = f" ({took[name]:.0f} s)" if name in took else ""
+        lines.append(f"- [{name[:2]}]({folder}{path}) {title(name)}{time}")
+    return "\n".join(lines)
+
+
+def readme():
+    """README.md with its generated regions rewritten."""
+    text = (files.root() / "README.md").read_text(encoding="utf-8")
+    records, known = claims.recorded(), claims.ledger().values()
+    paper = claims.table(records, [claim for claim in known if claim.source == "paper"], folder="notebooks/")
+    totals = f"All {len(known)} claims: {claims.counts(records)}; every one stands in [LEDGER.md](LEDGER.md)."
+    for region, content in (("claims", paper), ("totals", totals)):
+        begin, end = f"<!-- {region}:begin -->", f"<!-- {region}:end -->"
+        if text.count(begin) != 1 or text.count(end) != 1:
+            raise DufmError(f"README.md needs the marks {begin} and {end} once each")
+        head, rest = text.split(begin)
+        text = f"{head}{begin}\n{content}\n{end}{rest.split(end)[1]}"
+    return text
+
+
+def write():
+    """Write both pages."""
+    files.write_atomic(files.root() / "LEDGER.md", ledger())
+    files.write_atomic(files.root() / "README.md", readme())

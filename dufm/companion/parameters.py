@@ -1,0 +1,153 @@
+"""A notebook's parameters: declared in one cell, read by papermill's inspection, checked, and set by budgets.
+
+A declaration is ``name: type = literal  # meaning [low, high]``, or ``{choice, choice}``; bounds hold for each element
+of a list.
+"""
+
+import ast
+import contextlib
+import difflib
+import math
+import re
+import tomllib
+from dataclasses import dataclass
+
+from dufm._checks import DufmError
+from dufm.companion import files
+
+__all__ = ["Parameter", "budget_parameters", "check", "declared", "did_you_mean", "title"]
+
+TYPES = {"int": int, "float": float, "str": str, "bool": bool}
+BOUNDS = re.compile(r"(?P<meaning>.*?)\s*(?:\[(?P<range>[^\[\]]*)\]|\{(?P<choices>[^{}]*)\})\s*$")
+BUDGETS = ("smoke", "default", "full")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One declared parameter; ``accepted`` is a ``(low, high)`` range, a list of choices, or None."""
+
+    name: str
+    type: str
+    default: object
+    meaning: str
+    accepted: tuple | list | None
+
+    def describe(self):
+        """The values accepted, in words."""
+        kind, each = (f"{self.type} such as {self.default}", "each ") if "[" in self.type else (self.type, "")
+        if isinstance(self.accepted, tuple):
+            low, high = (int(end) if end.is_integer() else end for end in self.accepted)
+            return f"{kind}, {each}in [{low}, {high}]"
+        if isinstance(self.accepted, list):
+            return f"{kind}, {each}one of {', '.join(map(str, self.accepted))}"
+        return kind
+
+
+def did_you_mean(word, known):
+    """What to add to a message about an unknown word."""
+    near = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
+    return f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(known)}"
+
+
+def _cells(name):
+    return files.source_path(name).read_text(encoding="utf-8").split("\n# %%")
+
+
+def title(name):
+    """First heading of a notebook."""
+    for line in _cells(name)[1].splitlines():
+        if line.startswith("# # "):
+            return line[4:].strip()
+    raise DufmError(f"{name}: the first cell must begin with a heading")
+
+
+def declared(name):
+    """Parameters a notebook declares: a list of :class:`Parameter`."""
+    from papermill.translators import PythonTranslator
+
+    tagged = [cell for cell in _cells(name) if cell.splitlines()[0].strip() == 'tags=["parameters"]']
+    if len(tagged) != 1:
+        raise DufmError(f"{name}: expected one cell tagged parameters, found {len(tagged)}")
+    source = tagged[0].split("\n", 1)[1]
+    found = [_declaration(name, item) for item in PythonTranslator.inspect({"source": source})]
+    missing = {"seed", "budget"} - {parameter.name for parameter in found}
+    lines = [line for line in source.splitlines() if line.strip()]
+    if missing or len(found) != len(lines):
+        raise DufmError(
+            f"{name}: one parameter a line, `name: type = literal  # meaning [low, high]` without a second `=`, "
+            f"seed and budget among them; papermill sees {len(found)} of {len(lines)}"
+        )
+    return found
+
+
+def _declaration(notebook, seen):
+    kind, bounds = seen.inferred_type_name, BOUNDS.match(seen.help)
+    if _element(kind) not in TYPES or not seen.help:
+        raise DufmError(f"{notebook}: {seen.name} needs a type ({', '.join(TYPES)} or a list of one) and a meaning")
+    accepted = None
+    if bounds and bounds["range"] is not None:
+        accepted = tuple(float(end) for end in bounds["range"].split(","))
+    elif bounds:
+        accepted = [_typed(seen.name, _element(kind), choice.strip()) for choice in bounds["choices"].split(",")]
+    meaning = bounds["meaning"] if bounds else seen.help
+    parameter = Parameter(seen.name, kind, ast.literal_eval(seen.default), meaning.rstrip(" ,"), accepted)
+    check(parameter, parameter.default)
+    return parameter
+
+
+def _element(kind):
+    return kind[5:-1] if kind.startswith("list[") and kind.endswith("]") else kind
+
+
+def _typed(name, kind, value):
+    """``value`` as ``kind``; text is read as a literal, because that is how papermill passes lists and 1e-3."""
+    if kind != "str" and isinstance(value, str):
+        text = value.strip()
+        value = {"true": True, "false": False}.get(text.lower(), text)
+        with contextlib.suppress(ValueError, SyntaxError):
+            value = ast.literal_eval(text)
+    if kind.startswith("list["):
+        if not isinstance(value, (list, tuple)):
+            raise DufmError(f"{name} must be a {kind} such as [1, 2], got {value!r}")
+        return [_typed(name, _element(kind), element) for element in value]
+    if kind == "float" and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not TYPES[kind]:
+        raise DufmError(f"{name} must be {kind}, got {value!r}")
+    return value
+
+
+def check(parameter, value):
+    """``value`` as the parameter's type, or a ``DufmError`` that names what is accepted."""
+    try:
+        value = _typed(parameter.name, parameter.type, value)
+        good = all(_accepts(parameter.accepted, x) for x in (value if isinstance(value, list) else [value]))
+    except DufmError:
+        good = False
+    if not good:
+        raise DufmError(f"{parameter.name} must be {parameter.describe()}; got {value!r}") from None
+    return value
+
+
+def _accepts(accepted, value):
+    if isinstance(accepted, tuple):
+        return accepted[0] <= value <= accepted[1]
+    if isinstance(accepted, list):
+        return value in accepted
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def budget_parameters(name, budget):
+    """The parameters that a budget other than ``default`` sets for a notebook, from ``notebooks/budgets.toml``."""
+    found = {}
+    for path in sorted((files.root() / "notebooks").glob("**/budgets*.toml")):
+        found |= tomllib.loads(path.read_text(encoding="utf-8")).get(name, {})
+    unknown = [word for word in found if word not in BUDGETS]
+    if unknown:
+        raise DufmError(f"budgets.toml: {name} has a budget {unknown[0]!r}; {did_you_mean(unknown[0], BUDGETS)}")
+    known = {parameter.name: parameter for parameter in declared(name)}
+    values = found.get(budget, {})
+    for word in values:
+        if word not in known:
+            raise DufmError(f"budgets.toml: {name} has no parameter {word!r}; {did_you_mean(word, list(known))}")
+    return {word: check(known[word], value) for word, value in values.items()}

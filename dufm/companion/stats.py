@@ -1,0 +1,39 @@
+"""Intervals, and numbers in words: what a notebook says about a share, a mean, or a number at rounding level."""
+
+import math
+
+import numpy as np
+from scipy.stats import binomtest, t
+
+from dufm._checks import DufmError
+
+__all__ = ["below", "mean_interval", "share", "wilson"]
+
+
+def wilson(hits, total):
+    """95% interval ``(low, high)`` of Wilson (1927) for ``hits`` of ``total`` runs; ``DufmError`` without a run."""
+    if not 0 <= hits <= total or total < 1:
+        raise DufmError(f"hits must be between 0 and total, and total at least 1; got {hits} of {total}")
+    interval = binomtest(int(hits), int(total)).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def share(hits, total, digits=2):
+    """``hits`` of ``total`` as a share with its interval, ``0.53 [0.36, 0.69]``."""
+    low, high = wilson(hits, total)
+    return f"{hits / total:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def mean_interval(values):
+    r"""Mean and 95% interval ``(mean, low, high)``, :math:`\bar x \pm t_{n-1}\,s/\sqrt n` (Student 1908); n ≥ 2."""
+    values = np.asarray(values, dtype=float).ravel()
+    if values.size < 2 or not np.isfinite(values).all():
+        raise DufmError(f"values must be at least two finite numbers, got {values}")
+    half = t.ppf(0.975, values.size - 1) * values.std(ddof=1) / math.sqrt(values.size)
+    mean = float(values.mean())
+    return mean, mean - float(half), mean + float(half)
+
+
+def below(value, bound):
+    """``"below 1e-9"`` where ``|value| < bound``, else the value with two digits: rounding noise is no number."""
+    return f"below {bound:g}" if abs(float(value)) < bound else f"{float(value):.2g}"
