@@ -110,18 +110,20 @@ def end(run, depth):
     return End(**{name: _reshaped(value, shape, Z.device) for name, value in values.items()})
 
 
-def columns(found):
+def columns(found, run=None):
     """Columns for a table, a row a network: what an :class:`End` says of each, its batch flattened.
 
     ``network`` (its index), ``end`` (its name, or "undecided"), ``rank``, ``margin_ratio`` and ``moved`` (NaN where
-    undecided), ``reason``; a dict of NumPy arrays.
+    undecided), ``reason``; with the :class:`Limit` ``run`` that it is the end of also ``slowest_kept`` and
+    ``fastest_dropped``, the least and the largest of its ``rates`` among what is kept and dropped.  A dict of NumPy
+    arrays.
     """
     decided = found.decided.reshape(-1).cpu().numpy()
 
     def numbers(values):
         return np.where(decided, values.reshape(-1).cpu().numpy(), np.nan)
 
-    return {
+    table = {
         "network": np.arange(len(decided)),
         "end": found.name.reshape(-1),
         "rank": found.rank.reshape(-1).cpu().numpy(),
@@ -129,6 +131,11 @@ def columns(found):
         "moved": numbers(found.moved),
         "reason": found.reason.reshape(-1),
     }
+    if run is not None:
+        kept = torch.arange(run.rates.shape[-1], device=run.rates.device) < found.rank.unsqueeze(-1)
+        table["slowest_kept"] = numbers(torch.where(kept, run.rates, torch.inf).amin(-1))
+        table["fastest_dropped"] = numbers(torch.where(kept, -torch.inf, run.rates).amax(-1))
+    return table
 
 
 def _collapse_margin(shape, depth):

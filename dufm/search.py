@@ -12,7 +12,7 @@ from dufm.certificate import ACTIVE_TOL, Certificate, margin_slopes, polish
 from dufm.margin import normalized_margin
 from dufm.metrics import centred, final_rank, margins
 
-__all__ = ["MaxMargin", "NothingCertified", "along_depth", "max_margin", "stratum_curvature"]
+__all__ = ["MaxMargin", "NothingCertified", "along_depth", "end_curvatures", "max_margin", "stratum_curvature"]
 
 STEPS = 600
 LATE = (0.0, 0.1, 0.2, 0.3)
@@ -237,3 +237,16 @@ def stratum_curvature(Z, depth, rank=None):
     free = Vh[int((sigma > 1e-9 * sigma[0]).sum()) :]
     curvatures = torch.linalg.eigvalsh(free @ (hessian + hessian.mT) @ free.mT / 2.0)
     return float(curvatures[0] / curvatures.abs().max())
+
+
+def end_curvatures(found, depth, which=None):
+    """:func:`stratum_curvature` of the solutions of a :class:`dufm.ends.End` of one batch dimension, as a list.
+
+    ``which``: indices; by default one network for each end that occurs, told apart by name and margin.
+    """
+    if which is None:
+        seen = {}
+        for index, (name, ratio) in enumerate(zip(found.name, found.margin_ratio.tolist(), strict=True)):
+            seen.setdefault((name, round(ratio, 4)), index)
+        which = [index for index in seen.values() if found.decided[index]]
+    return [stratum_curvature(found.Z[i].cpu(), depth, int(found.rank[i])) for i in which]

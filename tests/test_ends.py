@@ -119,7 +119,7 @@ def test_every_run_is_decided_and_certified(six_ends):
         close(beta, exact, 1e-6)
 
 
-def test_columns_of_a_table(six_ends):
+def test_columns_of_a_table(six, six_ends):
     held = six_ends.decided.clone()
     held[0] = False
     rows = columns(replace(six_ends, decided=held))
@@ -127,6 +127,12 @@ def test_columns_of_a_table(six_ends):
     assert rows["end"].tolist() == six_ends.name.tolist() and rows["network"].tolist() == list(range(12))
     assert np.isnan(rows["margin_ratio"][0]) and np.isnan(rows["moved"][0])
     close(torch.from_numpy(rows["margin_ratio"][1:]), six_ends.margin_ratio[1:], 0.0)
+    assert "slowest_kept" not in rows
+    found = limit(six)
+    rows = columns(end(found, 3), found)
+    for i, rank in enumerate(rows["rank"]):
+        assert rows["slowest_kept"][i] == found.rates[i, :rank].min() > 0.9
+        assert rows["fastest_dropped"][i] == found.rates[i, rank:].max() < 0.1
 
 
 def test_a_common_shift_changes_no_end(six, six_ends):

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from dufm import DufmError, closed_form_margin, kkt_certificate, margins, normalized_margin, search
-from dufm.codes import code_matrix, hypercube, orthoplex, polygon, simplex_etf, softmax_code
+from dufm.codes import code_matrix, hypercube, orthoplex, pairs_and_singles, polygon, simplex_etf, softmax_code
+from dufm.ends import end
 from dufm.search import max_margin, stratum_curvature
 
 # Best γ_L over γ_NC of independent multi-start searches, to the digits given: (K, L, r).
@@ -163,3 +164,13 @@ def test_along_depth_carries_the_solution_and_says_what_is_missing(monkeypatch):
     assert ratio == pytest.approx([1.0, 1.0], rel=1e-9)
     monkeypatch.setattr(search, "_best", lambda *arguments: None)
     assert search.along_depth(5, 2, [3], restarts=2) == [None]
+
+
+def test_curvatures_of_ends_are_one_for_each_that_occurs():
+    Z = torch.stack([pairs_and_singles(6, t) for t in (3, 0, 3)])
+    found = end(Z, 3)
+    curvatures = search.end_curvatures(found, 3)
+    assert len(curvatures) == 2 and max(map(abs, curvatures)) < 1e-6
+    cube = end(code_matrix(hypercube(8)).unsqueeze(0), 3)
+    assert search.end_curvatures(cube, 3, [0]) == pytest.approx([stratum_curvature(cube.Z[0], 3, 3)], rel=1e-6)
+    assert search.end_curvatures(cube, 3)[0] < -1e-2
