@@ -9,10 +9,19 @@ from dufm._checks import DufmError, check_count, check_logits
 from dufm._climb import BETA, climb, random_codes, soft_margin
 from dufm._nnls import nonnegative_least_squares
 from dufm.certificate import ACTIVE_TOL, Certificate, margin_slopes, polish
-from dufm.margin import normalized_margin
+from dufm.codes import name_of
+from dufm.margin import closed_form_margin, normalized_margin
 from dufm.metrics import centred, final_rank, margins
 
-__all__ = ["MaxMargin", "NothingCertified", "along_depth", "end_curvatures", "max_margin", "stratum_curvature"]
+__all__ = [
+    "MaxMargin",
+    "NothingCertified",
+    "along_depth",
+    "end_curvatures",
+    "max_margin",
+    "stratum_curvature",
+    "summary",
+]
 
 STEPS = 600
 LATE = (0.0, 0.1, 0.2, 0.3)
@@ -45,6 +54,23 @@ class MaxMargin:
     def locally_optimal(self):
         """Whether second-order probing found no way up within matrices of this rank."""
         return self.curvature > -CURVATURE_TOL
+
+
+def summary(found, depth):
+    """Columns for a table of searches: what a :class:`MaxMargin`, or None, is, as a dict.
+
+    ``margin_ratio`` over neural collapse, ``name`` (:func:`dufm.codes.name_of`), ``locally_optimal`` (0 or 1),
+    ``agree``, ``climbs``; NaN and "" of None.
+    """
+    if found is None:
+        return {"margin_ratio": np.nan, "name": "", "locally_optimal": np.nan, "agree": np.nan, "climbs": np.nan}
+    return {
+        "margin_ratio": found.margin / closed_form_margin("nc", len(found.Z), depth),
+        "name": str(name_of(found.Z)),
+        "locally_optimal": int(found.locally_optimal),
+        "agree": found.agree,
+        "climbs": found.restarts,
+    }
 
 
 class NothingCertified(DufmError):
