@@ -22,7 +22,7 @@ from dufm.codes import name_of
 from dufm.margin import normalized_margin
 from dufm.metrics import centred, margins
 
-__all__ = ["End", "Limit", "SpectralEnd", "columns", "end", "limit", "spectral_end", "spectral_limit"]
+__all__ = ["End", "Limit", "SpectralEnd", "columns", "distance", "end", "limit", "spectral_end", "spectral_limit"]
 
 
 # ---------------------------------------------------------------- the certified end
@@ -136,6 +136,17 @@ def columns(found, run=None):
         table["slowest_kept"] = numbers(torch.where(kept, run.rates, torch.inf).amin(-1))
         table["fastest_dropped"] = numbers(torch.where(kept, -torch.inf, run.rates).amax(-1))
     return table
+
+
+def distance(Z, solution):
+    """Relative distance of logits ``Z`` ``(..., K, N)``, centred and scaled to smallest margin 1, from a solution.
+
+    ``solution``: the ``Z`` of an :class:`End`; leading dimensions broadcast.  NaN where Z separates nothing.
+    """
+    Z = centred(Z)
+    smallest = margins(Z).amin((-2, -1), keepdim=True)
+    away = torch.linalg.matrix_norm(Z / smallest - solution) / torch.linalg.matrix_norm(solution)
+    return torch.where(smallest[..., 0, 0] > 0, away, torch.nan)
 
 
 def _collapse_margin(shape, depth):

@@ -9,7 +9,7 @@ import torch
 from tolerances import CERTIFIED, LINALG, close
 
 import dufm
-from dufm import DufmError, closed_form_margin, gaussian_init, gradient_flow, margins, polygon, simplex_etf
+from dufm import DufmError, closed_form_margin, ends, gaussian_init, gradient_flow, margins, polygon, simplex_etf
 from dufm.codes import code_matrix, name_of, pairs_and_singles
 from dufm.ends import End, Limit, columns, end, limit, spectral_end, spectral_limit
 from dufm.metrics import centred
@@ -133,6 +133,16 @@ def test_columns_of_a_table(six, six_ends):
     for i, rank in enumerate(rows["rank"]):
         assert rows["slowest_kept"][i] == found.rates[i, :rank].min() > 0.9
         assert rows["fastest_dropped"][i] == found.rates[i, rank:].max() < 0.1
+
+
+def test_distance_sees_neither_size_nor_shift(six_ends):
+    Z = torch.stack([six_ends.Z, 1.1 * six_ends.Z, -six_ends.Z]) + 3.0
+    close(ends.distance(Z[:2], six_ends.Z), torch.zeros(2, 12), 1e-12)
+    assert ends.distance(Z[2], six_ends.Z).isnan().all()
+    other = six_ends.Z.clone()
+    other[:, 0, 0] += 0.3  # the smallest margin stays 1; the centred change has norm 0.3·√(1 − 1/6)
+    away = ends.distance(other, six_ends.Z) * torch.linalg.matrix_norm(six_ends.Z)
+    assert away.tolist() == pytest.approx([0.3 * (5 / 6) ** 0.5] * 12, rel=1e-9)
 
 
 def test_a_common_shift_changes_no_end(six, six_ends):
