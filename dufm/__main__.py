@@ -7,7 +7,8 @@ import sys
 import dufm
 from dufm._checks import DufmError
 from dufm.companion import claims, files, pages
-from dufm.companion.parameters import declared, did_you_mean, title
+from dufm.companion.parameters import declared, title
+from dufm.companion.words import did_you_mean
 
 COMMANDS = ("reproduce", "list", "claims", "figures")
 

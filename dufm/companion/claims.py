@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from dufm._checks import DufmError
 from dufm.companion import files
-from dufm.companion.parameters import did_you_mean
+from dufm.companion.words import did_you_mean, number
 
 __all__ = ["Claim", "ClaimFailed", "Verdict", "check", "counts", "failures", "ledger", "recorded", "table"]
 
@@ -45,7 +45,7 @@ class Claim:
     @property
     def expected(self):
         """The expectation in words."""
-        a, b = (*(f"{bound:g}" for bound in self.bounds), "")[:2]
+        a, b = (*map(number, self.bounds), "")[:2]
         words = {"equals": f"{a} ± {b}" if b != "0" else a, "between": f"{a} to {b}"}
         return words.get(self.kind, f"{self.kind} {a}")
 
@@ -67,7 +67,7 @@ class Claim:
             decimals = max(0, -math.floor(math.log10(self.bounds[1])))
             return f"{round(value, decimals) + 0.0:.{decimals}f}"
         if self.kind == "below" and abs(value) < self.bounds[0] / 10:
-            return f"below {self.bounds[0] / 10:g}"
+            return f"below {number(self.bounds[0] / 10)}"
         if self.kind == "between" and abs(value) < 1e-4 * (self.bounds[1] - self.bounds[0]):
             return "0"
         return f"{value:.4g}"

@@ -6,7 +6,6 @@ of a list.
 
 import ast
 import contextlib
-import difflib
 import math
 import re
 import tomllib
@@ -14,8 +13,9 @@ from dataclasses import dataclass
 
 from dufm._checks import DufmError
 from dufm.companion import files
+from dufm.companion.words import did_you_mean
 
-__all__ = ["Parameter", "budget_parameters", "check", "declared", "did_you_mean", "title"]
+__all__ = ["Parameter", "budget_parameters", "declared", "title", "typed"]
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 BOUNDS = re.compile(r"(?P<meaning>.*?)\s*(?:\[(?P<range>[^\[\]]*)\]|\{(?P<choices>[^{}]*)\})\s*$")
@@ -41,12 +41,6 @@ class Parameter:
         if isinstance(self.accepted, list):
             return f"{kind}, {each}one of {', '.join(map(str, self.accepted))}"
         return kind
-
-
-def did_you_mean(word, known):
-    """What to add to a message about an unknown word."""
-    near = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
-    return f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(known)}"
 
 
 def _cells(name):
@@ -91,7 +85,7 @@ def _declaration(notebook, seen):
         accepted = [_typed(seen.name, _element(kind), choice.strip()) for choice in bounds["choices"].split(",")]
     meaning = bounds["meaning"] if bounds else seen.help
     parameter = Parameter(seen.name, kind, ast.literal_eval(seen.default), meaning.rstrip(" ,"), accepted)
-    check(parameter, parameter.default)
+    typed(parameter, parameter.default)
     return parameter
 
 
@@ -117,7 +111,7 @@ def _typed(name, kind, value):
     return value
 
 
-def check(parameter, value):
+def typed(parameter, value):
     """``value`` as the parameter's type, or a ``DufmError`` that names what is accepted."""
     try:
         value = _typed(parameter.name, parameter.type, value)
@@ -150,4 +144,4 @@ def budget_parameters(name, budget):
     for word in values:
         if word not in known:
             raise DufmError(f"budgets.toml: {name} has no parameter {word!r}; {did_you_mean(word, list(known))}")
-    return {word: check(known[word], value) for word, value in values.items()}
+    return {word: typed(known[word], value) for word, value in values.items()}

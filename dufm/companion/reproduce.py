@@ -18,7 +18,8 @@ from filelock import FileLock, Timeout
 from dufm._checks import DufmError
 from dufm.companion import claims, files, notebook
 from dufm.companion.build import QUIET, own_kernel, pair_differs, source_notebook
-from dufm.companion.parameters import check, declared, did_you_mean
+from dufm.companion.parameters import declared, typed
+from dufm.companion.words import did_you_mean
 
 __all__ = ["reproduce", "select", "typed_parameters", "writable"]
 
@@ -51,7 +52,7 @@ def typed_parameters(names, given):
         if key not in known:
             raise DufmError(f"unknown parameter {key!r}; {did_you_mean(key, known)}")
     return {
-        name: {key: check(each[key], text) for key, text in given.items() if key in each}
+        name: {key: typed(each[key], text) for key, text in given.items() if key in each}
         for name, each in parameters.items()
     }
 
@@ -115,7 +116,7 @@ class _Runner:
         for left in (self.folder / "notebooks").glob(".[0-9]*"):  # by a run that was killed
             shutil.rmtree(left)
         began = time.perf_counter()
-        self.say(f"{len(names)} notebook{'s' * (len(names) > 1)}, {min(jobs, len(names))} at a time, into {self.folder}")
+        self.say(f"running {len(names)} of {len(files.names())} notebooks, {min(jobs, len(names))} at a time")
         pool = ThreadPoolExecutor(jobs)
         try:
             list(pool.map(self.one, names))

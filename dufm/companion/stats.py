@@ -6,6 +6,7 @@ import numpy as np
 from scipy.stats import binomtest, t
 
 from dufm._checks import DufmError
+from dufm.companion.words import number
 
 __all__ = ["below", "mean_interval", "share", "wilson"]
 
@@ -36,4 +37,4 @@ def mean_interval(values):
 
 def below(value, bound):
     """``"below 1e-9"`` where ``|value| < bound``, else the value with two digits: rounding noise is no number."""
-    return f"below {bound:g}" if abs(float(value)) < bound else f"{float(value):.2g}"
+    return f"below {number(bound)}" if abs(float(value)) < bound else f"{float(value):.2g}"

@@ -1,0 +1,39 @@
+"""Intervals against their formulas and against simulation."""
+
+import math
+
+import numpy as np
+import pytest
+
+from dufm import DufmError, stats
+
+
+@pytest.mark.parametrize(("hits", "total"), [(0, 10), (3, 10), (10, 10), (50, 128)])
+def test_wilson_is_where_the_score_test_rejects(hits, total):
+    for p in stats.wilson(hits, total):
+        if 0 < p < 1:
+            assert abs(hits / total - p) / math.sqrt(p * (1 - p) / total) == pytest.approx(1.959964, abs=1e-5)
+
+
+def test_mean_interval_covers_95_percent():
+    draws = np.random.default_rng(0).standard_normal((4000, 5))
+    covered = [low <= 0 <= high for _, low, high in map(stats.mean_interval, draws)]
+    assert stats.wilson(sum(covered), len(covered))[0] < 0.95 < stats.wilson(sum(covered), len(covered))[1]
+
+
+def test_words():
+    assert stats.share(3, 10) == "0.30 [0.11, 0.60]"
+    assert stats.share(3, 10, digits=3).startswith("0.300 [")
+    assert stats.below(-1e-12, 1e-9) == "below 1e-9" and stats.below(0.0123, 1e-9) == "0.012"
+
+
+@pytest.mark.parametrize("call", [lambda: stats.wilson(1, 0), lambda: stats.wilson(3, 2), lambda: stats.wilson(-1, 2)])
+def test_shares_that_are_none(call):
+    with pytest.raises(DufmError, match="hits must be"):
+        call()
+
+
+@pytest.mark.parametrize("values", [[1.0], [], [1.0, math.nan]])
+def test_means_without_an_interval(values):
+    with pytest.raises(DufmError, match="at least two"):
+        stats.mean_interval(values)
