@@ -43,6 +43,14 @@ figures.published("25_closed_forms")
 # orthoplex. Its singular values are 2 ($t$ times), 1 ($K - 2t - 1$ times) and $\sqrt{2t/K}$ once (the part that centring leaves of the sum of the singles), so its rank is $K - t$ and
 # $$\gamma_L = \bigl(t\,2^p + K - 2t - 1 + (2t/K)^{p/2}\bigr)^{-1/p}.$$
 # For odd $K$ its top rung is better than pairs and a triangle: 1.0765 at $K = 7$, $L = 3$.
+#
+# **Which rungs are critical.** *$P(K, t)$, $K\ge3$, is a KKT point at every depth for every $t\ne1$, and at no depth for $t = 1$.* The equations of notebook 21 are linear in $\lambda$, so if they have a solution, its average over the
+# symmetries of $P(K, t)$ is one: multipliers $x$ (sample of a pair, class of another pair), $y$ (pair, single), $w$ (single, pair), $v$ (single, single); partners have margin 2 and none. Let $n = K - 2t$.
+#
+# 1. Differences of partners, $\sigma = 2$: $(2t - 2)\,x + n\,y = 2^{p-1}$. Contrasts of singles, $\sigma = 1$: $2t\,w + n\,v = 1$.
+# 2. The last singular value: its right vector is constant on the singles and 0 on the pairs, its left one takes different values on both. $\Lambda V = U\Sigma^{p-1}$ gives $2t\,w = (2t/K)^{p/2}\le1$, so $v\ge0$; $\Lambda^\top U = V\Sigma^{p-1}$ at the
+#    samples of pairs gives $n\,y = 0$.
+# 3. What is left is $(2t - 2)\,x = 2^{p-1}$: solved by an $x > 0$ for $t\ge2$, by none for $t = 1$. $\square$
 
 # %% tags=["parameters"]
 num_classes: int = 6  # classes K of the ladder that is climbed by networks [5, 12]
@@ -61,7 +69,7 @@ import pandas
 import torch
 
 import dufm
-from dufm import certificate, claims, codes, ends, figures, margin, notebook, search, stats
+from dufm import certificate, claims, codes, figures, margin, notebook, search, stats
 
 p = notebook.start("25_collapse_is_beaten", globals())
 
@@ -105,8 +113,6 @@ one, more = rungs[rungs["t"] == 1], rungs[rungs["t"] > 1]
 print(f"residual of one pair: at least {one['residual'].min():.3f}; of two pairs or more: {stats.below(more['residual'].max(), 1e-12)}")
 
 # %% [markdown]
-# One pair is no critical point at any depth tried: no flow ends there. Two and more are.
-#
 # ## Which rungs are reached
 #
 # Networks at $K = 6$, $L = 3$, followed to their ends. Beside each rung: the smallest *curvature* of the Lagrangian among matrices of its rank (0: no direction leads down), and $\beta$, the norm of

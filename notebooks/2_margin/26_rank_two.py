@@ -112,7 +112,7 @@ first.rename(columns={"depth": "rank 2 wins from L", "over_polygon": "best highe
 
 # %%
 draw = np.random.default_rng(p.seed)
-Z = np.eye(3) + draw.uniform(0, 2, (p.draws, 1, 1)) ** 2 * draw.standard_normal((p.draws, 3, 3))
+Z = np.eye(3) + draw.uniform(0.1, 2, (p.draws, 1, 1)) ** 2 * draw.standard_normal((p.draws, 3, 3))
 Z -= Z.mean(1, keepdims=True)
 margin = dufm.margins(torch.from_numpy(Z)).amin((1, 2)).numpy()
 sigma = np.linalg.svd(Z[margin > 0] / margin[margin > 0, None, None], compute_uv=False)
