@@ -24,7 +24,8 @@ def draw(data):
                 count = found.count((name, ratio))
                 ax.scatter(x, ratio, s=14 + 4 * count, color=figures.PALETTE[kind], marker=figures.MARKER[kind],
                            linewidths=1.2, zorder=3)
-                beside = {"xytext": (-7, -2), "ha": "right"} if kind == "other" else {"xytext": (9, 3), "ha": "left"}
+                below = -11 if ratio < 1.02 else -3  # not on the dashed line
+                beside = {"xytext": (-7, below), "ha": "right"} if kind == "other" else {"xytext": (9, 3), "ha": "left"}
                 ax.annotate(f"{count}", (x, ratio), textcoords="offset points", fontsize=8, **beside)
             if undecided := int((here & ~sure).sum()):
                 ax.annotate(f"{undecided} undecided", (place, 0.97), xycoords=("data", "axes fraction"), fontsize=7, ha="center")
