@@ -22,7 +22,7 @@ figures.published("24_phase")
 
 # %% [markdown]
 # *Rank of the best solution found, by classes and depth (bold, and colour); below it, its margin over that of collapse. Marks name the solution, the orange bars stand where collapse first
-# loses.* [Drawn by](../../figures/24_phase.py)
+# loses. Unmarked cells with a name are the Petersen code ($K = 10$, $L = 4$) and the square antiprism ($K = 8$, $L = 5, 6$); the others are irregular.* [Drawn by](../../figures/24_phase.py)
 #
 # ## Statement
 #
