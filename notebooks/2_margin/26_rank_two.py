@@ -11,7 +11,7 @@
 #
 # **Question.** The best rank falls with depth (notebook 24). How far can it fall, and which code stands at the end?
 #
-# **Answer.** To 2: no matrix of rank 1 separates three classes. At rank 2 every search ends at the regular polygon, at every depth from 2 to 64, and every higher rank falls behind it in
+# **Answer.** To 2: no matrix of rank 1 separates three classes. At rank 2 the best solution found is the regular polygon, at every depth searched from 2 to 64, and every higher rank falls behind it in
 # the end, by the factor $\sqrt{r/2}$ a layer. With three classes the polygon is the simplex itself: there collapse is never beaten.
 # Before: [25, collapse is beaten](25_collapse_is_beaten.ipynb). After: [31, portraits of the codes](../3_codes/31_portraits.ipynb).
 
@@ -35,7 +35,8 @@ figures.published("26_rank_two")
 # $$\sigma_1 = \sigma_2 = \frac{K}{4\sin^2(\pi/K)},\qquad \gamma_L = \frac4K\sin^2\frac\pi K\;2^{-L/2}.$$
 #
 # **Three classes.** *For $K = 3$ neural collapse is optimal at every depth.* Centred logits $z_1, z_2, z_3$ lie in the plane $1^\top z = 0$, where the unit vectors project to a regular triangle $e_1, e_2, e_3$ of side
-# $\sqrt2$ and area $\Delta = \sqrt3/2$. Since $\sigma_1^p + \sigma_2^p\ge2(\sigma_1\sigma_2)^{p/2}$, and collapse has $\sigma_1 = \sigma_2 = 1$, it is enough that $\sigma_1\sigma_2\ge1$ at margin 1.
+# $\sqrt2$ and area $\Delta = \sqrt3/2$. Since $\sigma_1^p + \sigma_2^p\ge2(\sigma_1\sigma_2)^{p/2}$, and collapse has $\sigma_1 = \sigma_2 = 1$, it is enough that $\sigma_1\sigma_2\ge1$ at margin 1
+# (centring changes no margin and raises no singular value).
 #
 # 1. For a positive $2\times2$ matrix, $2\sqrt{\det M} = \min_{\det Q = 1}\operatorname{tr}QM$, so $\sigma_1\sigma_2 = \frac12\min_{\det Q=1}\sum_c|Q^{1/2}z_c|^2$.
 # 2. Fix $Q$ and write $v_c = Q^{-1/2}e_c$, a triangle of the same area. The margins of sample $c$ say $\langle v_c - v_j, Q^{1/2}z_c\rangle\ge1$ for both $j$, so $|Q^{1/2}z_c|\ge1/d_c$, $d_c$ the distance of $v_c$ from the opposite *side*.
