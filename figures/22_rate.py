@@ -13,6 +13,9 @@ def draw(data):
         axes[0].plot(x, law, color="black", linestyle="--", linewidth=0.8)
         axes[0].plot(x, y, **figures.depth_style(L) | {"linestyle": ""})
         axes[0].annotate(f"$L={L}$", (x[0], y[0]), xytext=(-6, 0), textcoords="offset points", ha="right", va="center")
+    axes[0].plot([], [], color="black", linestyle="--", linewidth=0.8, label="integral of the scalar law")
+    axes[0].plot([], [], color="0.4", marker="o", linestyle="", label="full network")
+    axes[0].legend(loc="lower right")
     axes[0].set_title(f"neural collapse, $K={data['num_classes'][ray][0]}$")
     looks = {"square": "polygon", "orthoplex of 6": "orthoplex", "two pairs, two single": "other"}
     for end, look in looks.items():
