@@ -34,7 +34,7 @@ def draw(data):
         ax.set(xlim=(-0.5, len(depths) - 0.4), xlabel="depth $L$", yscale="log")
     axes[0][0].set_yticks([1, 1.5, 2, 2.5], ["1", "1.5", "2", "2.5"])
     axes[0][0].minorticks_off()
-    axes[0][0].set_ylim(0.93, 2.9)
+    axes[0][0].set_ylim(0.88, 2.9)
     axes[0][0].set_ylabel(r"margin over collapse's,  $\gamma_L/\gamma_L^{\rm NC}$")
     handles = [Line2D([], [], color=figures.PALETTE[kind], marker=figures.MARKER[kind], linestyle="", label=label)
                for kind, label in LABELS.items()]
