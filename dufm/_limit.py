@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from dufm._checks import DufmError, check_count, check_factors, check_finite_positive
-from dufm._stepping import growth_rate, rest
+from dufm._resting import growth_rate, rest
 from dufm.characters import check_spectrum
 from dufm.flow import FactorModel, Trajectory, gradient_flow
 from dufm.metrics import centred

@@ -15,7 +15,7 @@ import torch
 from dufm._checks import DufmError, check_count, check_logits
 from dufm._limit import Limit, limit, spectral_limit
 from dufm._nnls import nonnegative_least_squares
-from dufm._stepping import RESTS
+from dufm._resting import RESTS
 from dufm.certificate import DECIDED_MOVE, Certificate, kkt_certificate, off_range_values, polish
 from dufm.characters import check_spectrum
 from dufm.codes import name_of

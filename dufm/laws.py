@@ -1,6 +1,6 @@
-r"""Closed laws of the singular values: escape, early motion, growth of deviations, separatrix, rate.
+r"""Closed laws of the singular values: escape, early motion, growth of deviations, separatrix.
 
-Singular values and times are plain numbers or tensors; of plain numbers alone a law is a plain number.
+Tensors give tensors, plain numbers alone give a float.
 """
 
 import math
@@ -9,12 +9,14 @@ import scipy.integrate
 import torch
 
 from dufm._checks import DufmError, check_count, check_dtype, check_finite_positive
+from dufm.loss import log_softplus
 
 __all__ = [
     "collapse_log_time",
     "early_singular_values",
     "escape_time",
     "late_separatrix",
+    "nc_log_loss",
     "nc_perturbation_growth",
     "turning_point",
 ]
@@ -25,32 +27,44 @@ def escape_time(s0, depth):
 
     Elementwise on positive ``s0``: the time at which a small singular value leaves the small scale.
     """
-    depth = check_count("depth", depth, 2)
-    (s0,), result = _tensors(s0=s0)
-    return result(torch.full_like(s0, torch.inf) if depth == 2 else s0 ** (2 / depth - 1) / (depth - 2))
+    start, depth = _positive("s0", s0), check_count("depth", depth, 2)
+    if depth == 2:
+        return _as_given(torch.full_like(start, torch.inf), s0)
+    return _as_given(start ** (2 / depth - 1) / (depth - 2), s0)
 
 
 def early_singular_values(t, s0, depth):
     r"""Early phase (g ≈ 1): :math:`[s_0^{-q} - (L-2)t]^{-1/q}`, or :math:`s_0e^{2t}` for L = 2; ``inf`` after escape.
 
-    ``t`` at least 0 and ``s0`` positive broadcast.
+    ``t`` ≥ 0, the time of dW/dt = −∇ℒ, and ``s0`` > 0 are numbers or tensors; they broadcast.
     """
-    depth = check_count("depth", depth, 2)
-    (t, s0), result = _tensors(t=t, s0=s0)
+    start, depth = _positive("s0", s0), check_count("depth", depth, 2)
+    time = torch.as_tensor(t, dtype=start.dtype, device=start.device)
+    if not (time >= 0).all():
+        raise DufmError(f"t must be at least 0, the smallest is {time.min():g}")
     if depth == 2:
-        return result(s0 * torch.exp(2 * t))
-    return result(s0 * (1 - t / escape_time(s0, depth)).clamp(min=0.0) ** (-depth / (depth - 2)))
+        return _as_given(start * torch.exp(2 * time), t, s0)
+    left = (1 - time / escape_time(start, depth)).clamp(min=0.0)
+    return _as_given(start * left ** (-depth / (depth - 2)), t, s0)
+
+
+def nc_log_loss(s, num_classes):
+    r"""Log ℒ on the ray of neural collapse, ``Z = s(I − J/K)``: :math:`\log K + \log\log(1 + (K-1)e^{-s})`.
+
+    Elementwise on positive ``s``, the common singular value; finite however large it is.
+    """
+    K = check_count("num_classes", num_classes, 2)
+    return _as_given(math.log(K) + log_softplus(math.log(K - 1) - _positive("s", s))[0], s)
 
 
 def nc_perturbation_growth(s, s0, num_classes, depth):
     r"""Growth of a small relative deviation from equal singular values, :math:`(s/s_0)^{1-2/L}e^{-(s-s_0)/K}`.
 
-    ``s``, ``s0`` positive: mean singular value now and at the start.  Holds for every abelian group.
+    ``s``, ``s0``: mean singular value now and at the start, positive; they broadcast.  Holds for every abelian group.
     """
-    depth = check_count("depth", depth, 2)
-    num_classes = check_count("num_classes", num_classes, 2)
-    (s, s0), result = _tensors(s=s, s0=s0)
-    return result((s / s0) ** (1 - 2 / depth) * torch.exp(-(s - s0) / num_classes))
+    now, start = _positive("s", s), _positive("s0", s0)
+    K, depth = check_count("num_classes", num_classes, 2), check_count("depth", depth, 2)
+    return _as_given((now / start) ** (1 - 2 / depth) * torch.exp(-(now - start) / K), s, s0)
 
 
 def turning_point(num_classes, depth):
@@ -91,18 +105,17 @@ def collapse_log_time(log_loss, s0, num_classes, depth):
     return s + math.log(scaled)
 
 
-def _tensors(**values):
-    """The values, positive or (``t``) at least 0, as tensors of one dtype; and what makes a law of numbers a number."""
-    like = next((value for value in values.values() if isinstance(value, torch.Tensor)), None)
-    tensors = []
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float, torch.Tensor)):
-            raise DufmError(f"{name} must be a number or a tensor of them, got {type(value).__name__}")
-        if not isinstance(value, torch.Tensor):
-            value = torch.tensor(value, dtype=torch.float64) if like is None else like.new_tensor(value)
-        check_dtype(name, value)
-        if not (value.isfinite() & (value >= 0 if name == "t" else value > 0)).all():
-            least = "at least 0" if name == "t" else "positive"
-            raise DufmError(f"{name} must be finite and {least}, the smallest is {value.min():g}")
-        tensors.append(value)
-    return tensors, torch.Tensor.item if like is None else lambda law: law
+def _positive(name, value):
+    """A positive tensor, in float64 where a plain number was given."""
+    if not isinstance(value, torch.Tensor):
+        check_finite_positive(name, value)
+        return torch.tensor(float(value), dtype=torch.float64)
+    check_dtype(name, value)
+    if not (torch.isfinite(value) & (value > 0)).all():
+        raise DufmError(f"{name} must be positive and finite, got {value!r}")
+    return value
+
+
+def _as_given(result, *given):
+    """A float where nothing given was a tensor."""
+    return result if any(isinstance(value, torch.Tensor) for value in given) else float(result)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from dufm import DufmError, closed_form_margin, kkt_certificate, margins, normalized_margin, search
-from dufm.codes import code_matrix, hypercube, orthoplex, pairs_and_singles, polygon, simplex_etf, softmax_code
+from dufm import DufmError, closed_form_margin, kkt_certificate, margins, normalized_margin, search, softmax_code
+from dufm.codes import code_matrix, hypercube, orthoplex, pairs_and_singles, polygon, simplex_etf
 from dufm.ends import end
 from dufm.search import max_margin, stratum_curvature
 
