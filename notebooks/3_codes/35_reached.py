@@ -70,8 +70,9 @@ end = train(7, 2, 3, 1)
 code = codes.code_logits(agreement.selected_code(7, 3, seed=p.seed))
 best = agreement.compare(7, 3, [2], restarts=p.restarts, seed=p.seed)[0]
 collapse = dufm.closed_form_margin("nc", 7, 2)
-print(f"end: rank {int(end.rank)}, margin over collapse {float(end.margin_ratio):.5f}; KKT residual {stats.below(end.certificate.residual[0], 1e-8)}")
-print(f"softmax code: {float(dufm.normalized_margin(code, 2)) / collapse:.5f}; KKT residual {float(dufm.kkt_certificate(code, 2, 3).residual):.3f}")
+residual = float(dufm.kkt_certificate(code, 2, 3).residual)
+print(f"end: rank {int(end.rank)}, margin over collapse {float(end.margin_ratio):.5f}, a certified critical point")
+print(f"softmax code: {float(dufm.normalized_margin(code, 2)) / collapse:.5f}, none: KKT residual {residual:.3f}")
 print(f"best solution found at rank 3: {best.margin / collapse:.5f}")
 print(f"so this network ends at: {agreement.kinds(end, 2, restarts=p.restarts, seed=p.seed)[0]}")
 
@@ -104,7 +105,8 @@ figures.show(
 
 # %%
 print(f"{len(ends)} networks, {int((ends.kind == 'undecided').sum())} undecided")
-listed = ends.assign(margin=ends.margin_ratio.round(4)).groupby([*settings, "kind", "name", "rank", "margin"], sort=False).size().rename("runs").reset_index()
+columns = [*settings, "kind", "name", "rank", "margin"]
+listed = ends.assign(margin=ends.margin_ratio.round(4)).groupby(columns, dropna=False).size().rename("runs").reset_index()
 listed["share"] = [stats.share(runs, p.networks) for runs in listed.runs]
 listed.sort_values(["width", "num_classes", "depth", "runs"], ascending=[False, True, True, False]).set_index(settings)
 
@@ -133,7 +135,8 @@ claims.check("35-excluded", excluded.code.sum())
 
 # %%
 by_classes = wide.groupby("num_classes").code.agg(["sum", "size"])
-by_classes.assign(share=[stats.share(a, b) for a, b in by_classes.to_numpy()]).rename(columns={"sum": "softmax codes", "size": "low-rank ends"})
+by_classes.columns = ["softmax codes", "low-rank ends"]
+by_classes.assign(share=[stats.share(*each) for each in by_classes.to_numpy()])
 
 # %% [markdown]
 # *The best solution is what a search has found.* An end with a larger margin than that would be called a lesser critical point; none has one:
