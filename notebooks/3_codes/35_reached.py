@@ -41,9 +41,9 @@ figures.published("35_reached")
 # Seven classes, two layers, three hidden dimensions: the smallest case in which the code is excluded.
 
 # %% tags=["parameters"]
-classes: list[int] = [4, 5, 6, 6, 7, 8, 8, 9, 10, 8, 6, 6, 7, 8, 8, 9, 12, 10]  # number of classes K of each setting [3, 16]
-depths: list[int] = [6, 6, 4, 6, 4, 4, 6, 4, 4, 3, 2, 3, 2, 2, 3, 2, 2, 2]  # depth L of each setting [2, 12]
-widths: list[int] = [16, 16, 16, 16, 16, 16, 16, 16, 16, 2, 3, 3, 3, 3, 3, 3, 3, 4]  # hidden width d of each setting [2, 64]
+classes: list[int] = [4, 5, 6, 6, 7, 8, 8, 9, 10, 8, 6, 6, 7, 8, 9, 12, 10]  # number of classes K of each setting [3, 16]
+depths: list[int] = [6, 6, 4, 6, 4, 4, 6, 4, 4, 3, 2, 3, 2, 2, 2, 2, 2]  # depth L of each setting [2, 12]
+widths: list[int] = [16, 16, 16, 16, 16, 16, 16, 16, 16, 2, 3, 3, 3, 3, 3, 3, 4]  # hidden width d of each setting [2, 64]
 networks: int = 16  # random networks for each setting [2, 1024]
 restarts: int = 64  # random starts of the search for the best solution of a rank [2, 512]
 scale: float = 0.7  # initial scale: entries N(0, scale²/fan-in) [0.05, 2]
@@ -139,12 +139,9 @@ by_classes.columns = ["softmax codes", "low-rank ends"]
 by_classes.assign(share=[stats.share(*each) for each in by_classes.to_numpy()])
 
 # %% [markdown]
-# *The best solution is what a search has found.* An end with a larger margin than that would be called a lesser critical point; none has one:
-
-# %%
-lesser = ends[ends.kind == "lesser critical point"].groupby([*settings, "rank"]).margin_ratio.max()
-found = [agreement.compare(K, r, [L], restarts=p.restarts, seed=p.seed)[0] for K, L, _, r in lesser.index]
-pandas.DataFrame({"largest lesser margin": lesser, "best at this rank": [x.row()["over_collapse"] for x in found]}).round(4)
+# *The best solution is what a search has found.* An end above it would be counted as better than the code, and the claim of the verdict that seven classes end in *the* best solution rests on 64 random starts of that search.
+#
+# *Sixteen networks a setting* leave intervals of up to half a unit. `dufm reproduce 35 --budget full` trains 128 in each and adds ten settings.
 
 # %% [markdown]
 # ## Try it
