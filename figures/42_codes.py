@@ -1,7 +1,5 @@
 """Ranks in which random spectra of eight groups end, with share and best margin, and the least rank of each group."""
 
-import numpy as np
-
 from dufm import figures
 
 KIND = {"NC": "nc", "polygon": "polygon", "orthoplex": "orthoplex", "cube": "cube"}
@@ -21,7 +19,8 @@ def draw(data):
             strict=True,
         ):  # fmt: skip
             kind = KIND.get(str(code), "other")
-            ax.scatter(place, rank, s=12 + 150 * share, color=figures.PALETTE[kind], marker=figures.MARKER[kind], zorder=3)
+            style = {"color": figures.PALETTE[kind], "marker": figures.MARKER[kind], "zorder": 3}
+            ax.scatter(place, rank, s=12 + 150 * share, **style)
             ax.annotate(f"{ratio:.2f}", (place, rank), xytext=(9, 4), textcoords="offset points", fontsize=7)
     for kind, word in WORDS.items():
         ax.plot([], [], figures.MARKER[kind], color=figures.PALETTE[kind], label=word)

@@ -15,7 +15,8 @@ def draw(data):
             here = data["angle"] == angle
             x, y = -data["log_loss"][here], np.maximum(data[name][here], 1e-12)
             ax.plot(x, y, color=figures.PALETTE["cube"], linestyle=style)
-            ax.annotate(rf"$\theta = {angle:g}$", (x[-1], y[-1]), xytext=(5, -3), textcoords="offset points", fontsize=8)
+            text = rf"$\theta = {angle:g}$"
+            ax.annotate(text, (x[-1], y[-1]), xytext=(5, -3), textcoords="offset points", fontsize=8)
         ax.set_xscale("symlog", linthresh=2)
         ax.set_xlim(-1.2, 9 * x[-1])
         ax.xaxis.set_minor_locator(NullLocator())
