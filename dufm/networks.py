@@ -16,12 +16,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from dufm._checks import DufmError, check_count, check_finite, check_finite_positive, check_tensor
+from dufm._checks import DufmError, check_count, check_finite, check_tensor
 from dufm._steps import norm
 from dufm.loss import log_sum_and_residual, true_class
-from dufm.model import _normal
+from dufm.metrics import effective_rank
+from dufm.model import fan_in_gaussian
 
-__all__ = ["Trained", "class_means", "forward", "gaussian_init", "train"]
+__all__ = ["Trained", "class_means", "forward", "he_init", "layer_ranks", "train"]
 
 HE_SCALE = math.sqrt(2.0)
 LOG_LOSS_END = math.log(1e-6)
@@ -48,7 +49,7 @@ class Trained:
     steps: torch.Tensor
 
 
-def gaussian_init(depth, width, features, num_classes, *, scale=HE_SCALE, batch=1, seed):
+def he_init(depth, width, features, num_classes, *, scale=HE_SCALE, batch=1, seed):
     """Fan-in Gaussian weights: entries of ``W_l`` are independent N(0, scale²/fan-in).
 
     The default scale √2 keeps the size of the outputs from layer to layer under ReLUs (He et al. 2015).  Returns
@@ -58,9 +59,7 @@ def gaussian_init(depth, width, features, num_classes, *, scale=HE_SCALE, batch=
     depth = check_count("depth", depth, 2, why="depth counts weight matrices")
     width = check_count("width", width, 1)
     sizes = [check_count("features", features, 1), *[width] * (depth - 1), check_count("num_classes", num_classes, 2)]
-    check_finite_positive("scale", scale)
-    shapes = [(rows, columns) for columns, rows in zip(sizes[:-1], sizes[1:], strict=True)]
-    return [draw * (scale / shape[1] ** 0.5) for draw, shape in zip(_normal(shapes, batch, seed), shapes, strict=True)]
+    return fan_in_gaussian(sizes, scale, batch, seed)
 
 
 def forward(weights, X, relu_layers=None):
@@ -86,9 +85,17 @@ def class_means(outputs, y):
     return means - means.mean(-1, keepdim=True)
 
 
-def train(
-    weights, X, y, *, relu_layers=None, batch_size=None, seed=0, until_log_loss=LOG_LOSS_END, max_steps=2000
-):
+def layer_ranks(outputs, y):
+    """Effective rank of the :func:`class_means` of one layer, ``(...)``: at most K − 1, whatever the layer's width.
+
+    ``outputs`` ``(..., d, n)``, ``y`` ``(n,)``; errors as there.  0 where a layer is dead.
+    """
+    # R of a QR decomposition has the same singular values, and K columns make it square once K rows of zeros follow.
+    means = class_means(outputs, y)
+    return effective_rank(torch.linalg.qr(torch.nn.functional.pad(means, (0, 0, 0, means.shape[-1]))).R)
+
+
+def train(weights, X, y, *, relu_layers=None, batch_size=None, seed=0, until_log_loss=LOG_LOSS_END, max_steps=2000):
     r"""Train every network until the log of its mean loss falls to ``until_log_loss`` (default: loss 1e-6).
 
     ``batch_size=None``: gradient flow on all the data, along −∇ log ℒ, the path of the flow in another time.  Steps
@@ -101,7 +108,7 @@ def train(
     the loss on all data at the start of the epoch.  An epoch after which ℒ has risen is undone and h halved, else h
     grows by a fifth.  ``batch_size=n`` is descent with one step an epoch.
 
-    ``weights`` as from :func:`gaussian_init`, ``X`` ``(features, n)``, ``y`` integer labels, ``relu_layers`` as in
+    ``weights`` as from :func:`he_init`, ``X`` ``(features, n)``, ``y`` integer labels, ``relu_layers`` as in
     :func:`forward`; ``max_steps`` counts steps or epochs tried.  Returns :class:`Trained`; that a network did not get
     there is its ``status``, not an error.  ``DufmError`` for bad shapes, NaN, labels that are not 0 … K − 1 each at
     least once, a batch size out of range.

@@ -70,25 +70,13 @@ def spectral_flow(s0, depth, group, *, until_log_loss=-200.0, rtol=1e-4, max_ste
     """
     chi = check_spectrum(s0, group)
     depth = check_count("depth", depth, 2)
-    batch_shape = s0.shape[:-1]
     model = SpectralModel(chi, depth, s0)
     run = follow(model, model.flatten(s0), until_log_loss=until_log_loss, rtol=rtol, max_steps=max_steps, record=record)
 
-    def spectrum_of(u):
-        return model.spectrum(u).reshape(*u.shape[:-2], *batch_shape, chi.num_free)
+    def spectra(u, shape):
+        return model.spectrum(u).reshape(*shape, chi.num_free)
 
-    def values_of(flat):
-        return flat.reshape((*flat.shape[:-1], *batch_shape))
-
-    history = run.kept and SpectralHistory(spectrum_of(run.kept[0]), values_of(run.kept[1]), values_of(run.kept[2]))
-    return SpectralTrajectory(
-        spectrum_of(run.state),
-        values_of(run.log_loss),
-        values_of(run.log_time),
-        run.status.reshape(batch_shape),
-        values_of(run.steps),
-        history,
-    )
+    return run.in_shape(s0.shape[:-1], spectra, SpectralTrajectory, SpectralHistory)
 
 
 class SpectralModel(Model):
