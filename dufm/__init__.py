@@ -1,18 +1,17 @@
 """Companion to "The Implicit Bias of Depth": the deep unconstrained feature model, its flow and its certificates."""
 
-import importlib
+import importlib.util
 
 from dufm._checks import DufmError
 from dufm.certificate import Certificate, Polished, kkt_certificate, kkt_residual, off_range_values, polish
 from dufm.characters import Characters, characters
+from dufm.code_search import SoftmaxCode, softmax_code
 from dufm.codes import (
-    SoftmaxCode,
     hypercube,
     one_vs_rest_margin,
     orthoplex,
     polygon,
     simplex_etf,
-    softmax_code,
 )
 from dufm.ends import End, Limit, SpectralEnd, end, limit, spectral_end, spectral_limit
 from dufm.flow import History, Trajectory, gradient_descent, gradient_flow
@@ -51,17 +50,14 @@ from dufm.spectral import spectral_flow, spectral_init
 
 __version__ = "0.1.0"
 
-_COMPANION = ("claims", "figures", "notebook", "stats", "sweep")
-_ROOMS = ("basin", "data", "networks", "perturbation")
-
 
 def __getattr__(name):
-    """Rooms that ``import dufm`` does not load: what notebooks share, and what needs more than torch and SciPy."""
-    if name in _COMPANION:
-        return importlib.import_module(f"dufm.companion.{name}")
-    if name in _ROOMS:
-        return importlib.import_module(f"dufm.{name}")
+    """Rooms that ``import dufm`` does not load, and what notebooks share: ``dufm.networks``, ``dufm.figures``."""
+    for module in (f"dufm.{name}", f"dufm.companion.{name}"):
+        if not name.startswith("_") and importlib.util.find_spec(module):
+            return importlib.import_module(module)
     raise AttributeError(f"module 'dufm' has no attribute {name!r}")
+
 
 __all__ = [
     "Certificate",

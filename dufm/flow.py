@@ -23,10 +23,11 @@ from dufm.loss import evaluate
 from dufm.metrics import numerical_rank
 from dufm.model import chain
 
-__all__ = ["History", "Trajectory", "gradient_descent", "gradient_flow"]
+__all__ = ["History", "Trajectory", "gradient_descent", "gradient_flow", "loss_scaled_descent"]
 
 # Multiplications in one product of a batch below which torch does not call BLAS.
 _TINY = 400
+_STEEPEST = 200.0  # ‖∇ log ℒ‖² from which loss_scaled_descent shortens its step
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,31 @@ def gradient_descent(factors, *, lr, steps, record=None):
     status = np.where(torch.isfinite(log_loss).cpu().numpy(), "max steps", "diverged")
     log_time = torch.full_like(log_loss, math.log(lr * steps))
     return Trajectory(factors, log_loss, log_time, status, torch.full_like(log_loss, steps, dtype=torch.int64), history)
+
+
+def loss_scaled_descent(factors, epsilon, levels):
+    r"""Plain descent of one network at a rate that follows the loss, with nothing of the flow's integrator.
+
+    :math:`W_l \leftarrow W_l - h\,\partial_{W_l}\mathcal L/\mathcal L`, h = ε min(1, 200/‖∇ log ℒ‖²): to first order no
+    step lowers log ℒ by more than 200 ε.  ``levels``: descending values of log ℒ.  Returns the :class:`History` at the
+    first step below each, ``log_time`` that of the steps taken.  Halve ``epsilon`` to see how far from the flow it is.
+    ``DufmError`` for bad factors, or an epsilon that is not positive.
+    """
+    check_factors(factors)
+    check_finite_positive("epsilon", epsilon)
+    factors = [factor.clone() for factor in factors]
+    slopes = [torch.empty_like(factor) for factor in factors]
+    time, kept = torch.tensor(-torch.inf), []
+    while len(kept) < len(levels):
+        log_loss = _matrix_field(factors, slopes)[0]
+        if log_loss <= levels[len(kept)]:
+            kept.append(([factor.clone() for factor in factors], log_loss, time))
+        h = epsilon * min(1.0, _STEEPEST / float(sum(slope.square().sum() for slope in slopes)))
+        time = torch.logaddexp(time, math.log(h) - log_loss)
+        for factor, slope in zip(factors, slopes, strict=True):
+            factor.add_(slope, alpha=h)
+    states, losses, times = zip(*kept, strict=True)
+    return History([torch.stack(parts) for parts in zip(*states, strict=True)], torch.stack(losses), torch.stack(times))
 
 
 # ---------------------------------------------------------------- the model that is stepped

@@ -5,12 +5,14 @@ Tensors give tensors, plain numbers alone give a float.
 
 import math
 
+import scipy.integrate
 import torch
 
 from dufm._checks import DufmError, check_count, check_dtype, check_finite_positive
 from dufm.loss import log_softplus
 
 __all__ = [
+    "collapse_log_time",
     "early_singular_values",
     "escape_time",
     "late_separatrix",
@@ -77,6 +79,30 @@ def late_separatrix(depth):
     """
     depth = check_count("depth", depth, 2)
     return 0.0 if depth == 2 else 2.0 ** (-depth / (depth - 2))
+
+
+def collapse_log_time(log_loss, s0, num_classes, depth):
+    r"""Logarithm of the time at which the ray of neural collapse, from singular values ``s0``, has loss e^``log_loss``.
+
+    :math:`t = \int_{s_0}^s \frac{e^u + K - 1}{LK\,u^{2-2/L}}\,du`, :math:`\mathcal L = K\log(1 + (K-1)e^{-s})`, by
+    quadrature with the integrand scaled by :math:`e^{-s}`.  Plain numbers.  ``DufmError`` for a loss above that at s0.
+    """
+    depth = check_count("depth", depth, 2)
+    num_classes = check_count("num_classes", num_classes, 2)
+    check_finite_positive("s0", s0)
+    x = math.exp(log_loss) / num_classes
+    s = math.log(num_classes * (num_classes - 1)) - log_loss - math.log(math.expm1(x) / x if x > 1e-300 else 1.0)
+    if not s > s0:
+        raise DufmError(f"log_loss must be below that at s0 = {s0:g}, got {log_loss:g}, which is at s = {s:g}")
+
+    def slowness(back):
+        late = math.exp(-back) + (num_classes - 1) * math.exp(-s)
+        return late / (depth * num_classes * (s - back) ** (2 - 2 / depth))
+
+    # Most of the time is spent within some units of the end: a breakpoint there.
+    parts = sorted({0.0, min(s - s0, 60.0), s - s0})
+    scaled = sum(scipy.integrate.quad(slowness, *ends, epsrel=1e-12)[0] for ends in zip(parts, parts[1:], strict=False))
+    return s + math.log(scaled)
 
 
 def _positive(name, value):

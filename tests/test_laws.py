@@ -8,6 +8,7 @@ from scipy.integrate import solve_ivp
 
 import dufm
 from dufm import laws
+from dufm.spectral import spectral_flow
 
 LAWS = [
     lambda s: laws.escape_time(s, 3),
@@ -53,6 +54,15 @@ def test_loss_on_the_ray_is_the_loss_of_the_logits():
         assert torch.allclose(dufm.nc_log_loss(s, K), dufm.log_loss(s[:, None, None] * C), rtol=1e-13)
 
 
+@pytest.mark.parametrize("depth", [2, 3, 6])
+def test_time_on_the_ray_is_that_of_the_flow(depth):
+    losses = [0.0, -1.0, -30.0, -1000.0]
+    start = torch.full((3,), 0.1, dtype=torch.float64)
+    run = spectral_flow(start, depth, "hadamard", rtol=1e-9, until_log_loss=-1000.0, record={"log_loss": losses})
+    law = [laws.collapse_log_time(loss, 0.1, 4, depth) for loss in losses]
+    assert law == pytest.approx(run.history.log_time.tolist(), rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -64,6 +74,8 @@ def test_loss_on_the_ray_is_the_loss_of_the_logits():
         (lambda: laws.nc_log_loss(1.0, 1), "num_classes must be"),
         (lambda: laws.nc_perturbation_growth(1.0, -1.0, 4, 3), "s0 must be"),
         (lambda: laws.turning_point(4, 1), "depth must be"),
+        (lambda: laws.collapse_log_time(5.0, 0.1, 4, 3), "log_loss must be below that at s0"),
+        (lambda: laws.collapse_log_time(-5.0, -0.1, 4, 3), "s0 must be"),
     ],
 )
 def test_refusals(call, words):

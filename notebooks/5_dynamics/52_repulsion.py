@@ -102,6 +102,7 @@ def path(L, count):
 
 spectrum = pd.concat([path(L, p.levels) for L in p.depths])
 figures.store("52_spectrum", spectrum.drop(columns="log_loss"))
+figures.store("52_frames", pd.concat([path(L, p.moments) for L in p.film]).drop(columns="mean"))
 
 # %% tags=["figure"]
 figures.show(
@@ -128,7 +129,6 @@ pd.DataFrame(summary).T.rename_axis("L").round(3)
 # ![The seven values over their mean as bars, while the loss falls, for depths 2, 3 and 6](../../figures/52_frames.gif)
 
 # %% tags=["figure"]
-figures.store("52_frames", pd.concat([path(L, p.moments) for L in p.film]).drop(columns="mean"))
 figures.show(
     "52_frames",
     alt="Bar charts of the seven singular values over their mean at six moments, a row a depth. At depth 2 the bars become equal. At depth "
@@ -190,7 +190,7 @@ claims.check("52-always", float(ratio.max()) / first)
 #
 # 1. `scale = 1.0`: which depths show almost no repulsion any more, and why?
 # 2. `spread = 0.01`: does everybody come back at $L = 10$? (Notebook [57](57_critical_deviation.ipynb) gives the spread at which the answer changes.)
-# 3. `film = [20]`: how many of the seven values are left in the end, and which group do their characters form?
+# 3. `film = [20]`: how many of the seven values are left in the end? This is the rank of the solution.
 
 # %% tags=["nbval-ignore-output"]
 notebook.provenance(p)

@@ -140,7 +140,7 @@ pd.DataFrame({"initial deviation": p.sizes, "growth to s*, over the law": (left[
 #
 # 1. `depths = [20]`: where is the turning point as $L\to\infty$, and by how much is a deviation amplified at most from `scale` on?
 # 2. `scale = 1.0`, `log2_classes = [2]`: which depths show no repulsion at all?
-# 3. `sizes = [0.015, 0.02, 0.025]`: between which two is the boundary of the basin, in this direction?
+# 3. `sizes = [0.025, 0.0275, 0.03]`: between which two is the boundary of the basin, in this direction?
 
 # %% tags=["nbval-ignore-output"]
 notebook.provenance(p)
