@@ -1,4 +1,4 @@
-"""Certified ends of random networks: margin over that of neural collapse against depth, one panel a number of classes."""
+"""Certified ends of random networks: margin over that of neural collapse against depth, a panel for each K."""
 
 import numpy as np
 from matplotlib.lines import Line2D
@@ -28,13 +28,14 @@ def draw(data):
                 beside = {"xytext": (-7, below), "ha": "right"} if kind == "other" else {"xytext": (9, 3), "ha": "left"}
                 ax.annotate(f"{count}", (x, ratio), textcoords="offset points", fontsize=8, **beside)
             if undecided := int((here & ~sure).sum()):
-                ax.annotate(f"{undecided} undecided", (place, 0.97), xycoords=("data", "axes fraction"), fontsize=7, ha="center")
+                ax.annotate(f"{undecided} undecided", (place, 0.97), xycoords=("data", "axes fraction"), fontsize=8,
+                            ha="center")
         ax.set_title(f"$K = {K}$")
         ax.set_xticks(range(len(depths)), depths)
         ax.set(xlim=(-0.5, len(depths) - 0.4), xlabel="depth $L$", yscale="log")
     axes[0][0].set_yticks([1, 1.5, 2, 2.5], ["1", "1.5", "2", "2.5"])
     axes[0][0].minorticks_off()
-    axes[0][0].set_ylim(0.93, 2.9)
+    axes[0][0].set_ylim(0.88, 2.9)
     axes[0][0].set_ylabel(r"margin over collapse's,  $\gamma_L/\gamma_L^{\rm NC}$")
     handles = [Line2D([], [], color=figures.PALETTE[kind], marker=figures.MARKER[kind], linestyle="", label=label)
                for kind, label in LABELS.items()]

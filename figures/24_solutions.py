@@ -1,4 +1,4 @@
-"""Singular values of the best solution found against depth, for the largest number of classes, with their multiplicity."""
+"""Singular values of the best solution found against depth, with their multiplicity, for the largest K."""
 
 import numpy as np
 

@@ -15,7 +15,8 @@ def draw(data):
         ax.axhline(1.0, color=figures.PALETTE["nc"], linewidth=1.3)
         for code, look in LOOKS.items():
             here = (data["num_classes"] == K) & (data["code"] == code)
-            ax.plot(data["depth"][here], data["ratio"][here], color=figures.PALETTE[look], linestyle=figures.LINESTYLE[look])
+            ax.plot(data["depth"][here], data["ratio"][here], color=figures.PALETTE[look],
+                    linestyle=figures.LINESTYLE[look])
         ax.set_title(f"$K = {K}$" + (" (the square)" if K == 4 else ""))
         ax.set(yscale="log", ylim=(4e-2, 3e4), xlabel="depth $L$")
         ax.set_xticks([2, 8, 14, 20])

@@ -25,7 +25,8 @@ def draw(data):
                     textcoords="offset points", fontsize=8, va="top")
         for rank, look in LOOKS.items():
             line = here & (data["rank"] == rank)
-            ax.plot(data["depth"][line], data["over_polygon"][line], markersize=3.5, linewidth=1.0, label=f"rank {rank}", **look)
+            ax.plot(data["depth"][line], data["over_polygon"][line], markersize=3.5, linewidth=1.0,
+                    label=f"rank {rank}", **look)
         ax.axhline(1.0, color="black", linestyle="--", linewidth=0.8, label="regular polygon")
         ax.set_title(f"$K = {K}$")
         ax.set(yscale="log", xlabel="depth $L$", xticks=[2, 4, 6, 8, 10, 12])

@@ -78,9 +78,9 @@ for r in range(2, 6):
 # %%
 KEYS = ["num_classes", "depth", "rank"]
 rows, matrices = [], {}
-for K, r in notebook.progress([(K, r) for K in sorted(set(p.classes)) for r in range(2, K)], label="K, rank"):
-    chain = search.along_depth(K, r, sorted(set(p.depths)), restarts=p.restarts, seed=p.seed)
-    for L, found in zip(sorted(set(p.depths)), chain, strict=True):
+depths, ranks = sorted(set(p.depths)), [(K, r) for K in sorted(set(p.classes)) for r in range(2, K)]
+for K, r in notebook.progress(ranks, label="K, rank"):
+    for L, found in zip(depths, search.along_depth(K, r, depths, restarts=p.restarts, seed=p.seed), strict=True):
         matrices[K, L, r] = found and found.Z.numpy()
         rows.append({"num_classes": K, "depth": L, "rank": r} | search.summary(found, L))
 again = pandas.DataFrame(rows)

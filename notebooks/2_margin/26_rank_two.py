@@ -55,7 +55,6 @@ budget: str = "default"  # how much to compute {smoke, default, full}
 
 # %%
 import numpy as np
-import pandas
 import torch
 
 import dufm
