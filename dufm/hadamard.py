@@ -16,7 +16,7 @@ __all__ = ["OFF_LIST", "UNDECIDED", "HadamardPolyhedron", "SpectralVertex", "had
 COST_DIGITS = 60
 TIE_DIGITS = 40
 OFF_LIST, UNDECIDED = -1, -2
-# How floats are read as fractions: the least difference of two vertices of K = 16 is 1/30 of this denominator's.
+# How floats are read as fractions; the vertices up to K = 16 have denominators up to 3.
 DENOMINATOR, READING = 1000, 1e-9
 SAME_VALUES = 1e-6
 

@@ -114,7 +114,7 @@ for twist in np.deg2rad(degrees):
     cost = functools.partial(lambda twist, height: 1 / float(dufm.normalized_margin(prism(twist, height)[1], p.depth)), twist)
     best = scipy.optimize.minimize_scalar(cost, (0.3, 0.65, 1.5), method="golden", tol=1e-12)
     rows.append((best.x, best.fun, 4 * (2 + np.cos(twist) ** (2 / p.depth)) ** (p.depth / 2)))
-searched = 1 / dufm.max_margin(8, p.depth, 3, restarts=8, seed=p.seed).gamma
+searched = 1 / float(dufm.normalized_margin(dufm.max_margin(8, p.depth, 3, restarts=8, seed=p.seed).Z, p.depth))
 table = pd.DataFrame(rows, columns=["height", "cost", "law"]).assign(angle=degrees, searched=searched)
 figures.store("47_twist", table)
 print(f"cost at margin 1: cube {table.cost.iloc[0]:.4f}, after the twist {table.cost.iloc[-1]:.4f}, search at rank 3 {searched:.4f}")
