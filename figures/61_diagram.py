@@ -43,7 +43,7 @@ def draw(data):
         ScalarMappable(cmap=matplotlib.colormaps["cividis"]), ax=axes[0], aspect=25, pad=0.015, ticks=[0, 1]
     )
     bar.ax.set_yticklabels(["2", "$K-1$"])
-    bar.set_label("mean rank at the end of training", labelpad=-10)
+    bar.set_label("mean rank at the end", labelpad=-8)
     bar.outline.set_visible(False)
     key = matplotlib.lines.Line2D([], [], color=BORDER, linewidth=2)
     fig.legend(

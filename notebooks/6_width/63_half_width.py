@@ -132,7 +132,7 @@ exponents.round(2)
 # %% [markdown]
 # *interval* is half of the 95% interval of the exponent. The two fits of a depth differ by more than their intervals at $L = 3$ and 4: a first sign that the law is no power.
 #
-# With the fits on the ladders up to 64 the formula predicts $\log d_{1/2} = \log a_L - e_L\log\sigma + \log\frac{K(K-3)}4$. In the table below *ratio* is the measured half-width over that. The last column needs no fit: it is the half-width over that of four classes at the same scale and depth, and over $K(K-3)/4$.
+# With the fits on the ladders up to 64 the formula predicts $\log d_{1/2} = \log a_L - e_L\log\sigma + \log\frac{K(K-3)}4$. In the table below *ratio* is the measured half-width over that. The last column needs no fit: it is the half-width over that of four classes at the same scale and depth, and over $K(K-3)/4$ (NaN where four classes were not measured).
 
 # %%
 drawn = gaussian.merge(exponents[exponents["fitted on"] == "ladders up to 64"]).assign(modes=lambda rows: rows.num_classes * (rows.num_classes - 3) / 4)
@@ -143,7 +143,7 @@ drawn["same_scale"] = (drawn.half_width / drawn.half_width_four / drawn.modes).w
 drawn["fitted"] = np.where((drawn.widest <= 64) & (drawn.num_classes == 4), "fitted", "not fitted")
 names = ["num_classes", "depth", "scale", "fitted", "half_width", "low", "high", "predicted", "ratio", "same_scale"]
 figures.store("63_half_width", drawn[names])
-drawn[names].round(3).fillna("")
+drawn[names].round(3)
 
 # %% tags=["figure"]
 figures.show(
