@@ -37,6 +37,7 @@ from dufm.metrics import (
 )
 from dufm.model import (
     balanced_init,
+    cheapest_factors,
     gaussian_init,
     imbalance,
     imbalance_drift,
@@ -73,6 +74,7 @@ __all__ = [
     "Trajectory",
     "balanced_init",
     "characters",
+    "cheapest_factors",
     "closed_form_margin",
     "early_singular_values",
     "effective_rank",

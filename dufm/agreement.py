@@ -194,8 +194,8 @@ def kinds(end, depth, *, restarts=64, seed=0):
     """What each end of training ``(B,)`` is, by its margin to 1e-6, an array of words.
 
     ``end``: :class:`dufm.End` of a batch.  "collapse", "polygon", "orthoplex" (with vertices missing too) and "other
-    softmax code" have the margin of the softmax code of their rank; "better than the code" that of the best solution
-    :func:`compare` finds at that rank; "lesser critical point" neither; "undecided" ends have none.
+    softmax code" have the margin of the softmax code of their rank; "better than the code" at least that of the best
+    solution :func:`compare` finds at that rank; "lesser critical point" a smaller one; "undecided" ends have none.
     """
     num_classes = end.Z.shape[-2]
     margin, decided, ranks = normalized_margin(end.Z.nan_to_num(), depth).cpu(), end.decided.cpu(), end.rank.cpu()
@@ -209,7 +209,7 @@ def kinds(end, depth, *, restarts=64, seed=0):
         if left.any():
             best = compare(num_classes, rank, [depth], restarts=restarts, seed=seed)[0].margin
             found[left.numpy()] = "lesser critical point"
-            found[(left & ((margin / best - 1.0).abs() < SAME)).numpy()] = "better than the code"
+            found[(left & (margin > best * (1.0 - SAME))).numpy()] = "better than the code"
     return found
 
 

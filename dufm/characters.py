@@ -57,6 +57,10 @@ class Characters:
         sets = (s for size in range(1, len(ranks) + 1) for s in itertools.combinations(range(len(ranks)), size))
         return min(sum(ranks[i] for i in s) for s in sets if apart[list(s)].any(0).all())
 
+    def at_margin_one(self, s):
+        """Spectra ``(..., F)`` scaled to smallest margin 1."""
+        return s / (s @ self.rates.to(s)).amin(-1, keepdim=True)
+
     def logits(self, s):
         """Logits ``(..., K, K)`` of a spectrum ``s`` ``(..., F)``: symmetric, rows and columns sum to zero."""
         basis = self.basis[:, 1:].to(s)

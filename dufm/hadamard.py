@@ -116,18 +116,20 @@ class HadamardPolyhedron:
                 won.setdefault(index, []).append(depth)
         return {index: tuple(depths) for index, depths in won.items()}
 
-    def orbit_of(self, spectra):
+    def orbit_of(self, spectra, decided=None):
         """Indices of the orbits of ``spectra`` ``(..., K − 1)``, each settled in rational arithmetic; int64 ``(...)``.
 
         A spectrum of floats is read as fractions of denominator at most 1000, must be a vertex by :func:`is_vertex`,
-        and is looked up by its sorted entries and margins.  ``OFF_LIST`` where that fails, ``UNDECIDED`` for NaN.
+        and is looked up by its sorted entries and margins.  ``OFF_LIST`` where that fails, ``UNDECIDED`` for NaN
+        and where ``decided`` ``(...)``, if given, is false.
         """
         rows = np.asarray(spectra, dtype=float)
         if rows.ndim < 1 or rows.shape[-1] != self.num_classes - 1:
             raise DufmError(f"spectra must have shape (..., {self.num_classes - 1}), got {rows.shape}")
         distinct, which = np.unique(rows.reshape(-1, rows.shape[-1]).round(10), axis=0, return_inverse=True)
         found = [self._read(row) for row in distinct.tolist()]
-        return np.array(found, dtype=np.int64)[which].reshape(rows.shape[:-1])
+        orbit = np.array(found, dtype=np.int64)[which].reshape(rows.shape[:-1])
+        return orbit if decided is None else np.where(np.asarray(decided), orbit, UNDECIDED)
 
     def orbit_of_values(self, sigma):
         """Indices of the orbits whose sorted spectra are ``sigma`` ``(..., K − 1)`` up to 1e-6 of the norm; int64.

@@ -12,6 +12,7 @@ from dufm._checks import DufmError, check_count, check_factors, check_finite_pos
 
 __all__ = [
     "balanced_init",
+    "cheapest_factors",
     "gaussian_init",
     "imbalance",
     "imbalance_drift",
@@ -123,6 +124,33 @@ def balanced_init(Z, depth, width=None):
     hidden.diagonal(dim1=-2, dim2=-1)[..., :kept] = root
     last[..., :kept] = U[..., :kept] * root.unsqueeze(-2)
     return [first, *(hidden.clone() for _ in range(depth - 2)), last]
+
+
+def cheapest_factors(factors):
+    r"""Factors of the same product found by search to have the least :math:`\sum_l\|W_l\|_F^2` within reach.
+
+    LBFGS over ``W_l → e^{A_l} W_l e^{−A_{l−1}}``, ``A_0 = A_L = 0``, for the sum over the batch of the logarithms: it
+    knows nothing of balance.  If all hidden widths equal the rank of the product, every factorisation is reached, up to
+    reflections, which cost nothing.  ``DufmError`` on bad shapes.
+    """
+    check_factors(factors)
+    hidden = [torch.zeros_like(W @ W.mT, requires_grad=True) for W in factors[:-1]]
+    search = torch.optim.LBFGS(
+        hidden, max_iter=2000, tolerance_grad=1e-6, tolerance_change=1e-12, line_search_fn="strong_wolfe"
+    )
+
+    def turned():
+        first, *rest = [torch.linalg.matrix_exp(A) @ W for A, W in zip(hidden, factors, strict=False)] + [factors[-1]]
+        return [first, *(W @ torch.linalg.matrix_exp(-A) for A, W in zip(hidden, rest, strict=True))]
+
+    def cost():
+        search.zero_grad()
+        total = sum(W.square().sum((-2, -1)) for W in turned()).log().sum()
+        total.backward()
+        return total
+
+    search.step(cost)
+    return [W.detach() for W in turned()]
 
 
 def _sizes(depth, width, num_classes, n_per_class):

@@ -134,9 +134,12 @@ def train(weights, X, y, *, relu_layers=None, batch_size=None, seed=0, until_log
         log_sum, slope = _gradient(split(flat), X, marks, relu_layers)
         return log_sum - math.log(X.shape[1]), torch.cat([part.flatten(1) for part in slope], 1)
 
+    def on_all(flat):
+        return gradient(flat, X, marks)
+
     state = torch.cat([weight.flatten(1) for weight in weights], 1)
     marks = true_class(y, num_classes, X.dtype)
-    log_loss, slope = gradient(state, X, marks)
+    log_loss, slope = on_all(state)
     step = _FIRST_STEP * norm(state) / norm(slope)
     steps = torch.zeros_like(log_loss, dtype=torch.int64)
     status = np.full(len(state), "max steps", dtype="<U32")
@@ -148,23 +151,11 @@ def train(weights, X, y, *, relu_layers=None, batch_size=None, seed=0, until_log
             break
         start, g, h, before = state[running], slope[running], step[running].unsqueeze(1), log_loss[running]
         if batch_size is None:
-            new, after, new_g = _legendre_step(lambda flat: gradient(flat, X, marks), start, g, h)
-            error = norm(0.8 * (start - new) + 0.4 * h * (g + new_g)) / (_RTOL * norm(new))
-            error = torch.where(error.isfinite(), error, torch.inf)
-            accepted = (error <= 1.0) & (after <= before)
-            factor = (0.8 * error.clamp(min=1e-12) ** (-1 / 3)).clamp(0.2, 2.0)
-            factor = torch.where((error <= 1.0) & ~accepted, 0.5, factor)
+            trial = _flow_trial(on_all, start, g, h, before)
         else:
-            new = start
-            order = torch.from_numpy(rng.permutation(samples)).to(X.device)
-            for batch in order.split(batch_size):
-                part = true_class(y[batch], num_classes, X.dtype)
-                log_part, g_part = gradient(new, X[:, batch], part)
-                weight = torch.exp(log_part - before + math.log(len(batch) / samples))
-                new = new + h * weight.unsqueeze(1) * g_part
-            after, new_g = gradient(new, X, marks)
-            accepted = after <= before
-            factor = torch.where(accepted, _EPOCH_GROW, _EPOCH_SHRINK)
+            batches = torch.from_numpy(rng.permutation(samples)).to(X.device).split(batch_size)
+            trial = _epoch_trial(gradient, on_all, start, h, before, X, y, num_classes, batches)
+        new, after, new_g, accepted, factor = trial
         kept = running[accepted]
         state[kept], slope[kept], log_loss[kept] = new[accepted], new_g[accepted], after[accepted]
         steps[kept] += 1
@@ -173,6 +164,28 @@ def train(weights, X, y, *, relu_layers=None, batch_size=None, seed=0, until_log
         status[running[tiny & ~accepted].cpu().numpy()] = "precision exhausted"
     _settle(status, log_loss <= until_log_loss, (slope == 0).all(1))
     return Trained(split(state), log_loss, status, steps)
+
+
+def _flow_trial(on_all, start, g, h, before):
+    """A step of the flow: its end, log loss and slope there, whether it counts, and the factor for the next step."""
+    new, after, new_g = _legendre_step(on_all, start, g, h)
+    error = norm(0.8 * (start - new) + 0.4 * h * (g + new_g)) / (_RTOL * norm(new))
+    error = torch.where(error.isfinite(), error, torch.inf)
+    accepted = (error <= 1.0) & (after <= before)
+    factor = (0.8 * error.clamp(min=1e-12) ** (-1 / 3)).clamp(0.2, 2.0)
+    return new, after, new_g, accepted, torch.where((error <= 1.0) & ~accepted, 0.5, factor)
+
+
+def _epoch_trial(gradient, on_all, start, h, before, X, y, num_classes, batches):
+    """An epoch of minibatch descent; returns as :func:`_flow_trial`."""
+    new = start
+    for batch in batches:
+        log_part, g_part = gradient(new, X[:, batch], true_class(y[batch], num_classes, X.dtype))
+        weight = torch.exp(log_part - before + math.log(len(batch) / X.shape[1]))
+        new = new + h * weight.unsqueeze(1) * g_part
+    after, new_g = on_all(new)
+    accepted = after <= before
+    return new, after, new_g, accepted, torch.where(accepted, _EPOCH_GROW, _EPOCH_SHRINK)
 
 
 def _settle(status, reached, flat):

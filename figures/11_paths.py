@@ -13,13 +13,15 @@ def draw(data):
         for i in np.unique(data["number"]):
             here = (data["inputs"] == inputs) & (data["number"] == i)
             x, measured, model = (data[name][here] for name in ("log_time", "network", "model"))
-            ax.plot(x, measured, "o", color=color, markerfacecolor="white", label="linear network (SciPy)" if i == 1 else None)
-            ax.plot(x, model, color="black", linestyle="--", linewidth=0.8, label="deep UFM (dufm)" if i == 1 else None)
+            names = ("linear network (SciPy)", "deep UFM (dufm)") if i == 1 else (None, None)
+            ax.plot(x, measured, "o", color=color, markerfacecolor="white", label=names[0])
+            ax.plot(x, model, color="black", linestyle="--", linewidth=0.8, label=names[1])
         ax.set(xlabel=r"$\log t$", xlim=(-4, None))
         ax.set_title(title)
     for i in np.unique(data["number"]):
         last = (data["inputs"] == "one stretched") & (data["number"] == i) & (data["log_time"] == x[-1])
-        axes[1].annotate(rf"$\sigma_{i}$", (x[-1], data["network"][last][0]), xytext=(6, -3), textcoords="offset points")
+        end = (x[-1], data["network"][last][0])
+        axes[1].annotate(rf"$\sigma_{i}$", end, xytext=(6, -3), textcoords="offset points")
     axes[0].set_ylabel(r"singular values of $Z$")
     axes[0].legend(loc="upper left")
     return fig

@@ -11,7 +11,7 @@ def draw(data):
     for i in range(1, count + 1):
         here = data["character"] == i
         x, full, scalar = -data["log_loss"][here], data["network"][here], data["scalar"][here]
-        grows = full[-1] > 0.1 * data["network"].max()
+        grows = full[-1] > 0.1 * np.nanmax(data["network"])
         left.plot(x[::3], full[::3], "o", color=color, markerfacecolor=color if grows else "white", zorder=2)
         left.plot(x, scalar, color="black", linestyle="--", linewidth=0.8, zorder=3)
         if not grows:
@@ -19,7 +19,7 @@ def draw(data):
     left.plot([], [], "o", color=color, label="network, grows")
     left.plot([], [], "o", color=color, markerfacecolor="white", label="network, freezes")
     left.plot([], [], "k--", linewidth=0.8, label="scalar equation")
-    left.legend(loc="center right", bbox_to_anchor=(1.0, 0.47), handlelength=1.5)
+    left.legend(loc="center right", bbox_to_anchor=(1.0, 0.49), handlelength=1.5)
     left.set(yscale="log", xlabel=r"$-\log\mathcal{L}$", ylabel="singular values $s_i$")
     left.set_xlim(None, x[-1] + 3)
     first = data["character"] == 1

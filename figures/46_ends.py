@@ -1,11 +1,16 @@
-"""Shares of Hadamard starts by the code in which they end, a row for each scale, a column for each number of classes."""
+"""Shares of Hadamard starts by the code in which they end: a row a scale, a column a number of classes."""
 
 import numpy as np
 
 from dufm import figures
 
-KIND = {"simplex (collapse)": "nc", "Reed-Muller (orthoplex)": "orthoplex", "trivial (cube)": "cube", "trivial (square)": "polygon"}
-LABEL = {"nc": "collapse", "orthoplex": "Reed–Muller", "cube": "cube", "polygon": "square"}
+KIND = {
+    "simplex (collapse)": "nc",
+    "Reed-Muller (orthoplex)": "orthoplex",
+    "trivial (cube)": "cube",
+    "trivial (square)": "polygon",
+}
+LABEL = {"nc": "collapse", "orthoplex": "orthoplex", "cube": "cube", "polygon": "square"}
 
 
 def draw(data):
@@ -17,13 +22,14 @@ def draw(data):
             here = (data["num_classes"] == sizes[j]) & (data["scale"] == scales[i]) & (data["depth"] == L)
             order = np.lexsort((data["code"][here], -data["rank"][here]))
             below = 0.0
-            for share, code, name in zip(*(data[key][here][order] for key in ("share", "code", "name")), strict=True):
+            columns = (data[key][here][order] for key in ("share", "code", "name", "best"))
+            for share, code, name, best in zip(*columns, strict=True):
                 kind = KIND.get(str(name), "other")
                 ax.bar(place, share, 0.86, below, color=figures.PALETTE[kind], edgecolor="white", linewidth=0.5)
                 if share > 0.11:
-                    text = LABEL.get(kind, str(code).replace(" ", ""))
+                    text = LABEL.get(kind, str(code).replace(" ", "")) + "\n★" * int(best)
                     dark = kind in ("nc", "orthoplex", "cube")
-                    ax.annotate(text, (place, below + share / 2), ha="center", va="center", fontsize=6.5,
+                    ax.annotate(text, (place, below + share / 2), ha="center", va="center", fontsize=6,
                                 color="white" if dark else "black")  # fmt: skip
                 below += share
         ax.set_xticks(range(len(depths)), depths)
@@ -34,4 +40,5 @@ def draw(data):
             ax.set_xlabel("depth $L$")
         if j == 0:
             ax.set_ylabel(f"share of starts\nat $s_0 = {scales[i]:g}$")
+    fig.supxlabel("★ the code of the largest margin at that depth", fontsize=8)
     return fig

@@ -143,6 +143,7 @@ def test_orbits_are_found_from_floats(sixteen):
     moved[0, 0] = np.nan
     found = sixteen.orbit_of(moved)
     assert found[0, 0] == UNDECIDED and (np.delete(found.ravel(), 0) == OFF_LIST).all()
+    assert sixteen.orbit_of(images, np.arange(3) > 0).tolist() == [[UNDECIDED, i, i] for i in range(15)]
     # By singular values alone: the first of the orbits that share them.
     spectra = [sorted(v.spectrum) for v in sixteen.orbits]
     first = [spectra.index(s) for s in spectra]

@@ -5,11 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from tolerances import LINALG, ROUNDING, close, relative
+from tolerances import LINALG, ROUNDING, SOLVER, close, relative
 
 from dufm import (
     DufmError,
     balanced_init,
+    cheapest_factors,
     gaussian_init,
     imbalance,
     imbalance_drift,
@@ -113,6 +114,15 @@ def test_balanced_factors(depth, rank, width, n_per_class):
     skewed = [2.0 * factors[0], *factors[1:-1], factors[-1] / 2.0]
     close(product(skewed), Z, TOL)
     assert (norm_squared(skewed) > norm_squared(factors)).all()
+
+
+@pytest.mark.parametrize("depth", [2, 3])
+def test_a_search_finds_nothing_cheaper_than_balance(depth):
+    drawn = gaussian_init(depth, 3, 3, batch=5, seed=6)
+    found = cheapest_factors(drawn)
+    close(product(found), product(drawn), TOL)
+    assert (norm_squared(drawn) > 1.05 * norm_squared(found)).all()
+    close(norm_squared(found), norm_squared(balanced_init(product(drawn), depth)), SOLVER[torch.float64])
 
 
 def test_balanced_factors_of_zero():

@@ -233,6 +233,12 @@ def test_comparison_with_the_network():
     assert float((both.network[1:] / both.scalar[1:] - 1).abs().max()) < 1e-6 and float(both.off[1:].max()) < 1e-7
 
 
+def test_spectra_at_margin_one():
+    chi = characters("cyclic", 7)
+    s = chi.at_margin_one(draw(2, 3))
+    assert torch.allclose(dufm.margins(chi.logits(s)).amin((-2, -1)), torch.ones(2, dtype=torch.float64), rtol=1e-12)
+
+
 def test_random_turns():
     R = spectral.random_turns(8, [1e-3, 0.3], 0)
     assert torch.allclose(R.mT @ R, torch.eye(8, dtype=torch.float64), atol=1e-14)

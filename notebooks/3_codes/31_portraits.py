@@ -81,7 +81,8 @@ end = dufm.end(rest, 6)
 H = rest.factors[2][0] @ rest.factors[1][0] @ rest.factors[0][0]
 X = codes.principal_points(H, int(end.rank))
 print(f"{end.name[0]} of rank {int(end.rank)}, margin over collapse {float(end.margin_ratio):.4f}")
-print(f"features after three layers: lengths {X.norm(dim=1).min():.4f} to {X.norm(dim=1).max():.4f}, smallest angle {codes.smallest_angle(X):.3f}°")
+lengths = X.norm(dim=1)
+print(f"features after three layers: lengths {lengths.min():.4f} to {lengths.max():.4f}, smallest angle {codes.smallest_angle(X):.3f}°")
 
 # %% [markdown]
 # ## All panels
@@ -146,8 +147,7 @@ claims.check("31-features", table["off the law"].max())
 # %% [markdown]
 # ## Where it breaks
 #
-# *Most frequent is not always.* At depth 6 one network of six classes in sixteen ends at neither of the named shapes, and half of them do not end in
-# the hexagon ([35](35_reached.ipynb) counts all ends). Nor is every shape one of those that mathematicians have names for: seven classes in three dimensions have
+# *Most frequent is not always.* At depth 6 half of the networks of six classes do not end in the hexagon, and one ends in no named shape ([35](35_reached.ipynb) counts all ends). Nor is every shape one of those that mathematicians have names for: seven classes in three dimensions have
 # an irregular one ([33](33_depth_against_code.ipynb)). *Bodies of rank 4 and more* cannot be drawn: six to ten classes at small depth
 # end there, and the figure would show their three leading directions.
 #

@@ -70,7 +70,7 @@ code = dufm.softmax_code(8, 3, restarts=p.restarts, seed=p.seed)
 H, distance = codes.separators(code.vectors)
 print(f"eight in three dimensions: margin {code.margin:.8f}, smallest angle {code.angle:.5f}°")
 print(f"{code.agree} of {code.restarts} climbs end at this margin; first-order conditions to {stats.below(code.residual, 1e-9)}")
-print(f"distances to the hulls {distance.min():.6f} to {distance.max():.6f}; separators against the vectors: ⟨w, h⟩ at least {(H * code.vectors).sum(1).min():.6f}")
+print(f"distances to the hulls {distance.min():.6f} to {distance.max():.6f}; ⟨w, h⟩ at least {(H * code.vectors).sum(1).min():.6f}")
 print(f"antiprism of the same faces and sides: {codes.one_vs_rest_margin(codes.antiprism()):.8f}")
 
 # %% [markdown]
@@ -86,7 +86,8 @@ for (K, d), (cosine, source) in notebook.progress(codes.LITERATURE.items(), labe
     code = dufm.softmax_code(K, d, restarts=p.restarts, seed=p.seed)
     found = math.cos(math.radians(code.angle))
     errors.append(abs(found - cosine))
-    known.append((K, d, code.margin, code.angle, stats.below(errors[-1], 1e-9), stats.below(abs(code.margin - 1 + found), 1e-9), source))
+    small = [stats.below(x, 1e-9) for x in (errors[-1], code.margin - 1 + found)]
+    known.append((K, d, code.margin, code.angle, *small, source))
 pandas.DataFrame(known, columns=["K", "d", "margin", "angle", "cosine off", "margin − (1 − cos)", "proved by"]).round(6)
 
 # %% [markdown]
@@ -128,10 +129,10 @@ for name, W in (("square pyramid: two pairs and one single vector", pyramid), ("
 # ## Verdict
 
 # %% tags=["verdict"]
-simplex, plateau = table.num_classes <= table.dimension + 1, (table.num_classes > table.dimension + 1) & (table.num_classes <= 2 * table.dimension)
-law = (table.num_classes / (table.num_classes - 1)).where(simplex, 1.0)
+K, d = table.num_classes, table.dimension
+law = (K / (K - 1)).where(K <= d + 1, 1.0)
 claims.check("32-known-codes", max(errors))
-claims.check("32-plateau", (table.margin - law)[simplex | plateau].abs().max())
+claims.check("32-plateau", (table.margin - law)[(K <= d + 1) | (K <= 2 * d)].abs().max())
 
 # %% [markdown]
 # ## Where it breaks
@@ -148,7 +149,8 @@ pandas.DataFrame(rows, columns=["K", "d", "margin", "climbs that end there"]).ro
 # *A regular body need not be a code.* The cube has eight vertices in three dimensions, and its margin is below the antiprism's: turning one face by 45° moves all vertices apart.
 
 # %%
-print(f"cube {float(codes.one_vs_rest_margin(codes.hypercube(8))):.4f}, antiprism {float(codes.one_vs_rest_margin(codes.antiprism())):.4f}")
+for name, W in (("cube", codes.hypercube(8)), ("antiprism", codes.antiprism())):
+    print(f"{name}: {float(codes.one_vs_rest_margin(W)):.4f}")
 
 # %% [markdown]
 # ## Try it

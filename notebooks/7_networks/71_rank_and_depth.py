@@ -171,7 +171,7 @@ if p.dataset == "digits":
 # network is shallow, so that the end falls more steeply than the start. How much of the end is inherited, and how much chosen by the flow, is not separated here.
 
 # %%
-table[table["training"] == "flow"].groupby(["width", "depth"])[["start_rank", "rank"]].mean().round(1).T
+table[table["training"] == "flow"].groupby(["width", "depth"])[["start_rank", "rank"]].mean().round(1).transpose()
 
 # %% [markdown]
 # *Width without depth*: at two layers the rise with width is nil within its interval. What else changes or stops the fall, narrow layers above all, is in [74](74_limits.ipynb).

@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # Deep networks lose rank a little at every layer and most of it at the last
+# # Deep networks lose rank layer by layer, and the last layer takes more than an average one
 #
 # **Question.** The logits of a deep network have a lower effective rank than those of a shallow one ([71](71_rank_and_depth.ipynb)). Where inside the network is it lost? And do the features
 # before the classifier collapse?

@@ -12,7 +12,7 @@
 # **Question.** Low rank is half of the prediction. The other half is which arrangement the classes take in the dimensions that are left: is it a softmax code?
 #
 # **Answer.** At a loss of $10^{-6}$, no. The classes are better separated than random directions of the same number of dimensions would be, at every depth, but they fall short of the softmax code
-# by a seventh at two and three layers and by half at eight. Training on to a loss of $e^{-200}$ closes part of the gap in shallow networks and next to nothing in deep ones.
+# by about a sixth at two and three layers, and by a quarter (width 128) to a half (width 32) at eight. Training on to a loss of $e^{-200}$ closes part of the gap in shallow networks and next to nothing in deep ones.
 #
 # Before: [72, where rank is lost](72_layers.ipynb). After: [74, limits](74_limits.ipynb).
 
@@ -73,7 +73,7 @@ code = learned.class_code(Z, 8)
 cosine = (code @ code.T).fill_diagonal_(-1)
 pair = divmod(int(cosine.argmax()), 10)
 print(f"smallest angle {float(dufm.codes.smallest_angle(code)):.0f} degrees, between classes {pair[0]} and {pair[1]}")
-print(f"one-vs-rest margin {float(dufm.one_vs_rest_margin(code)):.2f}, of the softmax code {dufm.softmax_code(10, 8, seed=p.seed).value:.2f}")
+print(f"one-vs-rest margin {float(dufm.one_vs_rest_margin(code)):.2f}, of the softmax code {dufm.softmax_code(10, 8, seed=p.seed).margin:.2f}")
 
 # %% [markdown]
 # ## Many networks
@@ -81,7 +81,7 @@ print(f"one-vs-rest margin {float(dufm.one_vs_rest_margin(code)):.2f}, of the so
 # The networks of notebook 71, from its table `71_grid.csv` (digits, full-batch flow, 60 images a class), and what chance gives: directions drawn uniformly in $r$ dimensions.
 
 # %%
-best = {r: dufm.softmax_code(10, r, seed=p.seed).value for r in notebook.progress(range(2, 10), label="softmax codes")}
+best = {r: dufm.softmax_code(10, r, seed=p.seed).margin for r in notebook.progress(range(2, 10), label="softmax codes")}
 
 
 def gap(networks_of_one_kind):

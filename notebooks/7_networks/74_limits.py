@@ -135,7 +135,7 @@ before = tried[tried["training"] == "flow"].groupby(["width", "depth"]).agg({"st
 before.round(1).join(arrived).rename(columns={"start_rank": "rank at the start", "flow": "arrived by flow", "minibatch": "by minibatches"})
 
 # %% [markdown]
-# None gets there, of networks whose 32 wide kin of eight layers all do. `budget = "full"` tries widths 16 and 32 too: some of the eight-layer networks of width 16 arrive, and at 24 layers none of width 32.
+# None of them gets there; at width 32 all networks of eight layers do, as the figure shows. `budget = "full"` tries widths 16 and 32 too: some of the eight-layer networks of width 16 arrive, and at 24 layers none of width 32.
 #
 # ## Verdict
 
