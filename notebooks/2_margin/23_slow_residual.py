@@ -12,7 +12,7 @@
 # **Question.** The direction of the flow converges (notebook 21). How soon can one *see* where to, from the logits that a network really has?
 #
 # **Answer.** Late, for two reasons. A common shift of a sample's logits gets no gradient at all: it is never unlearnt, only outgrown, and its share falls like $(\log t)^{-1/L}$. And a network may pass
-# near saddles and needs many factors of ten in $-\log\mathcal L$ to leave one: some are still a tenth away from their end at $\mathcal L = e^{-10^8}$. The package therefore centres the logits and follows the
+# near saddles and needs many factors of ten in $-\log\mathcal L$ to leave one: some are still a tenth away, or more, from their end at $\mathcal L = e^{-10^8}$. The package therefore centres the logits and follows the
 # *limit* of the flow, which agrees with itself at three sharpnesses in every network.
 # Before: [22, the rate](22_rate.ipynb). After: [24, the best rank](24_best_rank.ipynb).
 
@@ -39,9 +39,18 @@ figures.published("23_shift")
 # At $L = 6$ the share halves while $\log t$ grows 64-fold. A KKT residual of the uncentred logits falls no faster, and means nothing; a rank read off their singular values sees a number that the loss
 # does not. Centred, the residual of a network that has arrived is rounding.
 #
-# *The other slow part* is the direction itself. As $\mathcal L\to0$ it obeys a law in $u$, the logarithm of the margin, in which only the sharpness of the smooth minimum changes: at margin $m$ it blurs the problem by $O(1/m)$.
-# `dufm.limit` holds the sharpness, $m = 10^4$, and lets $u$ run until the direction rests; $u = 60$ would be a loss of $\exp(-10^{30})$. That is the limit of the flow and not the flow, so both are tested: over three
-# sharpnesses, and against the logits of the flow wherever those decide.
+# ## The other slow part, and the limit
+#
+# Write $W = \rho\,\theta$ with $\|\theta\| = 1$, and $u = \log m$ for the smallest margin $m$.
+#
+# 1. $F = -\nabla\log\mathcal L = \sum_i\lambda_i\nabla m_i$ over all margins $m_i$; late in training $\lambda_i\propto e^{-(m_i - m)} = e^{-m(m_i/m - 1)}$. The ratios $m_i/m$ depend on $\theta$ alone, so in $\lambda$ the size of the weights
+#    enters through one number, the *sharpness* $m$.
+# 2. Each $\nabla m_i$ is $\rho^{L-1}$ times a function of $\theta$. With $u$ as clock, $du = L\,d\log\rho$, every power of $\rho$ cancels:
+#    $$\frac{d\theta}{du} = \frac{F - \langle F, \theta\rangle\theta}{L\,\langle F, \theta\rangle}.$$
+# 3. Where it rests, $F\parallel\theta$: stationarity with the multipliers $\lambda$, a KKT point up to the blur $O(1/m)$ of the smooth minimum.
+#
+# Near a saddle $\theta$ leaves like a power of $m$, that is of $-\log\mathcal L$: hence the factors of ten. `dufm.limit` holds the sharpness at $10^4$ and lets $u$ run on until the direction rests; $u = 60$ would be a loss of
+# $\exp(-10^{30})$. That is the limit of the flow and not the flow, so both are tested: over three sharpnesses, and against the logits of the flow wherever those decide.
 
 # %% tags=["parameters"]
 num_classes: int = 4  # classes K of the shift [3, 12]
