@@ -8,12 +8,20 @@ import torch
 from dufm._checks import DufmError, check_count, check_logits
 from dufm._climb import BETA, climb, random_codes, soft_margin
 from dufm._nnls import nonnegative_least_squares
-from dufm._polish import margin_slopes
-from dufm.certificate import ACTIVE_TOL, Certificate, polish
-from dufm.margin import normalized_margin
+from dufm.certificate import ACTIVE_TOL, Certificate, margin_slopes, polish
+from dufm.codes import name_of
+from dufm.margin import closed_form_margin, normalized_margin
 from dufm.metrics import centred, final_rank, margins
 
-__all__ = ["MaxMargin", "max_margin", "stratum_curvature"]
+__all__ = [
+    "MaxMargin",
+    "NothingCertified",
+    "along_depth",
+    "end_curvatures",
+    "max_margin",
+    "stratum_curvature",
+    "summary",
+]
 
 STEPS = 600
 LATE = (0.0, 0.1, 0.2, 0.3)
@@ -46,6 +54,27 @@ class MaxMargin:
     def locally_optimal(self):
         """Whether second-order probing found no way up within matrices of this rank."""
         return self.curvature > -CURVATURE_TOL
+
+
+def summary(found, depth):
+    """Columns for a table of searches: what a :class:`MaxMargin`, or None, is, as a dict.
+
+    ``margin_ratio`` over neural collapse, ``name`` (:func:`dufm.codes.name_of`), ``locally_optimal`` (0 or 1),
+    ``agree``, ``climbs``; NaN and "" of None.
+    """
+    if found is None:
+        return {"margin_ratio": np.nan, "name": "", "locally_optimal": np.nan, "agree": np.nan, "climbs": np.nan}
+    return {
+        "margin_ratio": found.margin / closed_form_margin("nc", len(found.Z), depth),
+        "name": str(name_of(found.Z)),
+        "locally_optimal": int(found.locally_optimal),
+        "agree": found.agree,
+        "climbs": found.restarts,
+    }
+
+
+class NothingCertified(DufmError):
+    """A search none of whose ends could be certified."""
 
 
 def max_margin(num_classes, depth, rank, *, restarts=64, seed=0, starts=None):
@@ -88,11 +117,26 @@ def max_margin(num_classes, depth, rank, *, restarts=64, seed=0, starts=None):
     settled = held & (sigma[:, rank - 1] > RANK_TOL * sigma[:, 0])
     best = _best(Z[settled], gamma[settled], depth, rank)
     if best is None:
-        raise DufmError(
+        raise NothingCertified(
             f"of {len(Z)} restarts {int(settled.sum())} came to rest at rank {rank} and none could be certified, for "
             f"num_classes = {num_classes}, depth = {depth}, seed = {seed}; ask for more restarts, or give starts"
         )
     return replace(best, restarts=len(Z))
+
+
+def along_depth(num_classes, rank, depths, *, restarts=64, seed=0):
+    """Searches at one rank over ascending ``depths``, the last solution found among the starts of the next.
+
+    A list of :class:`MaxMargin`, or None where nothing could be certified.
+    """
+    found = []
+    for depth in depths:
+        starts = [solution.Z for solution in found if solution is not None][-1:]
+        try:
+            found.append(max_margin(num_classes, depth, rank, restarts=restarts, seed=seed, starts=starts))
+        except NothingCertified:
+            found.append(None)
+    return found
 
 
 def _starts(num_classes, rank, restarts, seed, starts):
@@ -219,3 +263,16 @@ def stratum_curvature(Z, depth, rank=None):
     free = Vh[int((sigma > 1e-9 * sigma[0]).sum()) :]
     curvatures = torch.linalg.eigvalsh(free @ (hessian + hessian.mT) @ free.mT / 2.0)
     return float(curvatures[0] / curvatures.abs().max())
+
+
+def end_curvatures(found, depth, which=None):
+    """:func:`stratum_curvature` of the solutions of a :class:`dufm.ends.End` of one batch dimension, as a list.
+
+    ``which``: indices; by default one network for each end that occurs, told apart by name and margin.
+    """
+    if which is None:
+        seen = {}
+        for index, (name, ratio) in enumerate(zip(found.name, found.margin_ratio.tolist(), strict=True)):
+            seen.setdefault((name, round(ratio, 4)), index)
+        which = [index for index in seen.values() if found.decided[index]]
+    return [stratum_curvature(found.Z[i].cpu(), depth, int(found.rank[i])) for i in which]

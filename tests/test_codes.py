@@ -1,15 +1,10 @@
-"""Codes against closed forms, published arrangements, cvxpy, and brute force over bases and random linear programs."""
+"""Codes against closed forms, published arrangements and cvxpy."""
 
-import itertools
 import math
-from collections import Counter
-from fractions import Fraction
 
 import cvxpy
 import numpy as np
 import pytest
-import scipy.linalg
-import scipy.optimize
 import torch
 
 from dufm import DufmError, closed_form_margin, kkt_certificate, margins, normalized_margin, softmax_code
@@ -31,7 +26,6 @@ from dufm.codes import (
     simplex_etf,
     smallest_angle,
 )
-from dufm.hadamard import _canonical, _linear_group, _odd_parity, hadamard_polyhedron
 
 # Largest cosine of the best spherical code known: Tammes' problem for d = 3, N. J. A. Sloane's and H. Cohn's tables.
 LARGEST_COSINE = {
@@ -46,11 +40,6 @@ LARGEST_COSINE = {
     (16, 5): 1 / 5,
     (27, 6): 1 / 4,
 }
-
-
-@pytest.fixture(scope="module")
-def sixteen():
-    return hadamard_polyhedron(4)
 
 
 @pytest.mark.parametrize("depth", [2, 3, 7])
@@ -157,94 +146,6 @@ def test_principal_points_of_turned_features():
     assert torch.allclose(X @ X.mT, W @ W.mT, atol=1e-12)
 
 
-# ---------------------------------------------------------------- Hadamard polyhedron
-
-
-def test_eight_classes_have_four_kinds_of_vertex():
-    found = {
-        tuple(sorted((int(s) for s in v.spectrum if s), reverse=True)): (v.orbit_size, v.code)
-        for v in hadamard_polyhedron(3).orbits
-    }
-    assert found == {
-        (1,) * 7: (1, (7, 3, 4)),
-        (2,) * 4: (7, (4, 3, 2)),
-        (4, 2, 2, 2): (28, (5, 3, 2)),
-        (4, 4, 4): (28, (3, 3, 1)),
-    }
-    assert hadamard_polyhedron(3).num_vertices == 64
-
-
-@pytest.mark.parametrize("m", [2, 3])
-def test_vertices_against_all_bases(m):
-    size, K = 2**m - 1, 2**m
-    rows = np.vstack([_odd_parity(size) * 2 / K, np.eye(size)])
-    bounds = np.repeat([1.0, 0.0], size)
-    vertices = set()
-    for basis in itertools.combinations(range(2 * size), size):
-        system = rows[list(basis)]
-        if abs(np.linalg.det(system)) > 1e-9:
-            s = np.linalg.solve(system, bounds[list(basis)])
-            if (rows @ s > bounds - 1e-9).all():
-                vertices.add(tuple(np.round(s, 6) + 0.0))
-    group = _linear_group(m)
-    ours = {
-        tuple(float(x) for x in np.array(v.spectrum)[permutation])
-        for v in hadamard_polyhedron(m).orbits
-        for permutation in group
-    }
-    assert ours == vertices
-    assert len(ours) == hadamard_polyhedron(m).num_vertices
-
-
-def test_sixteen_classes_against_random_linear_programs(sixteen):
-    assert (len(sixteen.orbits), sixteen.num_vertices) == (15, 9384)
-    group, parity = _linear_group(4), _odd_parity(15)
-    assert len(group) == 20160 == len(np.unique(group, axis=0))
-    known = {_canonical(np.array(v.spectrum) * 24, group)[0] for v in sixteen.orbits}
-    draw, hit = np.random.default_rng(0), Counter()
-    for spread in np.repeat([0.03, 0.1, 0.3, 1.0], 20):
-        solved = scipy.optimize.linprog(np.exp(spread * draw.standard_normal(15)), A_ub=-parity / 8, b_ub=-np.ones(15))
-        hit[_canonical(np.rint(solved.x * 24).astype(int), group)[0]] += 1
-    assert set(hit) <= known and len(hit) >= 5
-
-
-def test_every_vertex_is_exact(sixteen):
-    for vertex in sixteen.orbits:
-        s = vertex.spectrum
-        margins = [sum((x for x, odd in zip(s, row, strict=True) if odd), Fraction(0)) / 8 for row in _odd_parity(15)]
-        assert min(margins) == 1 and min(s) >= 0
-        tight = [row for row, margin in zip(_odd_parity(15), margins, strict=True) if margin == 1]
-        rows = np.array([*tight, *np.eye(15)[[x == 0 for x in s]]])
-        assert np.linalg.matrix_rank(rows) == 15 and vertex.degenerate == (len(rows) > 15)
-        # Weights are margins times the code's distance.
-        n, k, d = vertex.code
-        assert Counter(vertex.weights) == Counter([int(margin * d) for margin in margins]) + Counter([0])
-        assert n == sum(vertex.multiplicities) and k == 4
-
-
-def test_vertex_margins_against_their_matrices(sixteen):
-    characters = scipy.linalg.hadamard(16)[1:]
-    for vertex in sixteen.orbits:
-        Z = torch.from_numpy((characters.T * np.array(vertex.spectrum, dtype=float)) @ characters / 16)
-        assert normalized_margin(Z, 5).item() == pytest.approx(vertex.margin(5), rel=1e-12)
-
-
-def test_named_codes_among_the_vertices(sixteen):
-    by_code = {(v.code, v.rank): v for v in sixteen.orbits}
-    for depth in (2, 3, 8):
-        assert by_code[(15, 4, 8), 15].margin(depth) == pytest.approx(closed_form_margin("nc", 16, depth))
-        assert by_code[(8, 4, 4), 8].margin(depth) == pytest.approx(closed_form_margin("orthoplex", 16, depth))
-        assert by_code[(4, 4, 1), 4].margin(depth) == pytest.approx(closed_form_margin("hypercube", 16, depth))
-
-
-def test_depth_ranges(sixteen):
-    eight = hadamard_polyhedron(3)
-    won = {eight.orbits[i].code: depths for i, depths in eight.best_depths(12).items()}
-    assert won == {(7, 3, 4): (2,), (4, 3, 2): (3, 4), (3, 3, 1): tuple(range(5, 13))}
-    won = {sixteen.orbits[i].code: depths for i, depths in sixteen.best_depths(12).items()}
-    assert won == {(15, 4, 8): (2,), (5, 4, 2): (3, 4, 5, 6), (4, 4, 1): tuple(range(7, 13))}
-
-
 # ---------------------------------------------------------------- bad input
 
 
@@ -258,9 +159,6 @@ def test_depth_ranges(sixteen):
         (lambda: hypercube(12), "power of two for the hypercube, got 12"),
         (lambda: hypercube(2), "num_classes"),
         (lambda: hypercube(8.0), "num_classes must be an integer"),
-        (lambda: hadamard_polyhedron(5), "m must be an integer from 2 to 4, got 5"),
-        (lambda: hadamard_polyhedron(1), "m must be"),
-        (lambda: hadamard_polyhedron(3).best(1), "depth"),
         (lambda: one_vs_rest_margin(np.eye(3)), "W must be a floating torch tensor"),
         (lambda: one_vs_rest_margin(torch.full((3, 2), torch.nan)), "W must have shape"),
         (lambda: code_matrix(torch.ones(3, 2)), "positive margins"),

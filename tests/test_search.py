@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from dufm import DufmError, closed_form_margin, kkt_certificate, margins, normalized_margin, softmax_code
-from dufm.codes import code_matrix, hypercube, orthoplex, polygon, simplex_etf
+from dufm import DufmError, closed_form_margin, kkt_certificate, margins, normalized_margin, search, softmax_code
+from dufm.codes import code_matrix, hypercube, orthoplex, pairs_and_singles, polygon, simplex_etf
+from dufm.ends import end
 from dufm.search import max_margin, stratum_curvature
 
 # Best γ_L over γ_NC of independent multi-start searches, to the digits given: (K, L, r).
@@ -154,3 +155,26 @@ def test_curvature_of_local_optima():
 def test_bad_input(call, words):
     with pytest.raises(DufmError, match=words):
         call()
+
+
+def test_along_depth_carries_the_solution_and_says_what_is_missing(monkeypatch):
+    found = search.along_depth(5, 2, [3, 4], restarts=2, seed=0)
+    assert [solution.restarts for solution in found] == [2, 3]
+    row = search.summary(found[1], 4)
+    assert row["name"] == "polygon" and row["climbs"] == 3 and row["locally_optimal"] == 1
+    assert row["margin_ratio"] == found[1].margin / closed_form_margin("nc", 5, 4)
+    assert search.summary(None, 4).keys() == row.keys() and search.summary(None, 4)["name"] == ""
+    ratio = [found[i].margin / closed_form_margin("polygon", 5, 3 + i) for i in (0, 1)]
+    assert ratio == pytest.approx([1.0, 1.0], rel=1e-9)
+    monkeypatch.setattr(search, "_best", lambda *arguments: None)
+    assert search.along_depth(5, 2, [3], restarts=2) == [None]
+
+
+def test_curvatures_of_ends_are_one_for_each_that_occurs():
+    Z = torch.stack([pairs_and_singles(6, t) for t in (3, 0, 3)])
+    found = end(Z, 3)
+    curvatures = search.end_curvatures(found, 3)
+    assert len(curvatures) == 2 and max(map(abs, curvatures)) < 1e-6
+    cube = end(code_matrix(hypercube(8)).unsqueeze(0), 3)
+    assert search.end_curvatures(cube, 3, [0]) == pytest.approx([stratum_curvature(cube.Z[0], 3, 3)], rel=1e-6)
+    assert search.end_curvatures(cube, 3)[0] < -1e-2

@@ -21,7 +21,7 @@ from dufm.companion.reproduce import select
 
 __all__ = ["address", "main", "redraw", "refresh", "set_links"]
 
-LINKED = ("pyproject.toml", "README.md", "CITATION.cff", "INSTALL.md", "CONTRIBUTING.md")
+LINKED = ("pyproject.toml", "README.md", "CITATION.cff", "CONTRIBUTING.md")
 
 
 def refresh(wanted):

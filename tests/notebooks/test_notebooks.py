@@ -129,14 +129,14 @@ def test_tables_computed_once_know_their_origin(path):
 def lab(tmp_path_factory):
     """The notebooks as Lab's server sees them, in a folder of their own where every .ipynb is an hour newer."""
     from jupyter_server.services.contents.largefilemanager import LargeFileManager
-    from jupytext.contentsmanager import build_jupytext_contents_manager_class
+    from jupytext.sync_contentsmanager import build_sync_jupytext_contents_manager_class
 
     folder = tmp_path_factory.mktemp("lab") / "notebooks"
     shutil.copytree(ROOT / "notebooks", folder)
     for path in folder.glob("**/*.ipynb"):
         later = path.stat().st_mtime + 3600
         os.utime(path, (later, later))
-    return build_jupytext_contents_manager_class(LargeFileManager)(root_dir=str(folder))
+    return build_sync_jupytext_contents_manager_class(LargeFileManager)(root_dir=str(folder))
 
 
 @each_notebook
