@@ -1,277 +1,212 @@
-r"""The basin of neural collapse under Hadamard initialisation: its boundary, and its share of directions.
+r"""The basin of neural collapse under Hadamard initialisation: its labels, critical starts, and where starts end.
 
-Directions are uniform on the simplex: K − 1 singular values of mean :math:`s_0` with independent exponential
-proportions.  Throughout ``q = 1 − 2/L`` and ``y = s^{−q}``; differences of the y label the trajectories out of 0.
-
-At K = 4 the boundary is one invariant surface, the stable manifold of the late separatrix
-:math:`s_1 = s_2,\ s_3/s_1 = 2^{-1/q}`, which is exact late up to :math:`e^{-s_1(1 - 2^{-1/q})/2}`.  It attracts
-backwards in time, so one backward integration gives it at every scale, without a search for critical starts.
-Behind a leader at lag D its width in y tends to :math:`\Lambda^{-q}`, Λ the leader's size when the followers come,
-:math:`\Lambda = 2\log D + 2(1+q)\log\Lambda - 2\log q`; hence for small scales
-
-.. math:: \mathrm{share} \approx \frac{4}{3q(2+q)}\Bigl(\frac{s_0}{\Lambda}\Bigr)^{q},\qquad D = s_0^{-q}.
+Throughout ``q = 1 − 2/L`` and ``y = s^{−q}``.  A trajectory that leaves 0 is labelled by the constants
+:math:`y_i - y_j`, and the boundary of the basin is a fixed surface in them.  Late, at K = 4 and
+:math:`s_1 = s_2 \ge s_3`, that surface is the ratio :math:`s_3/s_1 = 2^{-1/q}` (:func:`dufm.late_separatrix`).
+What share of all directions lies inside: :mod:`dufm.shares`.
 """
-
-import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.integrate import solve_ivp
-from scipy.interpolate import CubicSpline
-from scipy.special import gammaln, logsumexp
 
 from dufm._checks import DufmError, check_count, check_finite_positive
+from dufm.characters import characters
 from dufm.ends import spectral_end
 from dufm.spectral import spectral_flow
 
-__all__ = ["CollapseShare", "SampledShare", "basin_boundary", "collapse_share", "sampled_share"]
+__all__ = [
+    "CODES",
+    "FOUR_ENDS",
+    "code_counts",
+    "critical_deviation",
+    "critical_labels",
+    "critical_ratio",
+    "distance_from_end",
+    "ends_of_four",
+    "greedy_basis",
+    "late_ratio",
+    "map_starts",
+    "triangle_cells",
+]
 
-SCALES = 1e-30, 1.0
-TOLERANCE = 1e-9
-# Nodes of the boundary for each factor e in a leader's label.
-DENSITY = 8
+FOUR_ENDS = ("collapse", "square without s1", "square without s2", "square without s3", "undecided")
+CODES = ("collapse", "Reed–Muller", "cube", "other", "undecided")
 
 
-@dataclass(frozen=True)
-class CollapseShare:
-    """Share of directions that end in collapse, and the change to half the nodes: some ten times the error left."""
-
-    share: torch.Tensor
-    error: torch.Tensor
+# ---------------------------------------------------------------- critical starts
 
 
-def collapse_share(depth, scale):
-    r"""Share of the directions at K = 4 that end in neural collapse, by quadrature over the basin's boundary.
+def critical_deviation(label, scale, depth):
+    """Relative deviation ``1 − (1 + c s_0^q)^{−1/q}`` of values that lag by the label c behind leaders at s_0."""
+    q = 1 - 2 / check_count("depth", depth, 3)
+    return 1 - (1 + label * scale**q) ** (-1 / q)
 
-    With :math:`c = s_1/s_2 \ge 1` and the critical :math:`r = s_3/s_2` of :func:`basin_boundary`, in any order of the
-    three,
 
-    .. math:: \mathrm{share} = 6\int_1^\infty \bigl[(c + 1 + r(c))^{-2} - (c + 2)^{-2}\bigr]\,dc.
+def critical_labels(lags, depth, scales, *, rounds=4):
+    """Label c* up to which neural collapse wins, one for each of ``scales``, known to 2/24^``rounds``.
 
-    ``scale``: the mean s_0, a number or a tensor of them from 1e-30 to 1; the scales of one call share the work.
-    Relative error about 1e-6.  ``DufmError`` for a depth below 3 or another scale.
+    ``lags``: boolean ``(K − 1,)``, the Hadamard characters that start behind the others, which start at the scale.
+    Collapse has won if the laggards gain on the leaders between losses e^−40 and e^−60.  ``DufmError``: all or none
+    lag, a bad depth or scale, or no c*, or more than one, between 0 and 2.
     """
-    lead, lag = (side.numpy() for side in basin_boundary(depth, scale))
-    shares, errors = np.empty(lead.shape[:-1]), np.empty(lead.shape[:-1])
-    for at in np.ndindex(shares.shape):
-        a, ratio, gap = lead[at], np.exp(lead[at]), -np.expm1(-lag[at])
-        density = 6 * ratio * gap * (2 * ratio + 4 - gap) / ((ratio + 2 - gap) * (ratio + 2)) ** 2
-        # The density is level before the first node; the rest is smooth in log a.
-        fine, coarse = (
-            CubicSpline(x := np.log(a[::step]), (density * a)[::step]).integrate(x[0], x[-1]) for step in (1, 2)
-        )
-        shares[at], errors[at] = fine + density[0] * a[0], abs(fine - coarse)
-    return CollapseShare(torch.from_numpy(shares), torch.from_numpy(errors))
-
-
-def basin_boundary(depth, scale):
-    r"""The boundary of the basin at K = 4, as ``(log s_1/s_2, log s_2/s_3)``, each ``(..., nodes)``, s_1 > s_2 > s_3.
-
-    At each mean s_0 in ``scale`` ``(...)`` the first rises along the nodes, from nearly 0 to where the share beyond is
-    below 1e-10; starts with a smaller second end in collapse.  ``scale`` and ``DufmError`` as in
-    :func:`collapse_share`.
-    """
-    depth = check_count("depth", depth, 3)
-    accepted = f"scale must be a number from {SCALES[0]:g} to {SCALES[1]:g}, or a tensor of them"
-    if isinstance(scale, bool) or not isinstance(scale, (int, float, torch.Tensor)):
-        raise DufmError(f"{accepted}, got {scale!r}")
-    scale = torch.as_tensor(scale, dtype=torch.float64, device="cpu")
-    if scale.numel() == 0 or not ((scale >= SCALES[0]) & (scale <= SCALES[1])).all():
-        raise DufmError(f"{accepted}, got {scale.tolist()}")
+    depth, rounds = check_count("depth", depth, 3), check_count("rounds", rounds, 1)
+    lags = torch.as_tensor(lags, dtype=torch.bool)
+    if lags.all() or not lags.any():
+        raise DufmError(f"lags must name some of the characters and not all of them, got {lags.tolist()}")
+    for scale in scales:
+        check_finite_positive("scales: each", scale)
     q = 1 - 2 / depth
-    smallest = float(scale.min())
-    # Leaders' labels, as they stand in log a late on, up to where a > 12 at the smallest scale.
-    farthest = 12 * q + 7.5 - q * math.log(smallest)
-    late = 2 * farthest + 50
-    lead = np.arange(-10, farthest, 1 / DENSITY) - late / 2
-    start = np.stack([np.full_like(lead, math.log(late)), lead, np.full_like(lead, math.log(math.log(2) / q))])
-    nodes = np.arange(len(lead))
+    leader = torch.tensor(scales, dtype=torch.float64)[:, None, None]
 
-    def mean(states):
-        return np.log(_unpack(states)[0].mean(0))
+    def collapse_wins(label):
+        laggard = (leader**-q + label.unsqueeze(-1)) ** (-1 / q)
+        return _laggards_gain(torch.where(lags, laggard, leader), lags, depth, (-40.0, -60.0))
 
-    def passed(_, states):
-        return mean(states.reshape(3, -1)).max() - math.log(smallest) + 1e-6
+    return _only_change(collapse_wins, torch.zeros(len(scales)), torch.full((len(scales),), 2.0), rounds)
 
-    passed.terminal = True
 
-    def back(_, states):
-        return -_velocity(states.reshape(3, -1), q).ravel()
+def critical_ratio(depth, sizes, *, rounds=4):
+    """Ratio s_3/s_1 above which neural collapse wins at K = 4 from s_1 = s_2 = size, known to 1/24^``rounds``.
 
-    run = solve_ivp(
-        back, (0, np.inf), start.ravel(), "DOP853", events=passed, dense_output=True, rtol=TOLERANCE, atol=TOLERANCE
-    )
-    means = mean(run.y.reshape(3, len(nodes), -1))
+    One for each of ``sizes``; for large ones the law is :func:`dufm.late_separatrix`.  Collapse has won if s_3 gains on
+    the others between two losses later than any of these starts.  ``DufmError`` as :func:`critical_labels`.
+    """
+    depth, rounds = check_count("depth", depth, 3), check_count("rounds", rounds, 1)
+    third = torch.tensor([False, False, True])
     found = []
-    for target in np.log(scale.flatten().numpy()):
-        before = (means >= target).sum(1) - 1
-        early, step = run.t[before], np.diff(run.t)[before]
-        high, low = means[nodes, before], means[nodes, before + 1]
-        clock = early + step * (high - target) / (high - low)
-        for _ in range(5):
-            states = run.sol(clock).reshape(3, len(nodes), -1)[:, nodes, nodes]
-            s, lags = _unpack(states)
-            top, *rates = _velocity(states, q) * np.concatenate([np.ones_like(lags[:1]), lags])
-            slope = (s * np.stack([top, top - rates[0], top - rates[0] - rates[1]])).sum(0) / s.sum(0)
-            clock = np.clip(clock + (mean(states) - target) / slope, early, early + step)
-        found.append(lags)
-    lags = torch.from_numpy(np.stack(found)).reshape(*scale.shape, 2, -1)
-    return lags[..., 0, :], lags[..., 1, :]
+    for size in sizes:
+        check_finite_positive("sizes: each", size)
+        losses = (-40.0 - size, -60.0 - 1.3 * size)
+
+        def square_wins(ratio, size=size, losses=losses):
+            starts = torch.where(third, ratio.unsqueeze(-1), 1.0) * size
+            return ~_laggards_gain(starts, third, depth, losses)
+
+        found.append(_only_change(square_wins, torch.zeros(1), torch.ones(1), rounds))
+    return torch.cat(found)
 
 
-def _unpack(states):
-    """Singular values ``(3, ...)``, and the lags ``(2, ...)`` in log s, of ``(log s_1, log a, log b)``."""
-    lags = np.exp(states[1:])
-    return np.exp(states[0] - np.stack([np.zeros_like(lags[0]), lags[0], lags[0] + lags[1]])), lags
+def late_ratio(ratio, growth, depth):
+    r"""Late ratio s_3/s_1 at K = 4, s_1 = s_2, after s_1 has grown by a factor:
+    :math:`[2 + (x_0^{-q} - 2)\,g^q]^{-1/q}`, and 1 once s_3 has caught up.
 
-
-def _velocity(states, q):
-    """Rates of ``(log s_1, log a, log b)`` in the clock ``Σ log s_i + s_i/2``, which resolves e^−s as it does s.
-
-    Written in differences: a lag of 1e-30, and a leader whose classes have errors of 1e-30, keep all their digits.
+    ``ratio`` x_0 and ``growth`` g: positive tensors that broadcast.  Exact but for :math:`e^{-(s_1 - s_3)/2}`.
     """
-    s, lags = _unpack(states)
-    wrong = np.exp((s - s.sum(0)) / 2)
-    p = wrong / (1 + wrong.sum(0))
-    g = 2 * (p[[1, 0, 0]] + p[[2, 2, 1]])
-    rate = s**q * g
-    apart = 2 * s[1:] ** q * p[:2] * np.expm1(s[:2] * np.expm1(-lags) / 2) - rate[:2] * np.expm1(-q * lags)
-    return np.concatenate([rate[:1], apart / lags]) / (rate * (1 + s / 2)).sum(0)
+    q = 1 - 2 / check_count("depth", depth, 3)
+    return (2 + (ratio**-q - 2) * growth**q).clamp(min=1.0) ** (-1 / q)
 
 
-# ---------------------------------------------------------------- more classes: sampling
+def _laggards_gain(starts, lags, depth, losses):
+    """Whether the mean of what lags gains on the mean of the others between two log losses, or has caught up."""
+    run = spectral_flow(
+        starts, depth, "hadamard", rtol=1e-10, until_log_loss=losses[1], record={"log_loss": list(losses)}
+    )
+    early, late = run.history.s[..., lags].mean(-1) / run.history.s[..., ~lags].mean(-1)
+    if late.isnan().any():
+        raise DufmError(f"{int(late.isnan().sum())} starts did not reach log loss {losses[1]:g}, at depth {depth}")
+    return (late > early) | (late > 0.999)
 
 
-@dataclass(frozen=True)
-class SampledShare:
-    """Estimated share, its standard error, the part of it that the largest single weight holds, what is undecided.
+def _only_change(holds, low, high, rounds, sections=24):
+    """Where ``holds``, true from ``low`` and false from there to ``high``, changes: multi-section, a row each."""
+    low, high = low.double(), high.double()
+    for turn in range(rounds):
+        step = (high - low) / sections
+        held = holds(low[:, None] + step[:, None] * torch.arange(1, sections))
+        last = held.sum(1)
+        if not (held.long().cumprod(1).sum(1) == last).all():
+            raise DufmError("the critical value is not the only one: collapse wins, loses and wins again")
+        if turn == 0 and (last == sections - 1).any():
+            raise DufmError(f"there is no critical value up to {float(high.max()):g}: collapse is not lost below it")
+        low, high = low + step * last, low + step * (last + 1)
+    return (low + high) / 2
 
-    With ``largest`` above a tenth the error itself is uncertain: raise ``count``.  ``undecided`` is the estimated share
-    of the directions whose end is not decided; they are not in ``share``.
+
+# ---------------------------------------------------------------- where starts end
+
+
+def triangle_cells(side):
+    """Corners ``(side², 3, 3)`` of the equal triangles that the proportions (s_1 : s_2 : s_3) are cut into."""
+    corners = []
+    for i in range(check_count("side", side, 1)):
+        for j in range(side - i):
+            corners.append([(i, j), (i + 1, j), (i, j + 1)])
+            if i + j + 2 <= side:
+                corners.append([(i + 1, j + 1), (i + 1, j), (i, j + 1)])
+    first_two = np.array(corners) / side
+    return np.concatenate([first_two, 1 - first_two.sum(-1, keepdims=True)], -1)
+
+
+def map_starts(side, each, seed):
+    """Directions ``(each, side², 3)`` of mean 1, ``each`` uniform in every one of :func:`triangle_cells`.
+
+    As many in each cell: more evenly spread than independent ones, so that binomial intervals are on the safe side.
     """
-
-    share: float
-    error: float
-    largest: float
-    undecided: float
-
-
-KERNELS, FREEDOM, WIDTH, BROAD = 300, 5.0, 0.5, 0.15
-# Here the labels have done their work, and what is left needs no tolerance of theirs.
-LABELS_SPENT = -100.0
-
-
-def sampled_share(num_classes, depth, scale, *, count=5000, seed=0):
-    r"""Share of the directions that end in neural collapse at K = 2^m, by importance sampling in the labels.
-
-    Population Monte Carlo in three rounds of ``count`` starts: a heavy-tailed law in every label, then Student kernels
-    around the hits of the round before (15% stay broad); only the last is counted.  Below some 2500 starts at K = 8 the
-    kernels can miss an arm of the basin: the share comes out low, and its error too small.  A start counts as collapse
-    if its :func:`dufm.spectral_end` is: at K = 8 a run may gain on collapse for long and turn away at log losses
-    beyond −2000, so that no finite loss decides.
-    ``DufmError`` for bad input, and if too few of a round's starts are hits to go on.
-    """
-    K = check_count("num_classes", num_classes, 4)
-    if K & (K - 1):
-        raise DufmError(f"num_classes must be a power of two, got {K}")
-    depth, count = check_count("depth", depth, 3), check_count("count", count, 1000)
-    check_finite_positive("scale", scale)
-    if scale >= 1:
-        raise DufmError(f"scale must be below 1: the labels are those of small starts; got {scale}")
+    corners = triangle_cells(side)
     rng = np.random.default_rng(check_count("seed", seed, 0))
-    q = 1 - 2 / depth
-    grids = _label_grids(K, q, scale)
-    # A relative error of s is one of y too, and the boundary is of order 1 in y = s^−q.
-    rtol = min(1e-5, max(1e-8, 0.02 * scale**q))
-    z = _draw_broad(grids, rng, count)
-    proposal = _broad_density(grids, z)
-    for last in (False, False, True):
-        s, target = _starts(z, q, scale)
-        hit, decided = _collapsed(s, depth, rtol)
-        each = np.exp(target - proposal)
-        weight = np.where(hit, each, 0.0)
-        if hit.sum() < 2 * z.shape[1]:
-            raise DufmError(f"count must be larger: only {hit.sum()} of {len(z)} starts of a round end in collapse")
-        if last:
-            error = weight.std() / math.sqrt(len(z))
-            undecided = np.where(decided, 0.0, each).mean()
-            largest = weight.max() / weight.sum()
-            return SampledShare(float(weight.mean()), float(error), float(largest), float(undecided))
-        # Square roots of the weights keep the kernels wider than what they are to cover.
-        power = np.sqrt(weight[hit])
-        power /= power.sum()
-        centres = z[hit][rng.choice(int(hit.sum()), KERNELS, p=power)]
-        away = z[hit] - power @ z[hit]
-        root = WIDTH * np.linalg.cholesky((away.T * power) @ away + 1e-6 * np.eye(z.shape[1]))
-        z = _draw_near(centres, root, rng, count)
-        wide = rng.random(count) < BROAD
-        z[wide] = _draw_broad(grids, rng, int(wide.sum()))
-        proposal = np.logaddexp(
-            math.log(1 - BROAD) + _near_density(centres, root, z), math.log(BROAD) + _broad_density(grids, z)
-        )
+    weights = rng.dirichlet(np.ones(3), (len(corners), check_count("each", each, 1)))
+    directions = (weights @ corners).clip(1e-12)
+    return torch.from_numpy(directions / directions.mean(-1, keepdims=True)).transpose(0, 1)
 
 
-def _collapsed(s, depth, rtol):
-    """Whether each start ends in collapse, the only vertex of full rank, and whether its end is decided."""
-    run = spectral_flow(torch.from_numpy(s), depth, "hadamard", rtol=rtol, until_log_loss=LABELS_SPENT)
-    end = spectral_end(run.s, depth, "hadamard")
-    return (end.decided & (end.rank == s.shape[1])).numpy(), end.decided.numpy()
+def ends_of_four(starts, depth, *, rtol=1e-4):
+    """Where starts ``(..., 3)`` at K = 4 end, by :func:`dufm.spectral_end`: an index into ``FOUR_ENDS``, ``(...)``.
 
-
-def _label_grids(K, q, scale):
-    """Scales of the broad law of each label: character 2^j leads a level, the next 2^j − 1 lag behind it."""
-    size = scale**-q
-    far = np.geomspace(0.3, 4 * size, 3 + int(1.5 * math.log10(size)))
-    near = np.geomspace(0.03 if K > 4 else 0.3, 3, 5)
-    return [far if i & (i - 1) == 0 else near for i in range(2, K)]
-
-
-def _draw_broad(grids, rng, n):
-    """Logarithms ``(n, K − 2)`` of labels, log-logistic at a random one of the scales."""
-    return np.stack([np.log(rng.choice(grid, n) * (1 / rng.random(n) - 1)) for grid in grids], 1)
-
-
-def _broad_density(grids, z):
-    labels = np.exp(z)[..., None]
-    heavy = [np.log((grid / (grid + labels[:, i]) ** 2).mean(-1)) for i, grid in enumerate(grids)]
-    return z.sum(1) + np.sum(heavy, 0)
-
-
-def _draw_near(centres, root, rng, n):
-    kick = rng.standard_normal((n, len(root))) / np.sqrt(rng.chisquare(FREEDOM, (n, 1)) / FREEDOM)
-    return centres[rng.integers(len(centres), size=n)] + kick @ root.T
-
-
-def _near_density(centres, root, z):
-    width = len(root)
-    a, b = np.linalg.solve(root, z.T).T, np.linalg.solve(root, centres.T).T
-    square = np.maximum((a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T, 0)
-    peak = gammaln((FREEDOM + width) / 2) - gammaln(FREEDOM / 2) - width / 2 * math.log(FREEDOM * math.pi)
-    kernel = peak - np.log(np.diag(root)).sum() - (FREEDOM + width) / 2 * np.log1p(square / FREEDOM)
-    return logsumexp(kernel, axis=1) - math.log(len(centres))
-
-
-def _starts(z, q, scale):
-    """Singular values ``(n, K − 1)`` of mean ``scale``, and the log density in z of uniform directions.
-
-    Character 2^j is the largest of level j and of all after it; the density is that of all orders together.
+    0 neural collapse, i the square that drops s_i, 4 undecided.
     """
-    free = z.shape[1] + 1
-    labels, lag, lead = np.exp(z), np.zeros((len(z), free)), np.zeros(len(z))
-    levels = (free + 1).bit_length() - 1
-    for first in (2**j for j in range(1, levels)):
-        lead = lead + labels[:, first - 2]
-        lag[:, first - 1] = lead
-        lag[:, first : 2 * first - 1] = lead[:, None] + labels[:, first - 1 : 2 * first - 2]
-    low, high = (np.full(len(z), math.log(edge) - q * math.log(scale)) for edge in (1e-15, 1e3))
-    for _ in range(80):
-        middle = (low + high) / 2
-        above = ((np.exp(middle)[:, None] + lag) ** (-1 / q)).sum(1) > free * scale
-        low, high = np.where(above, middle, low), np.where(above, high, middle)
-    y = np.exp(low)[:, None] + lag
-    # s_i/s_0 has slope −y^(−1/q − 1)/(q s_0) in its label; the smallest y moves with the others to keep the mean.
-    slope = -(1 / q + 1) * np.log(y) - math.log(q * scale)
-    orders = math.prod(free + 1 - 2**j for j in range(levels))
-    volume = math.lgamma(free) - (free - 1) * math.log(free) + math.log(orders)
-    return y ** (-1 / q), slope.sum(1) - logsumexp(slope, axis=1) + z.sum(1) + volume
+    run = spectral_flow(starts, depth, "hadamard", rtol=rtol)
+    return _which_of_four(spectral_end(run.s, depth, "hadamard"))
+
+
+def distance_from_end(starts, depth, log_loss):
+    """How far starts ``(..., 3)`` at K = 4 still are from their ends at a finite loss, and those, as an index.
+
+    The distance is ``‖s − s_end‖/‖s_end‖``, both scaled to smallest margin 1, the index that of :func:`ends_of_four`.
+    """
+    run = spectral_flow(starts, depth, "hadamard", until_log_loss=log_loss)
+    end = spectral_end(run.s, depth, "hadamard")
+    scaled = run.s / (run.s @ characters("hadamard", 4).rates.to(run.s)).amin(-1, keepdim=True)
+    return (scaled - end.spectrum).norm(dim=-1) / end.spectrum.norm(dim=-1), _which_of_four(end)
+
+
+def _which_of_four(end):
+    code = torch.where(end.rank == 3, 0, 1 + (end.spectrum == 0).int().argmax(-1))
+    return torch.where(end.decided, code, 4)
+
+
+def greedy_basis(s):
+    """The first log2 K independent characters in the order of their values ``s`` ``(K − 1,)``, largest first.
+
+    Their numbers from 1, ascending; characters i and j multiply to character i XOR j.
+    """
+    basis, span = [], {0}
+    for i in (torch.argsort(s, descending=True) + 1).tolist():
+        if i not in span:
+            basis.append(i)
+            span |= {i ^ j for j in span}
+    return sorted(basis)
+
+
+def code_counts(seeds, num_classes, depth, scale, starts):
+    """How many uniform directions of mean ``scale`` end in each of ``CODES`` at K = 2^m; a count a seed, by name.
+
+    Neural collapse keeps K − 1 equal values, Reed–Muller (the orthoplex) K/2, the cube log2 K; all by
+    :func:`dufm.spectral_end`.  "greedy cube" counts those cubes that keep the :func:`greedy_basis` of their start.
+    ``DufmError`` as :func:`dufm.spectral_flow`.
+    """
+    K, bits = check_count("num_classes", num_classes, 4), int(num_classes).bit_length() - 1
+    ranks = torch.tensor([K - 1, K // 2, bits])
+    counts = []
+    for seed in seeds:
+        draw = np.random.default_rng([seed, bits]).dirichlet(np.ones(K - 1), check_count("starts", starts, 1)) * (K - 1)
+        directions = torch.from_numpy(draw.clip(1e-9))
+        run = spectral_flow(scale * directions, depth, "hadamard")
+        end = spectral_end(run.s, depth, "hadamard")
+        least = torch.where(end.spectrum > 0, end.spectrum, torch.inf).amin(-1)
+        named = (end.rank[:, None] == ranks) & (least > 0.999 * end.spectrum.amax(-1))[:, None]
+        code = torch.where(end.decided, torch.where(named.any(-1), named.int().argmax(-1), 3), 4)
+        cubes = [i for i, kind in enumerate(code.tolist()) if CODES[kind] == "cube"]
+        kept = [(end.spectrum[i].nonzero().flatten() + 1).tolist() for i in cubes]
+        greedy = sum(found == greedy_basis(directions[i]) for i, found in zip(cubes, kept, strict=True))
+        counts.append([*code.bincount(minlength=len(CODES)).tolist(), greedy])
+    return dict(zip([*CODES, "greedy cube"], map(list, zip(*counts, strict=True)), strict=True))

@@ -1,183 +1,123 @@
-"""The basin at K = 4 by quadrature against counting, forward runs and its closed law; sampling against quadrature."""
+"""Critical starts by search against integration back and closed laws; where starts end against what must be."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
-from scipy.stats import binomtest
 
-from dufm import DufmError, basin, spectral_end
-from dufm.basin import basin_boundary, collapse_share, sampled_share
+from dufm import DufmError, basin, late_separatrix
+from dufm.shares import boundary_labels
 from dufm.spectral import spectral_flow
 
-
-def collapses(s, depth, rtol=1e-6, losses=(-60.0, -100.0)):
-    """Whether the smallest value gains on the largest late on."""
-    run = spectral_flow(s, depth, "hadamard", rtol=rtol, until_log_loss=losses[1], record={"log_loss": losses})
-    early, late = run.history.s.amin(-1) / run.history.s.amax(-1)
-    return (late > early) | (late > 0.999)
+FOUR = [False, False, True]
 
 
-def labels(depth, scale):
-    """Lags in y = s^−q along the boundary: of the second behind the first, of the third behind the second."""
-    q = 1 - 2 / depth
-    lead, lag = basin_boundary(depth, scale)
-    first = 3 * scale / (1 + torch.exp(-lead) + torch.exp(-lead - lag))
-    return first**-q * torch.expm1(q * lead), (first * torch.exp(-lead)) ** -q * torch.expm1(q * lag)
+# ---------------------------------------------------------------- critical starts
 
 
-def leaders_size(lag, depth):
-    """Λ of the module's law for a leader at ``lag`` in y."""
-    q = 1 - 2 / depth
-    size = 50.0
-    for _ in range(60):
-        size = 2 * math.log(lag) + 2 * (1 + q) * math.log(size) - 2 * math.log(q)
-    return size
+@pytest.mark.parametrize("depth", [3, 6])
+def test_critical_label_is_that_of_the_boundary_integrated_back(depth):
+    scales = [1e-2, 1e-4]
+    found = basin.critical_labels(FOUR, depth, scales)
+    for scale, label in zip(scales, found.tolist(), strict=True):
+        mean = scale * (1 - basin.critical_deviation(label, scale, depth) / 3)
+        assert abs(float(boundary_labels(depth, mean)[1][0]) - label) < 2e-5
 
 
-# ---------------------------------------------------------------- quadrature at K = 4
-
-
-@pytest.mark.parametrize(("depth", "scale"), [(3, 0.1), (3, 0.01), (4, 0.1)])
-def test_share_is_the_share_counted(depth, scale):
-    draw = np.random.default_rng(depth).dirichlet(np.ones(3), 3000) * 3 * scale
-    hits = int(collapses(torch.from_numpy(draw), depth).sum())
-    interval = binomtest(hits, len(draw)).proportion_ci(0.999, method="wilson")
-    assert interval.low < float(collapse_share(depth, scale).share) < interval.high
-
-
-@pytest.mark.parametrize(("depth", "scale"), [(3, 1.0), (3, 0.01), (6, 0.01)])
-def test_forward_runs_part_at_the_boundary(depth, scale):
-    lead, lag = (side[::6] for side in basin_boundary(depth, scale))
-    lead, lag = lead[(lead > 0.01) & (lead < 4)], lag[(lead > 0.01) & (lead < 4)]
-    for factor in (0.999, 1.001):
-        s = torch.exp(-torch.stack([0 * lead, lead, lead + factor * lag], -1))
-        won = collapses(scale * s / s.mean(-1, keepdim=True), depth, rtol=1e-8)
-        assert (won == (factor < 1)).all()
-
-
-def test_boundary_is_fixed_in_the_labels_and_starts_at_the_critical_label():
-    # The labels of (1, 1, 1 − δ) found by multi-section with spectral_flow, notebook 08.
-    for depth, critical in ((3, 0.8396), (4, 0.7247), (6, 0.5986), (10, 0.5006)):
-        for scale in (1e-6, 1e-18):
-            assert abs(float(labels(depth, scale)[1][0]) - critical) < 1e-4
-
-
-@pytest.mark.parametrize("depth", [3, 4, 6])
-def test_strip_behind_a_leader_follows_the_leaders_size(depth):
-    lead, width = (side.numpy() for side in labels(depth, 1e-24))
-    q = 1 - 2 / depth
-    far = np.array([1e4, 1e6, 1e8, 1e10])
-    size = np.interp(np.log(far), np.log(lead), width ** (-1 / q))
-    miss = np.abs(size / [leaders_size(lag, depth) for lag in far] - 1)
-    assert (np.diff(miss) < 0).all() and miss[0] < 0.02 and miss[-1] < 0.005
-
-
-@pytest.mark.parametrize(("depth", "known"), [(3, 7.13e-3), (4, 2.34e-4), (6, 8.25e-6)])
-def test_share_and_exponents_of_an_independent_solver(depth, known):
-    q = 1 - 2 / depth
-    share = collapse_share(depth, torch.tensor([1e-4, 1e-6, 1e-12, 1e-18])).share
-    assert abs(share[1] / known - 1) < 5e-3
-    exponents = (share[::2] / share[1::2]).log() / torch.tensor([1e2, 1e6]).log() / q
-    assert abs(exponents[0] - {3: 1.080, 4: 1.075, 6: 1.070}[depth]) < 1e-3
-    assert abs(exponents[1] - 1.025) < 1e-3
-
-
-def test_share_tends_to_its_closed_law():
-    scales = torch.logspace(-6, -30, 5, dtype=torch.float64)
-    for depth in (3, 6, 1000):
+def test_critical_deviation_has_its_label():
+    for depth, scale in ((3, 1e-3), (10, 0.5)):
         q = 1 - 2 / depth
-        size = torch.tensor([leaders_size(float(scale) ** -q, depth) for scale in scales])
-        ratio = collapse_share(depth, scales).share / (4 / (3 * q * (2 + q)) * (scales / size) ** q)
-        assert (ratio > 1).all() and (ratio.diff() < 0).all() and ratio[-1] < 1.025
-
-
-def test_error_covers_a_refinement(monkeypatch):
-    scales = torch.tensor([1.0, 0.1, 1e-6, 1e-18], dtype=torch.float64)
-    for depth in (3, 6):
-        found = collapse_share(depth, scales)
-        with monkeypatch.context() as patch:
-            patch.setattr(basin, "DENSITY", 16)
-            patch.setattr(basin, "TOLERANCE", 1e-11)
-            finer = collapse_share(depth, scales)
-        assert ((finer.share - found.share).abs() < found.error).all()
-        assert (found.error < 1e-5 * found.share).all() and (finer.error < 0.1 * found.error).all()
-
-
-def test_shapes_and_scales_solved_together_agree_with_each_alone():
-    scales = torch.tensor([[0.5, 1e-3], [1e-9, 1e-30]])
-    found = collapse_share(5, scales)
-    assert found.share.shape == found.error.shape == scales.shape
-    alone = torch.stack([collapse_share(5, float(scale)).share for scale in scales.flatten()])
-    assert torch.allclose(found.share.flatten(), alone, rtol=1e-6)
-    assert (found.share.flatten().diff() < 0).all() and alone[0].shape == ()
-
-
-@pytest.mark.parametrize("scale", [0.0, -1.0, 1.5, 1e-31, math.nan, torch.empty(0), "small", True, None])
-def test_bad_scales_are_refused(scale):
-    with pytest.raises(DufmError, match="scale must be"):
-        collapse_share(3, scale)
-
-
-def test_shallow_depth_is_refused():
-    with pytest.raises(DufmError, match="depth must be an integer >= 3, got 2"):
-        basin_boundary(2, 0.1)
-
-
-# ---------------------------------------------------------------- sampling
-
-
-@pytest.mark.parametrize(("classes", "depth", "scale"), [(4, 4, 1e-3), (8, 3, 0.1)])
-def test_weights_of_all_directions_sum_to_one(classes, depth, scale):
-    q = 1 - 2 / depth
-    grids = basin._label_grids(classes, q, scale)
-    z = basin._draw_broad(grids, np.random.default_rng(0), 200_000)
-    s, target = basin._starts(z, q, scale)
-    weight = np.exp(target - basin._broad_density(grids, z))
-    assert abs(weight.mean() - 1) < 4 * weight.std() / math.sqrt(len(z)) < 0.1
-    assert np.allclose(s.mean(1), scale, rtol=1e-9)
-
-
-def test_sampled_share_is_the_quadrature_at_four_classes():
-    found = sampled_share(4, 3, 1e-2, count=1000, seed=3)
-    assert abs(found.share - float(collapse_share(3, 1e-2).share)) < 4 * found.error
-    assert found.error < 0.06 * found.share and found.largest < 0.02 and found.undecided == 0
-
-
-def test_sampled_share_at_eight_classes_is_the_share_counted():
-    found = sampled_share(8, 3, 0.3, count=2500, seed=4)
-    draw = torch.from_numpy(np.random.default_rng(0).dirichlet(np.ones(7), 1500) * 7 * 0.3)
-    end = spectral_end(spectral_flow(draw, 3, "hadamard").s, 3, "hadamard")
-    hits = int((end.decided & (end.rank == 7)).sum())
-    spread = math.hypot(found.error, math.sqrt(hits) / len(draw))
-    assert hits > 30 and abs(found.share - hits / len(draw)) < 4 * spread
-    assert found.error < 0.4 * found.share
-
-
-def test_sampling_repeats_with_its_seed_and_measures_a_known_region(monkeypatch):
-    def nearly_equal(s, *_):
-        return s.min(1) > 0.3 * s.max(1), np.full(len(s), True)
-
-    monkeypatch.setattr(basin, "_collapsed", nearly_equal)
-    first, again, other = (sampled_share(8, 3, 0.1, count=4000, seed=seed) for seed in (0, 0, 1))
-    assert first == again != other
-    draw = np.random.default_rng(0).dirichlet(np.ones(7), 400_000)
-    counted = (draw.min(1) > 0.3 * draw.max(1)).mean()
-    assert abs(first.share - counted) < 4 * math.hypot(first.error, math.sqrt(counted / len(draw)))
-    assert first.error < 0.1 * counted
+        delta = basin.critical_deviation(0.7, scale, depth)
+        assert math.isclose((scale * (1 - delta)) ** -q - scale**-q, 0.7, rel_tol=1e-9)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("lags", "scales", "message"),
     [
-        ((6, 3, 0.1), "num_classes must be a power of two, got 6"),
-        ((2, 3, 0.1), "num_classes must be an integer >= 4"),
-        ((4, 2, 0.1), "depth must be an integer >= 3"),
-        ((4, 3, 1.0), "scale must be below 1"),
-        ((4, 3, math.nan), "scale must be a finite positive number"),
+        ([False] * 3, [0.1], "lags must name some of the characters"),
+        ([True] * 3, [0.1], "lags must name some of the characters"),
+        (FOUR, [0.1, -1.0], "scales: each must be a finite positive number, got -1.0"),
+        ([True, False, False, True], [0.1], "power of two"),
     ],
 )
-def test_bad_input_of_sampling_is_refused(arguments, message):
+def test_bad_critical_starts_are_refused(lags, scales, message):
     with pytest.raises(DufmError, match=message):
-        sampled_share(*arguments)
+        basin.critical_labels(lags, 3, scales)
+
+
+def test_a_lag_that_is_never_lost_has_no_critical_label():
+    # Two equal laggards behind one leader: collapse wins whatever the label.
+    with pytest.raises(DufmError, match="no critical value up to 2"):
+        basin.critical_labels([False, True, True], 4, [1e-2], rounds=1)
+
+
+def test_more_than_one_change_is_refused():
+    with pytest.raises(DufmError, match="not the only one"):
+        basin._only_change(lambda x: (x < 0.3) | (x > 0.8), torch.zeros(1), torch.ones(1), 1)
+    found = basin._only_change(lambda x: x < torch.tensor([[0.3], [0.7]]), torch.zeros(2), torch.ones(2), 3)
+    assert ((found - torch.tensor([0.3, 0.7])).abs() < 24**-3).all()
+
+
+def test_critical_ratio_tends_to_the_separatrix():
+    for depth in (3, 6):
+        miss = (basin.critical_ratio(depth, [2.0, 5.0, 10.0, 80.0]) / late_separatrix(depth) - 1).abs()
+        assert (miss.diff() < 0).all() and miss[0] > 0.2 and miss[-1] < 3e-5
+
+
+def test_late_ratio_is_that_of_the_flow():
+    for depth in (3, 10):
+        start = torch.tensor([0.3, 0.9, 1.02, 1.5]) * late_separatrix(depth)
+        s0 = torch.stack([torch.ones(4), torch.ones(4), start], -1).double() * 200
+        run = spectral_flow(s0, depth, "hadamard", rtol=1e-8, until_log_loss=-500.0)
+        law = basin.late_ratio(start, run.s[:, 0] / 200, depth)
+        assert torch.allclose(run.s[:, 2] / run.s[:, 0], law, rtol=1e-4)
+    assert basin.late_ratio(torch.tensor(0.9), 1e6, 3) == 1
+
+
+# ---------------------------------------------------------------- where starts end
+
+
+def test_cells_are_equal_and_fill_the_triangle():
+    cells = basin.triangle_cells(7)
+    area = np.abs(np.linalg.det(cells[:, 1:, :2] - cells[:, :1, :2]))
+    assert len(cells) == 49 and np.allclose(area, 1 / 49) and np.allclose(cells.sum(-1), 1)
+    assert len(np.unique(cells.mean(1).round(9), axis=0)) == 49
+
+
+def test_map_starts_lie_in_their_cells():
+    starts, cells = basin.map_starts(5, 3, 1), basin.triangle_cells(5)
+    assert starts.shape == (3, 25, 3) and torch.allclose(starts.mean(-1), torch.ones(3, 25, dtype=torch.float64))
+    inside = np.linalg.solve(cells.transpose(0, 2, 1), starts.numpy()[..., None] / 3)
+    assert (inside > -1e-9).all()
+    assert torch.equal(starts, basin.map_starts(5, 3, 1)) and not torch.equal(starts, basin.map_starts(5, 3, 2))
+
+
+def test_ends_of_four_follow_the_order_of_the_values():
+    starts = 0.1 * torch.tensor([[0.1, 1.5, 1.4], [1.5, 0.1, 1.4], [1.4, 1.5, 0.1], [1.0, 1.0, 1.0]]).double()
+    assert basin.ends_of_four(starts, 4).tolist() == [1, 2, 3, 0]
+    assert basin.ends_of_four(starts, 2).tolist() == [0, 0, 0, 0]
+
+
+def test_distance_from_the_end_falls_with_the_loss():
+    starts = 0.1 * torch.tensor([[0.1, 1.5, 1.4], [1.2, 1.0, 0.8]]).double()
+    (early, ends), (late, same) = (basin.distance_from_end(starts, 3, loss) for loss in (-50.0, -800.0))
+    assert (late < early).all() and (late > 0).all() and ends.tolist() == same.tolist()
+    assert ends.tolist() == basin.ends_of_four(starts, 3).tolist()
+
+
+def test_greedy_basis_skips_what_is_spanned():
+    # In the order 1, 2, 3 = 1 XOR 2, 5, ...
+    assert basin.greedy_basis(torch.tensor([7.0, 6.0, 5.0, 1.0, 4.0, 2.0, 3.0])) == [1, 2, 5]
+    assert basin.greedy_basis(torch.tensor([1.0, 2.0, 3.0])) == [2, 3]
+
+
+def test_code_counts_are_shares_of_what_was_drawn():
+    found = basin.code_counts([0, 1], 8, 3, 0.1, 60)
+    assert list(found) == [*basin.CODES, "greedy cube"]
+    assert all(sum(found[name][seed] for name in basin.CODES) == 60 for seed in (0, 1))
+    assert found["Reed–Muller"][0] > found["cube"][0] > 0
+    assert found != basin.code_counts([2, 3], 8, 3, 0.1, 60)
+    deep = basin.code_counts([0], 8, 10, 1e-3, 40)
+    assert deep["cube"][0] >= 38 and deep["greedy cube"] == deep["cube"]
+    assert basin.code_counts([0], 8, 2, 0.1, 20)["collapse"] == [20]
