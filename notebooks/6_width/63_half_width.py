@@ -37,6 +37,7 @@ figures.published("63_half_width")
 # **How it is measured.** At fixed depth, scale and number of classes, a ladder of widths a factor of two apart, and the certified end of every network as in [61](61_diagram.ipynb). A logistic curve in $\log d$ is fitted to the counts by maximum likelihood, half a hit and half a miss added to each; $d_{1/2}$ is its centre, given only where the counts bracket one half, with a 95% interval from the Fisher information. The logistic form is a convenience: over all ladders no share lies further than 0.09 from its curve, which is within the noise of 64 networks. Undecided networks count as not collapsed.
 
 # %% tags=["parameters"]
+depths: list[int] = [3, 4, 5]  # depths L of the ladders [3, 5]
 every: int = 9  # every n-th cell is computed here, the others are read from the table [1, 1000]
 largest: int = 256  # largest hidden width of a ladder [16, 256]
 networks: int = 64  # random networks a cell, fewer in dear cells [8, 4096]
@@ -76,7 +77,7 @@ shrinking = [(4, L, round(s * (8 / d) ** (1 / width.scaling_exponent(L)), 6), d,
 # %%
 CELL = ["num_classes", "depth", "scale", "width", "init"]
 KEYS = [*CELL, "networks", "seed"]
-wanted = pandas.DataFrame(sorted({*plan, *shrinking}), columns=CELL).query("width <= @p.largest").assign(seed=p.seed)
+wanted = pandas.DataFrame(sorted({*plan, *shrinking}), columns=CELL).query("width <= @p.largest and depth in @p.depths").assign(seed=p.seed)
 slow = (wanted.num_classes > 8) | (wanted.width > 64)
 wanted["networks"] = np.where(slow, p.networks // np.where(wanted.num_classes <= 4, 2, 4), p.networks)
 runs = []
