@@ -51,13 +51,16 @@ def _refresh_one(root, staging, name):
     for path in (root / "figures").glob("*.*"):
         if path.suffix in (".json", ".png"):
             shutil.copyfile(path, staging / "figures" / path.name)
-    began = time.perf_counter()
+    source = files.source_path(name)
+    began, text = time.perf_counter(), source.read_bytes()
     made = _execute(name)
     seconds = time.perf_counter() - began
-    target = files.source_path(name).with_suffix(".ipynb")
+    target = source.with_suffix(".ipynb")
     failed = claims.failures(claims.recorded_in([made]), [name])
     if failed:
         raise DufmError(f"{name} does not check {', '.join(failed)}; nothing was written")
+    if source.read_bytes() != text:
+        raise DufmError(f"{source.name} was edited while it ran; nothing was written")
     fresh = [path for path in (staging / "figures").glob(f"{name[:2]}_*") if path.with_suffix(".csv").is_file()]
     for path in (root / "figures").glob(f"{name[:2]}_*"):
         if path.suffix in (".csv", ".json", ".pdf", ".png"):
@@ -66,7 +69,7 @@ def _refresh_one(root, staging, name):
         shutil.copyfile(path, root / "figures" / path.name)
     _first_screen(made)
     files.write_atomic(target, nbformat.writes(made) + "\n")
-    files.write_atomic(files.source_path(name), jupytext.writes(jupytext.read(target), fmt="py:percent"))
+    files.write_atomic(source, jupytext.writes(jupytext.read(target), fmt="py:percent"))
     _note_time(root, name, seconds)
     print(f"{name} refreshed in {seconds:.0f} s", flush=True)
 
