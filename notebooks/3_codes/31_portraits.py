@@ -65,7 +65,6 @@ budget: str = "default"  # how much to compute {smoke, default, full}
 from collections import Counter
 from functools import reduce
 
-import numpy as np
 import pandas
 import torch
 
