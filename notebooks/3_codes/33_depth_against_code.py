@@ -84,7 +84,7 @@ print(f"spread of lengths: classifier {row['spread_classifier']:.3f}, features {
 # %%
 once = notebook.committed("33_agreement")
 found = []
-for K, r in notebook.progress([(K, r) for K in p.classes for r in range(2, K)], label="K, r"):
+for K, r in notebook.progress([(k, r) for k in p.classes for r in range(2, k)], label="K, r"):
     found += agreement.compare(K, r, p.depths if r <= 5 else p.high, restarts=p.restarts, seed=p.seed)
 anew = pandas.DataFrame([x.row() for x in found])
 kept = once[~once.num_classes.isin(p.classes)]

@@ -83,7 +83,7 @@ pandas.DataFrame({name: {test: stats.below(f(W), 1e-7) for test, f in tests.item
 
 # %%
 rows = []
-for K, r in notebook.progress([(K, r) for K in p.classes for r in range(2, K)], label="K, r"):
+for K, r in notebook.progress([(k, r) for k in p.classes for r in range(2, k)], label="K, r"):
     W = agreement.selected_code(K, r, restarts=p.restarts, seed=p.seed)
     Z = codes.code_logits(W)
     frame, equal = agreement.frame_spread(W), agreement.constant_multipliers(W)
