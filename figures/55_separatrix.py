@@ -18,18 +18,19 @@ def draw(data):
             ax.plot(data["growth"][mine], data["ratio"][mine], marker, color=color)
             ax.plot(data["growth"][mine], data["law"][mine], color="black", linestyle="--", linewidth=0.6)
         ax.axhline(line, color="black", linestyle=(0, (4, 2)), linewidth=1.6, zorder=0)
-        ax.text(0.97, line + 0.02, f"{line:.3f}", transform=ax.get_yaxis_transform(), ha="right", fontsize=8)
         ax.set(xscale="log", xlabel="growth of $s_1$", ylim=(-0.03, 1.08))
         ax.set_xticks([1, 3, 10, 30], ["1", "3", "10", "30"])
         ax.minorticks_off()
-        ax.set_title(f"$L = {L}$")
+        ax.set_title(f"$L = {L}$: {line:.3f}")
     axes[0, 0].set_ylabel("$s_3/s_1$")
     words = {"nc": "o", "polygon": "^", "other": "x"}
-    names = ("to collapse", "to a square", "on the separatrix")
+    names = ("to collapse", "to a square", "stays")
     handles = [
         axes[0, 0].plot([], [], marker, color=figures.PALETTE[kind], label=name)[0]
         for (kind, marker), name in zip(words.items(), names, strict=True)
     ]
     handles += axes[0, 0].plot([], [], color="black", linestyle="--", linewidth=0.6, label="closed solution")
-    fig.legend(handles=handles, loc="outside upper center", ncols=4)
+    thick = {"linestyle": (0, (4, 2)), "linewidth": 1.6}
+    handles += axes[0, 0].plot([], [], color="black", **thick, label="separatrix, value above")
+    fig.legend(handles=handles, loc="outside upper center", ncols=5, columnspacing=1.0)
     return fig

@@ -32,7 +32,8 @@ def draw(data):
         if row == 0:
             ax.set_title(f"$L = {depths[column]}$")
         if column == 0:
-            ax.annotate(f"$s_0 = {scales[row]:g}$", (-0.14, 0.4), rotation=90, ha="center", va="center", annotation_clip=False)
+            side = {"rotation": 90, "ha": "center", "va": "center", "annotation_clip": False}
+            ax.annotate(f"$s_0 = {scales[row]:g}$", (-0.14, 0.4), **side)
     for text, place, side in (("1", (-0.03, -0.04), "right"), ("2", (1.03, -0.04), "left"), ("3", (0.57, 0.8), "left")):
         axes[0][0].annotate(f"$s_{text}$", place, ha=side, fontsize=7, annotation_clip=False)
     handles = [

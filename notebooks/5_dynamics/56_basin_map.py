@@ -50,7 +50,7 @@ figures.published("56_maps")
 depths: list[int] = [2, 3, 4, 6, 10, 20]  # depths L [2, 32]
 scales: list[float] = [0.1, 0.01, 0.001]  # initial mean singular values [1e-6, 1]
 side: int = 50  # cells along a side of the triangle, which has this number squared [4, 100]
-cell_starts: int = 8  # random starts in each cell [1, 100]
+cell_starts: int = 4  # random starts in each cell [1, 100]
 seed: int = 0  # seed of the starts [0, 1000000]
 budget: str = "default"  # how much to compute {smoke, default, full}
 
