@@ -61,7 +61,7 @@ import pandas as pd
 import torch
 
 import dufm
-from dufm import basin, claims, notebook, stats
+from dufm import basin, claims, notebook, shares, stats
 
 p = notebook.start("56_basin_map", globals())
 
@@ -108,12 +108,25 @@ total = p.side**2 * p.cell_starts
 counts["collapse"].map(lambda hits: stats.share(hits, total, 4)).unstack().rename_axis(f"share of collapse [95%], {total} starts; depth", axis=1).T
 
 # %% [markdown]
+# ## Counting against quadrature
+#
+# The same shares without a single start followed forwards: `shares.collapse_share` integrates the boundary of the basin back from the late separatrix of notebook 55 and takes the area of
+# what it encloses (notebook [58](58_share.ipynb)). Compared where the count has at least a hundred hits.
+
+# %%
+counted = (counts["collapse"] / total)[(counts["collapse"] >= 100) & (counts.index.get_level_values("depth") > 2)].rename("counted")
+area = {(s0, L): float(shares.collapse_share(L, s0).share) for s0, L in counted.index}
+beside = counted.to_frame().assign(quadrature=pd.Series(area), off=lambda t: t.counted / t.quadrature - 1)
+beside.round(4).rename_axis(["scale", "depth"])
+
+# %% [markdown]
 # ## Verdict
 
 # %% tags=["verdict"]
 squares = counts[[name for name in basin.FOUR_ENDS if name.startswith("square")]].sum(axis=1)
 claims.check("56-depth-two", squares[squares.index.get_level_values("depth") == 2].sum())
 claims.check("56-basin-shrinks", (counts["collapse"].unstack().diff(axis=1) > 0).sum().sum())
+claims.check("56-share-two-ways", beside["off"].abs().max())
 
 # %% [markdown]
 # ## Where it breaks
