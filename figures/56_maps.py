@@ -1,0 +1,44 @@
+"""Triangles of initial proportions by where they end, one column a depth and one row an initial scale."""
+
+import numpy as np
+from matplotlib.collections import PolyCollection
+from matplotlib.patches import Patch
+
+from dufm import figures
+from dufm.basin import FOUR_ENDS, triangle_cells
+
+COLORS = (figures.PALETTE["nc"], "#f7dda4", "#e69f00", "#a86f00", "#ffffff")
+LABELS = ("neural collapse", "square without $s_1$", "without $s_2$", "without $s_3$", "undecided")
+
+
+def draw(data):
+    depths, scales = np.unique(data["depth"]), np.unique(data["scale"])[::-1]
+    corners = triangle_cells(round(np.sqrt(data["cell"].max() + 1)))
+    # Corners of the triangle: s_1 left, s_2 right, s_3 on top.
+    points = np.stack([corners[..., 1] + corners[..., 2] / 2, corners[..., 2] * 3**0.5 / 2], -1)
+    color = dict(zip(FOUR_ENDS, COLORS, strict=True))
+    shape = (len(scales), len(depths))
+    fig, axes = figures.subplots(*shape, width=7.0, height=1.25 * len(scales) + 0.45, squeeze=False)
+    for (row, column), ax in np.ndenumerate(axes):
+        here = (data["depth"] == depths[column]) & (data["scale"] == scales[row])
+        order = np.argsort(data["cell"][here])
+        faces = [color[name] for name in data["most"][here][order]]
+        ax.add_collection(PolyCollection(points, facecolors=faces, edgecolors="none", antialiased=False))
+        ax.plot([0, 1, 0.5, 0], [0, 0, 3**0.5 / 2, 0], color="black", linewidth=0.5)
+        ax.set(xlim=(-0.08, 1.08), ylim=(-0.24, 0.95), aspect="equal")
+        ax.set_axis_off()
+        share = data["collapse"][here].sum() / data["starts"][here].sum()
+        ax.annotate(f"{share:.2%}" if share < 0.1 else f"{share:.0%}", (0.5, -0.2), ha="center", fontsize=8)
+        if row == 0:
+            ax.set_title(f"$L = {depths[column]}$")
+        if column == 0:
+            side = {"rotation": 90, "ha": "center", "va": "center", "annotation_clip": False}
+            ax.annotate(f"$s_0 = {scales[row]:g}$", (-0.14, 0.4), **side)
+    for text, place, side in (("1", (-0.03, -0.04), "right"), ("2", (1.03, -0.04), "left"), ("3", (0.57, 0.8), "left")):
+        axes[0][0].annotate(f"$s_{text}$", place, ha=side, fontsize=7, annotation_clip=False)
+    handles = [
+        Patch(facecolor=color, label=label, edgecolor="black", linewidth=0.4)
+        for color, label in zip(COLORS, LABELS, strict=True)
+    ]
+    fig.legend(handles=handles, loc="outside lower center", ncols=5, columnspacing=1.0, handlelength=1.0)
+    return fig
