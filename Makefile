@@ -1,10 +1,10 @@
-# The commands are: make reproduce, make test. For maintainers: make check, notebooks, bench, links, clean.
+# The commands are: make reproduce, make test. For maintainers: make check, notebooks, figures, pages, bench, links, clean.
 # Nothing here needs git, and every path is relative, so a folder with spaces in its name works.
 
 PYTHON ?= python3
-# Arguments to pip for installing torch alone, to choose its CPU build or a CUDA build: see README.
+# Arguments to pip for installing torch alone, to choose its CPU build or a CUDA build: see INSTALL.
 TORCH_PIP_ARGS ?=
-# Arguments to dufm reproduce, and the notebooks to refresh, such as NB="03 00".
+# Arguments to dufm reproduce, and the notebooks to refresh, such as NB="57 58".
 ARGS ?=
 NB ?=
 
@@ -13,7 +13,7 @@ STAMP := .venv/installed
 # One thread and no progress bars: the outputs that are compared were made so.
 PLAIN := TQDM_DISABLE=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 DUFM_JOBS=1
 
-.PHONY: reproduce test check lint nbval notebooks bench links setup clean
+.PHONY: reproduce test check lint nbval notebooks figures pages bench links setup clean
 .DELETE_ON_ERROR:
 
 reproduce: $(STAMP)
@@ -36,13 +36,19 @@ nbval: $(STAMP)
 	  --nbval-sanitize-with tests/nbval_sanitize.cfg -q -p no:cacheprovider notebooks
 
 notebooks: $(STAMP)
-	$(PY) -m dufm.maintain notebooks $(NB)
+	$(PY) -m dufm.companion.maintain notebooks $(NB)
+
+figures: $(STAMP)
+	$(PY) -m dufm.companion.maintain figures $(NB)
+
+pages: $(STAMP)
+	$(PY) -m dufm.companion.maintain pages
 
 bench: $(STAMP)
 	@for bench in tests/bench/bench_*.py; do echo "== $$bench"; $(PY) $$bench || exit 1; done
 
 links: $(STAMP)
-	$(PY) -m dufm.maintain links "$(REPO)"
+	$(PY) -m dufm.companion.maintain links "$(REPO)"
 
 setup: $(STAMP)
 

@@ -1,18 +1,17 @@
 """Companion to "The Implicit Bias of Depth": the deep unconstrained feature model, its flow and its certificates."""
 
-import importlib
+import importlib.util
 
 from dufm._checks import DufmError
 from dufm.certificate import Certificate, Polished, kkt_certificate, kkt_residual, off_range_values, polish
 from dufm.characters import Characters, characters
+from dufm.code_search import SoftmaxCode, softmax_code
 from dufm.codes import (
-    SoftmaxCode,
     hypercube,
     one_vs_rest_margin,
     orthoplex,
     polygon,
     simplex_etf,
-    softmax_code,
 )
 from dufm.ends import End, Limit, SpectralEnd, end, limit, spectral_end, spectral_limit
 from dufm.flow import History, Trajectory, gradient_descent, gradient_flow
@@ -21,9 +20,11 @@ from dufm.laws import (
     early_singular_values,
     escape_time,
     late_separatrix,
+    nc_log_loss,
     nc_perturbation_growth,
     turning_point,
 )
+from dufm.linear_network import first_layer, linear_network_flow
 from dufm.loss import log_loss, log_loss_residual
 from dufm.margin import closed_form_margin, normalized_margin, schatten
 from dufm.metrics import (
@@ -33,25 +34,31 @@ from dufm.metrics import (
     nc_metrics,
     numerical_rank,
     rank_ratio,
-    stable_rank,
 )
-from dufm.model import balanced_init, gaussian_init, imbalance, orthogonal_init, product
+from dufm.model import (
+    balanced_init,
+    cheapest_factors,
+    gaussian_init,
+    imbalance,
+    imbalance_drift,
+    orthogonal_init,
+    product,
+    split_at,
+)
+from dufm.propagation import efficiency, haar_frames, rank_r_factors
 from dufm.search import MaxMargin, max_margin
 from dufm.spectral import spectral_flow, spectral_init
 
 __version__ = "0.1.0"
 
-_COMPANION = ("claims", "figures", "notebook", "stats", "sweep")
-_ROOMS = ("basin", "data", "networks")
-
 
 def __getattr__(name):
-    """Rooms that ``import dufm`` does not load: what notebooks share, and what needs more than torch and SciPy."""
-    if name in _COMPANION:
-        return importlib.import_module(f"dufm.companion.{name}")
-    if name in _ROOMS:
-        return importlib.import_module(f"dufm.{name}")
+    """Rooms that ``import dufm`` does not load, and what notebooks share: ``dufm.networks``, ``dufm.figures``."""
+    for module in (f"dufm.{name}", f"dufm.companion.{name}"):
+        if not name.startswith("_") and importlib.util.find_spec(module):
+            return importlib.import_module(module)
     raise AttributeError(f"module 'dufm' has no attribute {name!r}")
+
 
 __all__ = [
     "Certificate",
@@ -67,26 +74,33 @@ __all__ = [
     "Trajectory",
     "balanced_init",
     "characters",
+    "cheapest_factors",
     "closed_form_margin",
     "early_singular_values",
     "effective_rank",
+    "efficiency",
     "end",
     "escape_time",
     "final_rank",
+    "first_layer",
     "gaussian_init",
     "gradient_descent",
     "gradient_flow",
+    "haar_frames",
     "hadamard_polyhedron",
     "hypercube",
     "imbalance",
+    "imbalance_drift",
     "kkt_certificate",
     "kkt_residual",
     "limit",
     "late_separatrix",
+    "linear_network_flow",
     "log_loss",
     "log_loss_residual",
     "margins",
     "max_margin",
+    "nc_log_loss",
     "nc_metrics",
     "nc_perturbation_growth",
     "normalized_margin",
@@ -98,6 +112,7 @@ __all__ = [
     "polish",
     "polygon",
     "product",
+    "rank_r_factors",
     "rank_ratio",
     "schatten",
     "simplex_etf",
@@ -106,6 +121,6 @@ __all__ = [
     "spectral_flow",
     "spectral_init",
     "spectral_limit",
-    "stable_rank",
+    "split_at",
     "turning_point",
 ]

@@ -19,7 +19,17 @@ import torch
 
 from dufm._nnls import nonnegative_least_squares
 
-__all__ = ["cut", "frames", "least_multipliers", "newton", "pair_margins", "pairs", "slsqp", "spread"]
+__all__ = [
+    "cut",
+    "frames",
+    "least_multipliers",
+    "margin_slopes",
+    "newton",
+    "pair_margins",
+    "pairs",
+    "slsqp",
+    "spread",
+]
 
 NEWTON_STEPS = 12
 CONVERGED = 1e-12
@@ -52,6 +62,21 @@ def spread(multipliers, shape):
     pull[..., wrong, sample] = -multipliers
     pull[..., true, sample] = -pull.sum(-2)[..., sample]
     return pull
+
+
+def margin_slopes(A, B, wrong, true, sample=None):
+    r"""Slopes of the margins :math:`\langle a_c - a_j, b_i\rangle` of ``Z = A Bᵀ`` in both factors, one row a margin.
+
+    ``A`` ``(K, r)``, ``B`` ``(N, r)``, NumPy; ``wrong`` j, ``true`` c and ``sample`` i (default c) index ``(n,)``
+    margins.  ``(n, K + N, r)``: :math:`b_i` at row c, :math:`-b_i` at row j, :math:`a_c - a_j` at row K + i, else 0.
+    """
+    sample = true if sample is None else sample
+    count = np.arange(len(wrong))
+    slopes = np.zeros((len(wrong), len(A) + len(B), A.shape[1]))
+    slopes[count, true] = B[sample]
+    slopes[count, wrong] = -B[sample]
+    slopes[count, len(A) + sample] = A[true] - A[wrong]
+    return slopes
 
 
 def frames(Z):
@@ -267,40 +292,31 @@ def slsqp(Z, rank, p):
     """Local minimiser of ``Σσ^p`` under margins ≥ 1 over the factors of one matrix of smallest margin 1, by SciPy."""
     U, sigma, Vh = np.linalg.svd(Z.numpy(), full_matrices=False)
     root = np.sqrt(sigma[:rank])
-    A, B = U[:, :rank] * root, root[:, None] * Vh[:rank]
-    rows, columns = Z.shape
-    wrong, true, sample = (index.numpy() for index in pairs(rows, columns))
-    count = np.arange(len(wrong))
+    A, B = U[:, :rank] * root, Vh[:rank].T * root
+    wrong, true, sample = (index.numpy() for index in pairs(*Z.shape))
 
     def unpack(x):
-        return x[: rows * rank].reshape(rows, rank), x[rows * rank :].reshape(rank, columns)
+        return np.split(x.reshape(-1, rank), [len(Z)])
 
     def cost(x):
         A, B = unpack(x)
-        U, sigma, Vh = np.linalg.svd(A @ B, full_matrices=False)
+        U, sigma, Vh = np.linalg.svd(A @ B.T, full_matrices=False)
         # The floor keeps the slope finite where the search passes a matrix of lower rank.
         U, sigma, Vh = U[:, :rank], np.maximum(sigma[:rank], 1e-12 * sigma[0]), Vh[:rank]
         slope = p * (U * sigma ** (p - 1)) @ Vh
-        # The balance term fixes the gauge A → AG, B → G⁻¹B and vanishes at the solution.
-        skew = A.T @ A - B @ B.T
+        # The balance term fixes the gauge A → AG, B → BG⁻ᵀ and vanishes at the solution.
+        skew = A.T @ A - B.T @ B
         value = (sigma**p).sum() + 0.25 * (skew**2).sum()
-        return value, np.concatenate([(slope @ B.T + A @ skew).ravel(), (A.T @ slope - skew @ B).ravel()])
+        return value, np.concatenate([slope @ B + A @ skew, slope.T @ A - B @ skew]).ravel()
 
     def slack(x):
         A, B = unpack(x)
-        Z = A @ B
-        return Z[true, sample] - Z[wrong, sample] - 1.0
+        return ((A[true] - A[wrong]) * B[sample]).sum(1) - 1.0
 
     def slack_jacobian(x):
-        A, B = unpack(x)
-        by_A = np.zeros((len(wrong), rows, rank))
-        by_B = np.zeros((len(wrong), rank, columns))
-        by_A[count, true] += B.T[sample]
-        by_A[count, wrong] -= B.T[sample]
-        by_B[count, :, sample] = A[true] - A[wrong]
-        return np.concatenate([by_A.reshape(len(wrong), -1), by_B.reshape(len(wrong), -1)], axis=1)
+        return margin_slopes(*unpack(x), wrong, true, sample).reshape(len(wrong), -1)
 
-    start = np.concatenate([A.ravel(), B.ravel()])
+    start = np.concatenate([A, B]).ravel()
     # Without a box the concave cost can throw the line search to another solution, or to infinity.
     box = 0.5 * np.abs(start).max()
     x = scipy.optimize.minimize(
@@ -313,4 +329,4 @@ def slsqp(Z, rank, p):
         options={"ftol": 1e-15, "maxiter": 150},
     ).x
     A, B = unpack(x)
-    return torch.from_numpy(A @ B)
+    return torch.from_numpy(A @ B.T)

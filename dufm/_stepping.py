@@ -1,4 +1,4 @@
-"""Step control of a batch, to a loss or to rest: the only integrator of the flows.
+"""Step control of a batch, and the flow to a loss: with :mod:`dufm._resting` the only integrator of the flows.
 
 Explicit steps are cheaper than implicit ones, and held back by stability.  **The rule**: a network is stepped
 explicitly as long as its explicit steps, grown to what their error allows, move it by more than 1/price of what a
@@ -8,15 +8,15 @@ the explicit ones that could be had at its price, and then waits until the stiff
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from dufm._checks import DufmError, check_finite
-from dufm._steps import SPREAD, Model, check_control, explicit_step, implicit_step, norm
+from dufm._steps import check_control, explicit_step, implicit_step, norm
 
-__all__ = ["RESTS", "Batch", "Rest", "Run", "Steady", "begin", "follow", "growth_rate", "rest"]
+__all__ = ["Batch", "Run", "begin", "follow", "slope_at"]
 
 _SAFETY, _SHRINK, _GROW = 0.95, 0.1, 5.0
 # Proportional-integral control (Gustafsson 1991): it halves the rejections at the edge of stability.
@@ -98,9 +98,15 @@ class Batch:
         )
 
 
+def slope_at(model, state):
+    """Log ℒ and −∇ log ℒ at the states."""
+    slope = torch.empty_like(state)
+    return model.field(state, slope)[0], slope
+
+
 def begin(model, state, control):
     """A batch at its start."""
-    log_loss, slope = _slope(model, state)
+    log_loss, slope = slope_at(model, state)
     speed = norm(slope)
     none = torch.zeros_like(log_loss)
     return Batch(
@@ -131,9 +137,6 @@ def exhausted(batch, rows, accepted):
     return ~accepted & (moved <= 4 * torch.finfo(moved.dtype).eps * norm(batch.state[rows]))
 
 
-# ---------------------------------------------------------------- to a loss
-
-
 RUNNING, LAST, REACHED, EXHAUSTED, SADDLE = 0, 1, 2, 3, 4
 _NEVER = {"log_loss": -math.inf, "log_time": math.inf}
 
@@ -148,6 +151,19 @@ class Run:
     status: np.ndarray
     steps: torch.Tensor
     kept: tuple | None
+
+    def in_shape(self, batch_shape, states, whole, history):
+        """The run as ``whole(…, history(…))``, rows in ``batch_shape``; ``states(flat, shape)`` reads flat states."""
+
+        def values(flat):
+            return flat.reshape((*flat.shape[:-1], *batch_shape))
+
+        def read(state, *of_rows):
+            return states(state, (*state.shape[:-2], *batch_shape)), *map(values, of_rows)
+
+        kept = self.kept and history(*read(*self.kept))
+        state, log_loss, log_time, steps = read(self.state, self.log_loss, self.log_time, self.steps)
+        return whole(state, log_loss, log_time, self.status.reshape(batch_shape), steps, kept)
 
 
 @torch.no_grad()
@@ -245,117 +261,6 @@ def follow(model, state, *, until_log_loss, rtol, max_steps, record):
     names = {RUNNING: "max steps", REACHED: "reached", EXHAUSTED: "precision exhausted"}
     status = np.array([names.get(code, f"stalled at a saddle of rank {code - SADDLE}") for code in batch.code.tolist()])
     return Run(batch.state, batch.log_loss, batch.log_time, status, batch.steps, kept)
-
-
-# ---------------------------------------------------------------- to rest
-
-_RESTING = 1e-8
-# Longest step in units of 1/α: what is not stiff is stepped explicitly, with eigenvalues of a few α.
-_LONGEST = 0.3
-_DRIFT = 0.03
-RESTS, TURNS, LOST = "rests", "still turning", "precision exhausted"
-
-
-@dataclass(frozen=True)
-class Rest:
-    """End of :func:`rest`: states at the given sharpness, growth u, change of the direction a unit of u, statuses."""
-
-    state: torch.Tensor
-    growth: torch.Tensor
-    turning: torch.Tensor
-    status: np.ndarray
-
-
-def growth_rate(x, slope):
-    """Rate α = ‖F‖²/⟨F, x⟩ at which x would have to shrink to keep log ℒ; log margins grow at L times it."""
-    return (slope * slope).sum(-1) / (slope * x).sum(-1)
-
-
-class Steady(Model):
-    """A model held at constant log ℒ: the field less αx, α = ‖F‖²/⟨F, x⟩; its zeros are where the direction rests."""
-
-    def __init__(self, model):
-        self.model, self.live = model, model.live
-
-    def field(self, x, out):
-        """Write F − αx into ``out``; log ℒ and λ."""
-        log_loss, weights = self.model.field(x, out)
-        out.addcmul_(x, growth_rate(x, out).unsqueeze(-1), value=-1)
-        return log_loss, weights
-
-    def linearise(self, x):
-        """The first term of F', and −α."""
-        slope = torch.empty_like(x)
-        self.model.field(x, slope)
-        return replace(self.model.linearise(x), damping=growth_rate(x, slope))
-
-
-@torch.no_grad()
-def rest(model, state, *, sharpness, until_growth, rtol, max_steps):
-    """Continue ``model`` at constant log ℒ = −``sharpness`` until the direction of its gaps rests.
-
-    A row rests when its gaps, scaled to norm 1, turn by less than 1e-8 while the logarithm u of the margin that
-    the flow would have reached grows by 1.
-    """
-    control, max_steps = check_control(rtol, max_steps, state)
-    steady = Steady(model)
-    batch = begin(steady, _at_sharpness(model, state, sharpness), control)
-    batch.implicit[:] = True
-    rate = growth_rate(batch.state, _slope(model, batch.state)[1])
-    batch.h = control.share / 2 / rate
-    growth = torch.zeros_like(batch.log_loss)
-    turning = torch.full_like(growth, torch.inf)
-    anchor, begun = _direction(model, batch.state), growth.clone()
-    for _ in range(max_steps):
-        rows = (batch.code == RUNNING).nonzero().squeeze(-1)
-        if not len(rows):
-            break
-        step = batch.step(steady, control, rows)
-        # Where margins join the active ones a step can fail whole and both its orders agree: log ℒ, which the field
-        # keeps, then rises by a share of what the flow would have gained.
-        gained = model.depth * rate[rows] * batch.h[rows] * sharpness
-        accepted = (step.error <= 1) & (step.log_loss + sharpness <= SPREAD + _DRIFT * gained)
-        lost = ~accepted & (batch.h[rows] * rate[rows] <= 4 * torch.finfo(rate.dtype).eps)
-        batch.code[rows[lost]] = EXHAUSTED
-        h = batch.h[rows]
-        batch.h[rows] = h * batch.factor(rows, step.error, accepted, 3)
-        rows, h, there = rows[accepted], h[accepted], _at_sharpness(model, step.state[accepted], sharpness)
-        if not len(rows):
-            continue
-        growth[rows] += model.depth * rate[rows] * h
-        log_loss, slope = _slope(model, there)
-        rate[rows] = growth_rate(there, slope)
-        slope.addcmul_(there, rate[rows].unsqueeze(-1), value=-1)
-        batch.put(rows, state=there, log_loss=log_loss, slope=slope, speed=norm(slope))
-        batch.h[rows] = torch.minimum(batch.h[rows], _LONGEST / rate[rows])
-        rows = rows[growth[rows] - begun[rows] >= 1]
-        now = _direction(model, batch.state[rows])
-        turning[rows] = norm(now - anchor[rows]) / (growth[rows] - begun[rows])
-        anchor[rows], begun[rows] = now, growth[rows]
-        batch.code[rows[turning[rows] < _RESTING]] = REACHED
-        batch.code[(batch.code == RUNNING) & (growth >= until_growth)] = LAST
-    names = {REACHED: RESTS, EXHAUSTED: LOST}
-    status = np.array([names.get(code, TURNS) for code in batch.code.tolist()])
-    return Rest(batch.state, growth, turning, status)
-
-
-def _at_sharpness(model, state, sharpness):
-    """States scaled so that log ℒ = −sharpness, to a relative error of 1/sharpness²; log ℒ is all but homogeneous."""
-    scratch = torch.empty_like(state)
-    for _ in range(2):
-        log_loss, _ = model.field(state, scratch)
-        state = state * (-sharpness / log_loss).pow(1 / model.depth).unsqueeze(-1)
-    return state
-
-
-def _slope(model, state):
-    slope = torch.empty_like(state)
-    return model.field(state, slope)[0], slope
-
-
-def _direction(model, state):
-    gaps = model.gaps(state)
-    return gaps / norm(gaps).unsqueeze(-1)
 
 
 def _levels(record, until_log_loss, state):

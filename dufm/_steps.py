@@ -17,11 +17,11 @@ import math
 from dataclasses import dataclass, fields
 from functools import cached_property
 
-import numpy as np
 import torch
 
 from dufm._checks import DufmError, check_count
 from dufm._clock import Clock
+from dufm._methods import BS32, DP54, ROS34PW2, Pair
 
 __all__ = [
     "Control",
@@ -74,94 +74,9 @@ class Linearised:
         return scaled - cross - cross.mT, root, unit
 
 
-# ---------------------------------------------------------------- the methods
-
-
-@dataclass(frozen=True)
-class _Pair:
-    """Explicit first-same-as-last pair: stage rows, error weights, order of the error estimate.
-
-    ``middle``: weights of the state half-way through a step, one order below the pair's own.
-    """
-
-    rows: tuple
-    error: tuple
-    order: int
-    middle: tuple | None = None
-
-
-# Bogacki & Shampine (1989), order 3(2).
-_BS32 = _Pair(
-    rows=((1 / 2,), (0, 3 / 4), (2 / 9, 1 / 3, 4 / 9)),
-    error=(2 / 9 - 7 / 24, 1 / 3 - 1 / 4, 4 / 9 - 1 / 3, -1 / 8),
-    order=2,
-)
-# Dormand & Prince (1980), order 5(4); the middle is Shampine's (1986).
-_DP54 = _Pair(
-    rows=(
-        (1 / 5,),
-        (3 / 40, 9 / 40),
-        (44 / 45, -56 / 15, 32 / 9),
-        (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
-        (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
-        (35 / 384, 0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
-    ),
-    error=(71 / 57600, 0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40),
-    order=4,
-    middle=(
-        6025192743 / 60171106304,
-        0,
-        51252292925 / 130801643196,
-        -2691868925 / 90256659456,
-        187940372067 / 3189068634112,
-        -1776094331 / 39487288512,
-        11237099 / 470086768,
-    ),
-)
 # Loose runs are limited by stability, tight ones by accuracy: per evaluation 3(2) reaches 1.5 times further
 # on the negative real axis, where the Hessian of a gradient flow has its stiff part.
 _TIGHT = 2e-6
-
-
-@dataclass(frozen=True)
-class _RosenbrockW:
-    """Coefficients in the variables ``u_i = h Σ_j γ_ij k_j``, in which no product with the matrix remains."""
-
-    gamma: float
-    stage: np.ndarray
-    couple: np.ndarray
-    end: np.ndarray
-    error: np.ndarray
-
-
-def _rosenbrock_w(alpha, gamma, weights, embedded):
-    inverse = np.linalg.inv(gamma)
-    couple = np.diag(1 / np.diag(gamma)) - inverse
-    return _RosenbrockW(gamma[0, 0], alpha @ inverse, couple, weights @ inverse, (weights - embedded) @ inverse)
-
-
-_G = 4.3586652150845900e-01
-# ROS34PW2, order 3(2), stiffly accurate (Rang & Angermann, BIT 45, 2005).
-_ROS34PW2 = _rosenbrock_w(
-    alpha=np.array(
-        [
-            [0, 0, 0, 0],
-            [8.7173304301691801e-01, 0, 0, 0],
-            [8.4457060015369423e-01, -1.1299064236484185e-01, 0, 0],
-            [0, 0, 1, 0],
-        ]
-    ),
-    gamma=np.array(
-        [
-            [_G, 0, 0, 0],
-            [-8.7173304301691801e-01, _G, 0, 0],
-            [-9.0338057013044082e-01, 5.4180672388095326e-02, _G, 0],
-            [2.4212380706095346e-01, -1.2232505839045147e00, 5.4526025533510214e-01, _G],
-        ]
-    ),
-    weights=np.array([2.4212380706095346e-01, -1.2232505839045147e00, 1.5452602553351020e00, _G]),
-    embedded=np.array([3.7810903145819369e-01, -9.6042292212423178e-02, 0.5, 2.1793326075422950e-01]),
-)
 
 # A relative error of 1e-4 in the state is several units of margin at −log ℒ = 10⁴ and throws a run off its slow
 # manifold for ever: the error's spread over the nearly active margins is bounded as well, absolutely.
@@ -194,7 +109,7 @@ class Control:
     """Tolerances, the explicit pair they ask for, and memory that the stages share."""
 
     rtol: float
-    pair: _Pair
+    pair: Pair
     memory: dict
 
     @property
@@ -220,7 +135,7 @@ def check_control(rtol, max_steps, state):
     """A :class:`Control`, and ``max_steps`` as an integer; ``DufmError`` for values out of range."""
     if not isinstance(rtol, (int, float)) or not 1e-13 <= rtol <= 1e-1:
         raise DufmError(f"rtol must lie in [1e-13, 0.1], got {rtol!r}")
-    return Control(rtol, _BS32 if rtol >= _TIGHT else _DP54, {}), check_count("max_steps", max_steps, 1)
+    return Control(rtol, BS32 if rtol >= _TIGHT else DP54, {}), check_count("max_steps", max_steps, 1)
 
 
 # ---------------------------------------------------------------- the steps
@@ -305,7 +220,7 @@ def explicit_step(model, control, state, log_loss, slope, speed, h):
 
 
 def implicit_step(model, control, state, log_loss, slope, speed, h):
-    method, column = _ROS34PW2, h.unsqueeze(-1)
+    method, column = ROS34PW2, h.unsqueeze(-1)
     at = model.linearise(state)
     stiff, root, unit = at.stiff_part()
     scale = method.gamma * column

@@ -5,14 +5,17 @@ from dataclasses import dataclass, replace
 import torch
 
 from dufm._checks import DufmError, check_count, check_finite_positive, check_logits, check_rank
-from dufm._polish import cut, frames, least_multipliers, newton, pair_margins, pairs, slsqp, spread
+from dufm._polish import cut, frames, least_multipliers, margin_slopes, newton, pair_margins, pairs, slsqp, spread
 from dufm.metrics import final_rank
+from dufm.model import balanced_init
 
 __all__ = [
     "Certificate",
     "Polished",
+    "factor_residual",
     "kkt_certificate",
     "kkt_residual",
+    "margin_slopes",
     "off_range_values",
     "polish",
 ]
@@ -76,6 +79,34 @@ def kkt_residual(Z, depth, rank=None):
     return kkt_certificate(Z, depth, rank).residual
 
 
+def factor_residual(Z, depth, certificate):
+    r"""Second route to a certificate: :math:`\max_l\|W_l - W_{>l}^\top\Lambda W_{<l}^\top\|_F/\|W_l\|_F`, ``(...)``.
+
+    ``W_l`` are balanced factors of the certified matrix ``Z`` ``(..., K, N)`` itself, of smallest margin 1, neither
+    centred nor cut here, Λ the multipliers of its ``certificate``.  Rounding noise in the discarded singular values
+    enters balanced factors at its L-th root.  ``DufmError`` for a certificate of another shape.
+    """
+    check_logits(Z)
+    _check_certificate(Z, certificate)
+    factors = balanced_init(Z, depth)
+    wrong, _, sample = pairs(*Z.shape[-2:])
+    pull = spread(certificate.multipliers[..., wrong, sample], Z.shape[-2:])
+    worst = Z.new_zeros(Z.shape[:-2])
+    for place, factor in enumerate(factors):
+        stationary = pull
+        for left in reversed(factors[place + 1 :]):
+            stationary = left.mT @ stationary
+        for right in factors[:place]:
+            stationary = stationary @ right.mT
+        worst = torch.maximum(worst, torch.linalg.matrix_norm(factor - stationary) / torch.linalg.matrix_norm(factor))
+    return worst
+
+
+def _check_certificate(Z, certificate):
+    if not isinstance(certificate, Certificate) or certificate.multipliers.shape != Z.shape:
+        raise DufmError(f"certificate must be the kkt_certificate of Z, whose shape is {tuple(Z.shape)}")
+
+
 def off_range_values(Z, depth, certificate):
     r"""Singular values β of the multipliers' block off the range of a certified solution, ``(..., K − 1)``, descending.
 
@@ -92,8 +123,7 @@ def off_range_values(Z, depth, certificate):
     """
     depth = check_count("depth", depth, 2)
     check_logits(Z)
-    if not isinstance(certificate, Certificate) or certificate.multipliers.shape != Z.shape:
-        raise DufmError(f"certificate must be the kkt_certificate of Z, whose shape is {tuple(Z.shape)}")
+    _check_certificate(Z, certificate)
     _check_size(Z)
 
     def values(rank, Z, multipliers):

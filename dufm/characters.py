@@ -1,5 +1,6 @@
 r"""Characters of finite abelian groups, and the matrices that they diagonalise."""
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -43,6 +44,22 @@ class Characters:
     def rates(self):
         """``(F, K − 1)``: margin against the class ``a`` away, per unit of s_i: ``m_i (1 − Re χ_i(a))/K``."""
         return self.multiplicity.unsqueeze(-1) * (1 - self.table[:, 1:]) / self.num_classes
+
+    @property
+    def least_rank(self):
+        """Smallest rank of group logits that separate all classes.
+
+        Any positive spectrum on a set of characters separates iff no ``a ≠ 0`` has ``χ(a) = 1`` for all of them, that
+        is, iff they generate the dual group; a conjugate pair adds 2 to the rank.
+        """
+        apart = (self.table[:, 1:] < 1 - 1e-9).numpy()
+        ranks = self.multiplicity.long().tolist()
+        sets = (s for size in range(1, len(ranks) + 1) for s in itertools.combinations(range(len(ranks)), size))
+        return min(sum(ranks[i] for i in s) for s in sets if apart[list(s)].any(0).all())
+
+    def at_margin_one(self, s):
+        """Spectra ``(..., F)`` scaled to smallest margin 1."""
+        return s / (s @ self.rates.to(s)).amin(-1, keepdim=True)
 
     def logits(self, s):
         """Logits ``(..., K, K)`` of a spectrum ``s`` ``(..., F)``: symmetric, rows and columns sum to zero."""

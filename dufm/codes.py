@@ -1,35 +1,54 @@
-r"""Arrangements of K vectors: the named codes and softmax codes.
+r"""Arrangements of K vectors: the named codes, their margins, and the name of a solution.
 
 A code is a ``(K, d)`` tensor of unit row vectors, one a class.
 """
 
+import itertools
 import math
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import scipy.linalg
-import scipy.optimize
 import torch
 
 from dufm._checks import DufmError, check_count, check_dtype
-from dufm._climb import BETA, climb, random_codes, soft_margin
 from dufm._nnls import nonnegative_least_squares
-from dufm.metrics import margins, numerical_rank
+from dufm.metrics import centred, margins, numerical_rank
 
 __all__ = [
-    "SoftmaxCode",
+    "LITERATURE",
+    "antiprism",
+    "clebsch",
+    "code_logits",
     "code_matrix",
     "hypercube",
+    "icosahedron",
     "name_of",
     "one_vs_rest_margin",
     "orthoplex",
     "pairs_and_singles",
+    "petersen",
     "polygon",
+    "principal_points",
+    "separators",
     "simplex_etf",
     "smallest_angle",
-    "softmax_code",
 ]
+
+# Largest cosine of the best spherical code of K points in R^d, (K, d), and who proved it; also in the tables of
+# N. J. A. Sloane and of H. Cohn.  (7, 3): the root of 3x³ − 9x² − 3x + 1; (8, 3): of 7x² + 2x − 1.
+LITERATURE = {
+    (5, 3): (0.0, "Rankin 1955"),
+    (6, 3): (0.0, "Rankin 1955"),
+    (7, 3): (0.21013831273060308, "Schütte & van der Waerden 1951"),
+    (8, 3): ((2 * math.sqrt(2) - 1) / 7, "Schütte & van der Waerden 1951"),
+    (9, 3): (1 / 3, "Schütte & van der Waerden 1951"),
+    (12, 3): (1 / math.sqrt(5), "Fejes Tóth 1943"),
+    (8, 4): (0.0, "Rankin 1955"),
+    (10, 4): (1 / 6, "Bachoc & Vallentin 2009"),
+    (16, 5): (1 / 5, "Levenshtein 1992"),
+    (27, 6): (1 / 4, "Levenshtein 1992"),
+}
 
 
 # ---------------------------------------------------------------- named codes
@@ -66,6 +85,36 @@ def hypercube(num_classes):
     return (1.0 - 2.0 * bits.double()) / math.sqrt(m)
 
 
+def antiprism():
+    """Square antiprism in which the two faces and the sides are equally far: ``(8, 3)``, smallest angle 74.858°."""
+    # cos of the angle inside a face, (1 − z²)·0 + z², equals that across: (1 − z²)/√2 − z².
+    z = math.sqrt(1 / (1 + 2 * math.sqrt(2)))
+    angle = math.pi / 4 * torch.arange(8, dtype=torch.float64)
+    height = z * (1 - 2 * (torch.arange(8) % 2)).double()
+    return torch.stack([math.sqrt(1 - z * z) * angle.cos(), math.sqrt(1 - z * z) * angle.sin(), height], -1)
+
+
+def icosahedron():
+    """Icosahedron, ``(12, 3)``, cosines ±1/√5 and −1: (0, ±1, ±φ) and its cyclic shifts, φ the golden ratio."""
+    golden = (1 + math.sqrt(5)) / 2
+    points = [(0.0, a, b * golden) for a in (1.0, -1.0) for b in (1.0, -1.0)]
+    W = torch.tensor([point[k:] + point[:k] for point in points for k in range(3)], dtype=torch.float64)
+    return W / W.norm(dim=-1, keepdim=True)
+
+
+def petersen():
+    """Ten unit vectors in R⁴, cosines 1/6 and −2/3, one a pair of five things: an eigenspace of the Petersen graph."""
+    pairs = [(i, j) for i in range(5) for j in range(i)]
+    W = torch.tensor([[1.0 * (k in pair) - 0.4 for k in range(5)] for pair in pairs], dtype=torch.float64)
+    return (W / W.norm(dim=-1, keepdim=True)) @ torch.from_numpy(scipy.linalg.helmert(5)).mT
+
+
+def clebsch():
+    """Sixteen unit vectors in R⁵, cosines 1/5 and −3/5: the sign vectors with an even number of minuses."""
+    signs = [s for s in itertools.product((1.0, -1.0), repeat=5) if math.prod(s) > 0]
+    return torch.tensor(signs, dtype=torch.float64) / math.sqrt(5)
+
+
 def code_matrix(W):
     r"""Logits ``Z = WWᵀ`` of a code, scaled to smallest margin 1, ``(..., K, K)``.
 
@@ -98,6 +147,56 @@ def _check_code(W):
     return W
 
 
+def separators(W):
+    r"""Unit vectors from the hull of the others to each vector of a code, and the distances.
+
+    ``W`` ``(..., K, d)``; ``H`` ``(..., K, d)`` and ``distance`` ``(..., K)``: :math:`h_k` maximises
+    :math:`\min_{j\ne k}\langle w_k - w_j, h\rangle` over unit h, and the maximum is the distance.  0 and a meaningless
+    h where a vector lies in the hull of the others.  By non-negative least squares, exact up to rounding (Lawson &
+    Hanson 1974, chapter 23).
+    """
+    W = _check_code(W)
+    flat = W.detach().reshape(-1, *W.shape[-2:]).cpu().double().numpy()
+    distance, H = np.zeros(flat.shape[:-1]), np.zeros(flat.shape)
+    for index, k in np.ndindex(distance.shape):
+        w, others = flat[index, k], np.delete(flat[index], k, 0)
+        # min ‖x‖ under ⟨w_k − w_j, x⟩ ≥ 1 has dual non-negative least squares, and 1/‖x‖ is the distance.
+        system = np.vstack([(w - others).T, np.ones(len(others))])
+        weights, _ = nonnegative_least_squares(system, np.append(np.zeros(len(w)), 1.0))
+        nearest = system[:-1] @ (weights / weights.sum())
+        distance[index, k] = np.linalg.norm(nearest)
+        H[index, k] = nearest / max(distance[index, k], np.finfo(float).tiny)
+    return W.new_tensor(H).reshape(W.shape), W.new_tensor(distance).reshape(W.shape[:-1])
+
+
+def one_vs_rest_margin(W):
+    r"""One-vs-rest margin :math:`\min_k \operatorname{dist}(w_k, \operatorname{conv}\{w_j : j \ne k\})`.
+
+    ``W``: ``(..., K, d)``; the margins ``(...)``.  0 where a vector lies in the hull of the others.
+    """
+    return separators(W)[1].amin(-1)
+
+
+def code_logits(W):
+    r"""Centred logits :math:`(I - J/K)\,WH^\top` of a code and its :func:`separators`, of smallest margin 1.
+
+    Centring changes no margin and raises no singular value, so every solution of the depth problem is centred.
+    ``W``: ``(..., K, d)``; returns ``(..., K, K)``.  ``DufmError`` if a vector lies in the hull of the others.
+    """
+    H, distance = separators(W)
+    smallest = distance.amin(-1)[..., None, None]
+    if not (smallest > 0).all():
+        raise DufmError(f"W must have no vector in the hull of the others, a distance is {smallest.min():.3g}")
+    return centred(W @ H.mT) / smallest
+
+
+def principal_points(features, rank):
+    """Classes in the leading directions of features ``(..., d, K)``: ``(..., K, rank)``, of mean length 1."""
+    _, sigma, Vh = torch.linalg.svd(features, full_matrices=False)
+    X = (sigma[..., :rank, None] * Vh[..., :rank, :]).mT
+    return X / X.norm(dim=-1, keepdim=True).mean(-2, keepdim=True)
+
+
 # ---------------------------------------------------------------- names
 
 _NAMED_TOL = 1e-6
@@ -118,6 +217,14 @@ def pairs_and_singles(num_classes, pairs):
     return Z - Z.mean(-2, keepdim=True)
 
 
+_SINGLE = {
+    "antiprism": (8, antiprism),
+    "Petersen": (10, petersen),
+    "icosahedron": (12, icosahedron),
+    "Clebsch": (16, clebsch),
+}
+
+
 @lru_cache(maxsize=64)
 def _known(num_classes):
     """Names and their sorted margins and singular values, as rows."""
@@ -130,26 +237,8 @@ def _known(num_classes):
         known["polygon"] = code_matrix(polygon(num_classes))
     if num_classes == 8:
         known["cube"] = code_matrix(hypercube(8))
-        known["antiprism"] = code_matrix(_antiprism())
-    if num_classes == 10:
-        known["Petersen"] = code_matrix(_petersen())
+    known |= {name: code_matrix(make()) for name, (size, make) in _SINGLE.items() if size == num_classes}
     return list(known), torch.stack([_fingerprint(Z) for Z in known.values()])
-
-
-def _antiprism():
-    """Square antiprism in which the two faces and the sides are equally far: 8 unit vectors, smallest angle 74.858°."""
-    # cos of the angle inside a face, (1 − z²)·0 + z², equals that across: (1 − z²)/√2 − z².
-    z = math.sqrt(1 / (1 + 2 * math.sqrt(2)))
-    angle = math.pi / 4 * torch.arange(8, dtype=torch.float64)
-    height = z * (1 - 2 * (torch.arange(8) % 2)).double()
-    return torch.stack([math.sqrt(1 - z * z) * angle.cos(), math.sqrt(1 - z * z) * angle.sin(), height], -1)
-
-
-def _petersen():
-    """Ten unit vectors in R⁴, cosines 1/6 and −2/3, one a pair of five things: an eigenspace of the Petersen graph."""
-    pairs = [(i, j) for i in range(5) for j in range(i)]
-    W = torch.tensor([[1.0 * (k in pair) - 0.4 for k in range(5)] for pair in pairs], dtype=torch.float64)
-    return (W / W.norm(dim=-1, keepdim=True)) @ torch.from_numpy(scipy.linalg.helmert(5)).mT
 
 
 def _fingerprint(Z):
@@ -163,8 +252,8 @@ def name_of(Z):
     """Names of solutions ``Z`` ``(..., K, N)`` of smallest margin 1, a NumPy array of the batch shape.
 
     "NC", "orthoplex", "t pairs, n single" (:func:`pairs_and_singles`), "polygon", "cube" and "antiprism" (K = 8),
-    "Petersen" (K = 10); else "rank r".  A name is given where all margins and singular values of the class means agree
-    to 1e-6.  "" for NaN.
+    "Petersen" (K = 10), "icosahedron" (K = 12), "Clebsch" (K = 16); else "rank r".  A name is given where all margins
+    and singular values of the class means agree to 1e-6.  "" for NaN.
     """
     num_classes, n_per_class = Z.shape[-2], Z.shape[-1] // Z.shape[-2]
     means = Z.unflatten(-1, (num_classes, n_per_class)).mean(-1).reshape(-1, num_classes, num_classes).double().cpu()
@@ -178,174 +267,3 @@ def name_of(Z):
         for ok, row, r in zip(whole, away, rank, strict=True)
     ]
     return np.array(found, dtype=object).reshape(Z.shape[:-2])
-
-
-# ---------------------------------------------------------------- softmax codes
-
-
-def one_vs_rest_margin(W):
-    r"""One-vs-rest margin :math:`\min_k \operatorname{dist}(w_k, \operatorname{conv}\{w_j : j \ne k\})`.
-
-    ``W``: ``(..., K, d)``; the margins ``(...)``.  0 where a vector lies in the hull of the others.  The projections
-    are found by non-negative least squares, exact up to rounding (Lawson & Hanson 1974, chapter 23).
-    """
-    W = _check_code(W)
-    flat = W.detach().reshape(-1, *W.shape[-2:]).cpu().double().numpy()
-    return W.new_tensor([_separators(rows)[0].min() for rows in flat]).reshape(W.shape[:-2])
-
-
-def _separators(W):
-    """Distances ``(K,)`` to the hulls of the others, and the unit vectors ``(K, d)`` along them."""
-    distance, direction = np.zeros(len(W)), np.zeros(W.shape)
-    for k, w in enumerate(W):
-        # min ‖x‖ under ⟨w_k − w_j, x⟩ ≥ 1 has dual non-negative least squares, and 1/‖x‖ is the distance.
-        system = np.vstack([(w - np.delete(W, k, 0)).T, np.ones(len(W) - 1)])
-        target = np.append(np.zeros(W.shape[1]), 1.0)
-        weights, _ = nonnegative_least_squares(system, target)
-        nearest = system[:-1] @ (weights / weights.sum())
-        distance[k] = np.linalg.norm(nearest)
-        direction[k] = nearest / max(distance[k], np.finfo(float).tiny)
-    return distance, direction
-
-
-@dataclass(frozen=True)
-class SoftmaxCode:
-    """A softmax code.
-
-    ``vectors`` ``(K, d)``, unit rows, float64; ``value`` their one-vs-rest margin; ``angle`` the smallest angle in
-    degrees; ``residual`` of the KKT conditions, complementarity included; ``agree`` of ``restarts`` climbs ended at
-    this value within 1e-4.  A search finds good codes, it does not exclude better ones.
-    """
-
-    vectors: torch.Tensor
-    value: float
-    angle: float
-    residual: float
-    agree: int
-    restarts: int
-
-
-CODE_STEPS = 600
-CODE_LATE = 0.4
-CODE_AGREE_TOL = 1e-4
-CODE_RESIDUAL_TOL = 1e-8
-CODE_ACTIVE_TOL = 1e-7
-CODE_CANDIDATES = 8
-CODE_POLISH_STEPS = 200
-CODE_GAIN = 0.02  # more than polishing has added to a climb's end
-CODE_NEAR = 0.25
-
-
-def softmax_code(num_classes, dim, *, restarts=128, seed=0):
-    r"""Softmax code: K unit vectors in R^d that maximise the one-vs-rest margin,
-
-    .. math:: \max_{\|w_k\| = 1} \min_k \operatorname{dist}(w_k, \operatorname{conv}\{w_j : j \ne k\})
-              = \max_{\|w_k\| = \|h_k\| = 1} \min_{j\ne k} \langle w_k - w_j, h_k\rangle .
-
-    The search is for h = w, where the right-hand side is ``1 − cos θ`` of the smallest angle θ: a stationary spherical
-    code is stationary for the softmax problem too, and climbs with h free have found no larger value.  Random codes
-    climb in one batch, some from the middle of the smoothing schedule, since early smoothing leads all to the same few
-    optima; SciPy's SLSQP takes the best distinct ends to KKT accuracy.  The value is K/(K − 1) for K ≤ d + 1
-    (simplex ETF) and 1 for d + 2 ≤ K ≤ 2d (orthoplex, for one), where the code is often not unique.  Definition:
-    Jiang et al. (ICML 2024).  Returns :class:`SoftmaxCode`.
-    ``DufmError``: K < 2, d < 2, or no restart reached a KKT residual of 1e-8.
-    """
-    num_classes = check_count("num_classes", num_classes, 2)
-    dim = check_count("dim", dim, 2)
-    restarts = check_count("restarts", restarts, 1)
-    W = random_codes(restarts, num_classes, dim, check_count("seed", seed, 0))
-    begin = torch.linspace(0.0, CODE_LATE, restarts, dtype=W.dtype)
-    X = climb(torch.stack([W, W], 1), _unit, _tangent, steps=CODE_STEPS, begin=begin)  # A = C stays so: Z is symmetric
-    value = soft_margin(X, BETA[1])[0]
-    found = _best_code(X[:, 0], value)
-    if found is None:
-        raise DufmError(
-            f"no restart reached a KKT residual of {CODE_RESIDUAL_TOL:g} for num_classes = {num_classes}, dim = {dim}, "
-            f"restarts = {restarts}, seed = {seed}; ask for more restarts, or another seed"
-        )
-    vectors, best, residual = found
-    agree = int(((value / best - 1.0).abs() < CODE_AGREE_TOL).sum())
-    return SoftmaxCode(vectors, best, float(smallest_angle(vectors)), residual, agree, restarts)
-
-
-def _unit(X):
-    return X / X.norm(dim=-1, keepdim=True)
-
-
-def _tangent(X, value, push, share):
-    return push - (push * X).sum(-1, keepdim=True) * X
-
-
-def _best_code(codes, value):
-    """The best polished code of the best distinct ends, its margin and residual; None if none is a KKT point."""
-    best, left = None, torch.ones(len(codes), dtype=torch.bool)
-    for _ in range(CODE_CANDIDATES):
-        if not left.any():
-            break
-        top = torch.where(left, value, -torch.inf).argmax()
-        if best is not None and value[top] < best[1] * (1.0 - CODE_GAIN):
-            break
-        left[top] = False
-        W = _slsqp(codes[top].numpy())
-        residual = _code_residual(W)
-        if residual < CODE_RESIDUAL_TOL:
-            left &= (value / value[top] - 1.0).abs() > CODE_AGREE_TOL
-            margin = float(one_vs_rest_margin(torch.from_numpy(W)))
-            if best is None or margin > best[1]:
-                best = torch.from_numpy(W), margin, residual
-    return best
-
-
-def _slsqp(W):
-    """Local maximiser of the smallest angle from a climb's end: t under ``⟨w_i, w_j⟩ ≤ 1 − t``, in ``x = (W, t)``."""
-    shape, cosine = W.shape, W @ W.T - 4.0 * np.tri(len(W))
-    first, second = np.nonzero(cosine > cosine.max() - CODE_NEAR)
-    count = np.arange(len(first))
-
-    def slack(x):
-        W = x[:-1].reshape(shape)
-        return 1.0 - x[-1] - (W[first] * W[second]).sum(1)
-
-    def slack_jacobian(x):
-        W = x[:-1].reshape(shape)
-        slope = np.zeros((len(first), *shape))
-        slope[count, first], slope[count, second] = -W[second], -W[first]
-        return np.hstack([slope.reshape(len(first), -1), np.full((len(first), 1), -1.0)])
-
-    def length(x):
-        return (x[:-1].reshape(shape) ** 2).sum(1) / 2.0 - 0.5
-
-    def length_jacobian(x):
-        return np.hstack([scipy.linalg.block_diag(*x[:-1].reshape(shape)), np.zeros((len(W), 1))])
-
-    up = np.append(np.zeros(W.size), -1.0)
-    solution = scipy.optimize.minimize(
-        lambda x: -x[-1],
-        np.append(W, 1.0 - cosine.max()),
-        jac=lambda x: up,
-        method="SLSQP",
-        constraints=[
-            {"type": "ineq", "fun": slack, "jac": slack_jacobian},
-            {"type": "eq", "fun": length, "jac": length_jacobian},
-        ],
-        options={"ftol": 1e-16, "maxiter": CODE_POLISH_STEPS},
-    )
-    W = solution.x[:-1].reshape(shape)
-    return W / np.linalg.norm(W, axis=1, keepdims=True)
-
-
-def _code_residual(W):
-    """Residual of the KKT conditions for unit W and the best h: stationarity or complementarity, the larger."""
-    distance, H = _separators(W)
-    margin = (W * H).sum(1)[None] - W @ H.T + 4.0 * np.eye(len(W))
-    slack = margin - distance.min()
-    wrong, true = np.nonzero(slack < CODE_ACTIVE_TOL)
-    points, count = np.stack([W, H]), np.arange(len(wrong))
-    slope = np.zeros((len(wrong), *points.shape))  # of ⟨w_c − w_j, h_c⟩ in (W, H), a row a pair
-    slope[count, 0, true] = H[true]
-    slope[count, 0, wrong] = -H[true]
-    slope[count, 1, true] = W[true] - W[wrong]
-    slope -= (slope * points).sum(-1, keepdims=True) * points
-    system = np.vstack([slope.reshape(len(wrong), -1).T, np.ones(len(wrong))])  # multipliers sum to 1
-    multipliers, residual = nonnegative_least_squares(system, np.append(np.zeros(2 * W.size), 1.0))
-    return max(float(residual), float(multipliers @ slack[wrong, true]))

@@ -3,8 +3,8 @@ r"""Images to train on: handwritten digits, MNIST, Fashion-MNIST, CIFAR-10.
 Imported by name (``from dufm import data``).  scikit-learn is loaded by the calls, not by the import.
 """
 
+import hashlib
 import http.client
-import io
 import os
 import zipfile
 import zlib
@@ -14,10 +14,9 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from dufm import _checkout
 from dufm._checks import DufmError, check_count
 
-__all__ = ["NAMES", "balanced", "load"]
+__all__ = ["NAMES", "balanced", "digest", "load", "split"]
 
 # Name at OpenML and number of features of each data set that is kept in a file.
 _OPENML = {"mnist": ("mnist_784", 784), "fashion": ("Fashion-MNIST", 784), "cifar10": ("CIFAR_10", 3072)}
@@ -72,6 +71,27 @@ def balanced(X, y, n_per_class):
     return torch.from_numpy(np.asarray(X)[chosen].T.astype(np.float64)), torch.from_numpy(y[chosen].astype(np.int64))
 
 
+def split(name, n_per_class, *, centred=True, held=1000):
+    """What a network is trained on, and what it never sees: columns ``(features, n)`` and labels of both, float64.
+
+    Trained on: the first ``n_per_class`` images of every class (:func:`balanced`).  Of the others up to ``held``, drawn
+    without replacement, the same in every call.  ``centred``: the mean of the training images is taken off both.
+    Returns ``X, y, held_X, held_y``; errors as :func:`load` and :func:`balanced`.
+    """
+    images, labels = load(name)
+    X, y = balanced(images, labels, n_per_class)
+    left = np.concatenate([np.flatnonzero(labels == k)[n_per_class:] for k in range(_NUM_CLASSES)])
+    left = np.random.default_rng(0).permutation(left)[: check_count("held", held, 0)]
+    mean = X.mean(1, keepdim=True) if centred else 0.0
+    return X - mean, y, torch.from_numpy(images[left].T.astype(np.float64)) - mean, torch.from_numpy(labels[left])
+
+
+def digest(name):
+    """Twelve letters that change with the data, so that a result of other images is not taken for one of these."""
+    images, labels = load(name)
+    return hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()[:12]
+
+
 def _folder(root):
     return Path(root or os.environ.get("DUFM_DATA") or Path.home() / ".cache" / "dufm").expanduser()
 
@@ -88,9 +108,10 @@ def _keep(name, path):
             return
         X, y = _fetch(name, path)
         _check(X, y, _OPENML[name][1], f"OpenML's {_OPENML[name][0]}")
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, X=X, y=y)
-        _checkout.write_atomic(path, buffer.getvalue())
+        partial = path.with_name(f".{name}.part")  # a killed fetch leaves no half file under the name that is read
+        with open(partial, "wb") as file:
+            np.savez_compressed(file, X=X, y=y)
+        os.replace(partial, path)
 
 
 def _fetch(name, path):

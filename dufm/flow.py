@@ -23,10 +23,11 @@ from dufm.loss import evaluate
 from dufm.metrics import numerical_rank
 from dufm.model import chain
 
-__all__ = ["History", "Trajectory", "gradient_descent", "gradient_flow"]
+__all__ = ["History", "Trajectory", "gradient_descent", "gradient_flow", "loss_scaled_descent"]
 
 # Multiplications in one product of a batch below which torch does not call BLAS.
 _TINY = 400
+_STEEPEST = 200.0  # ‖∇ log ℒ‖² from which loss_scaled_descent shortens its step
 
 
 @dataclass(frozen=True)
@@ -90,21 +91,10 @@ def gradient_flow(factors, *, until_log_loss=-200.0, rtol=1e-4, max_steps=50_000
         model, model.flatten(factors), until_log_loss=until_log_loss, rtol=rtol, max_steps=max_steps, record=record
     )
 
-    def factors_of(flat):
-        return [part.reshape(*flat.shape[:-2], *batch_shape, *part.shape[-2:]) for part in model.split(flat)]
+    def shaped(flat, shape):
+        return [part.reshape(*shape, *part.shape[-2:]) for part in model.split(flat)]
 
-    def values_of(flat):
-        return flat.reshape((*flat.shape[:-1], *batch_shape))
-
-    history = run.kept and History(factors_of(run.kept[0]), values_of(run.kept[1]), values_of(run.kept[2]))
-    return Trajectory(
-        factors_of(run.state),
-        values_of(run.log_loss),
-        values_of(run.log_time),
-        run.status.reshape(batch_shape),
-        values_of(run.steps),
-        history,
-    )
+    return run.in_shape(batch_shape, shaped, Trajectory, History)
 
 
 @torch.no_grad()
@@ -140,6 +130,31 @@ def gradient_descent(factors, *, lr, steps, record=None):
     status = np.where(torch.isfinite(log_loss).cpu().numpy(), "max steps", "diverged")
     log_time = torch.full_like(log_loss, math.log(lr * steps))
     return Trajectory(factors, log_loss, log_time, status, torch.full_like(log_loss, steps, dtype=torch.int64), history)
+
+
+def loss_scaled_descent(factors, epsilon, levels):
+    r"""Plain descent of one network at a rate that follows the loss, with nothing of the flow's integrator.
+
+    :math:`W_l \leftarrow W_l - h\,\partial_{W_l}\mathcal L/\mathcal L`, h = ε min(1, 200/‖∇ log ℒ‖²): to first order no
+    step lowers log ℒ by more than 200 ε.  ``levels``: descending values of log ℒ.  Returns the :class:`History` at the
+    first step below each, ``log_time`` that of the steps taken.  Halve ``epsilon`` to see how far from the flow it is.
+    ``DufmError`` for bad factors, or an epsilon that is not positive.
+    """
+    check_factors(factors)
+    check_finite_positive("epsilon", epsilon)
+    factors = [factor.clone() for factor in factors]
+    slopes = [torch.empty_like(factor) for factor in factors]
+    time, kept = torch.tensor(-torch.inf), []
+    while len(kept) < len(levels):
+        log_loss = _matrix_field(factors, slopes)[0]
+        if log_loss <= levels[len(kept)]:
+            kept.append(([factor.clone() for factor in factors], log_loss, time))
+        h = epsilon * min(1.0, _STEEPEST / float(sum(slope.square().sum() for slope in slopes)))
+        time = torch.logaddexp(time, math.log(h) - log_loss)
+        for factor, slope in zip(factors, slopes, strict=True):
+            factor.add_(slope, alpha=h)
+    states, losses, times = zip(*kept, strict=True)
+    return History([torch.stack(parts) for parts in zip(*states, strict=True)], torch.stack(losses), torch.stack(times))
 
 
 # ---------------------------------------------------------------- the model that is stepped
@@ -196,17 +211,11 @@ class FactorModel(Model):
     def linearise(self, flat):
         """The first term of the field's derivative: J, Θ = JJᵀ and λ on the pairs j ≠ c."""
         factors = self.split(flat)
-        below = [None, factors[0]]
-        for factor in factors[1:]:
-            below.append(_times(factor, below[-1]))
-        above = [None, factors[-1]]
-        for factor in factors[-2:0:-1]:
-            above.append(_times(above[-1], factor))
-        above.reverse()
+        below, above = _below(factors), _above(factors)
         weights = -evaluate(below[-1])[1][:, self.wrong, self.of]
         rows, columns = below[-1].shape[-2:]
         eye_rows, eye_columns = (torch.eye(size).to(flat).expand(len(flat), size, size) for size in (rows, columns))
-        left = torch.stack([eye_rows if a is None else a @ a.mT for a in above[-len(factors):]], -1)
+        left = torch.stack([eye_rows if a is None else a @ a.mT for a in above], -1)
         right = torch.stack([eye_columns if b is None else b.mT @ b for b in below[:-1]], 1)
         theta = self._pair_kernel(left.flatten(1, 2), right.flatten(2))
 
@@ -234,18 +243,12 @@ class FactorModel(Model):
     def saddle_rank(self, flat, slope):
         """Rank of Z where the slope is rounding noise beside what the factors above and below would let through."""
         factors = self.split(flat)
-        below, above = [None, factors[0]], [None, factors[-1]]
-        for factor in factors[1:]:
-            below.append(factor @ below[-1])
-        for factor in factors[-2:0:-1]:
-            above.append(above[-1] @ factor)
-        above.reverse()
-        Z = below[-1]
+        *below, Z = _below(factors)
 
         def size(matrix):
             return 1.0 if matrix is None else norm(matrix.flatten(1))
 
-        through = sum(size(a) * size(b) for a, b in zip(above[-len(factors):], below, strict=False))
+        through = sum(size(a) * size(b) for a, b in zip(_above(factors), below, strict=True))
         stalled = norm(slope) <= 1e-12 * norm(evaluate(Z)[1].flatten(1)) * through
         if not stalled.any():
             return torch.full_like(stalled, -1, dtype=torch.int64)
@@ -269,11 +272,25 @@ def _times(left, right):
     return (left @ torch.nn.functional.pad(right, (0, wide - columns)))[..., :columns]
 
 
-def _matrix_field(factors, out):
-    """Write −∂ log ℒ/∂W_l into ``out``; return log ℒ and −∂ log ℒ/∂Z."""
+def _below(factors):
+    """What each factor is applied to, None for the features, and Z after them."""
     below = [None, factors[0]]
     for factor in factors[1:]:
         below.append(_times(factor, below[-1]))
+    return below
+
+
+def _above(factors):
+    """What is applied to the output of each factor, None for the classifier."""
+    above = [None, factors[-1]]
+    for factor in factors[-2:0:-1]:
+        above.append(_times(above[-1], factor))
+    return above[::-1]
+
+
+def _matrix_field(factors, out):
+    """Write −∂ log ℒ/∂W_l into ``out``; return log ℒ and −∂ log ℒ/∂Z."""
+    below = _below(factors)
     log_loss, residual = evaluate(below[-1])
     _back_propagate(factors, below, residual, out)
     return log_loss, residual

@@ -9,16 +9,16 @@ from functools import cached_property
 
 import numpy as np
 
-from dufm._checks import check_count
+from dufm._checks import DufmError, check_count
 
-__all__ = [
-    "HadamardPolyhedron",
-    "SpectralVertex",
-    "hadamard_polyhedron",
-]
+__all__ = ["OFF_LIST", "UNDECIDED", "HadamardPolyhedron", "SpectralVertex", "hadamard_polyhedron", "is_vertex"]
 
 COST_DIGITS = 60
 TIE_DIGITS = 40
+OFF_LIST, UNDECIDED = -1, -2
+# How floats are read as fractions: the least difference of two vertices of K = 16 is 1/30 of this denominator's.
+DENOMINATOR, READING = 1000, 1e-9
+SAME_VALUES = 1e-6
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,26 @@ class SpectralVertex:
         return dict(sorted(Counter([0, *(_odd_parity(len(count)) @ count).tolist()]).items()))
 
     @property
-    def code(self):
-        """``(n, k, d)``: length, dimension, and smallest nonzero weight."""
+    def nkd(self):
+        """``(n, k, d)`` of the code: length, dimension, and smallest nonzero weight."""
         return sum(self.multiplicities), (len(self.spectrum) + 1).bit_length() - 1, min(set(self.weights) - {0})
+
+    @property
+    def name(self):
+        """The classical name of the code, "" where it has none."""
+        (n, m, d), half = self.nkd, (len(self.spectrum) + 1) // 2
+        if max(self.multiplicities) > 1:
+            return ""
+        if n == len(self.spectrum):
+            return "simplex (collapse)"
+        if n == m:
+            return "trivial (cube)" if m > 2 else "trivial (square)"
+        return "Reed-Muller (orthoplex)" if (n, d) == (half, half // 2) else ""
+
+    @property
+    def powers(self):
+        """Positive singular values, largest first, with how often each stands: ``"4^1 2^3"``."""
+        return " ".join(f"{s}^{count}" for s, count in sorted(Counter(self.spectrum).items(), reverse=True) if s)
 
     @property
     def rank(self):
@@ -71,10 +88,14 @@ class SpectralVertex:
 
 @dataclass(frozen=True)
 class HadamardPolyhedron:
-    """All vertices of the Hadamard polyhedron, one :class:`SpectralVertex` an orbit, those of highest rank first."""
+    """All vertices of the Hadamard polyhedron, one :class:`SpectralVertex` an orbit, those of highest rank first.
+
+    ``edges``: pairs of orbits, by index, of which two vertices are joined by an edge; ``(i, i)`` is possible.
+    """
 
     num_classes: int
     orbits: tuple
+    edges: frozenset
 
     @property
     def num_vertices(self):
@@ -95,6 +116,69 @@ class HadamardPolyhedron:
                 won.setdefault(index, []).append(depth)
         return {index: tuple(depths) for index, depths in won.items()}
 
+    def orbit_of(self, spectra, decided=None):
+        """Indices of the orbits of ``spectra`` ``(..., K − 1)``, each settled in rational arithmetic; int64 ``(...)``.
+
+        A spectrum of floats is read as fractions of denominator at most 1000, must be a vertex by :func:`is_vertex`,
+        and is looked up by its sorted entries and margins.  ``OFF_LIST`` where that fails, ``UNDECIDED`` for NaN
+        and where ``decided`` ``(...)``, if given, is false.
+        """
+        rows = np.asarray(spectra, dtype=float)
+        if rows.ndim < 1 or rows.shape[-1] != self.num_classes - 1:
+            raise DufmError(f"spectra must have shape (..., {self.num_classes - 1}), got {rows.shape}")
+        distinct, which = np.unique(rows.reshape(-1, rows.shape[-1]).round(10), axis=0, return_inverse=True)
+        found = [self._read(row) for row in distinct.tolist()]
+        orbit = np.array(found, dtype=np.int64)[which].reshape(rows.shape[:-1])
+        return orbit if decided is None else np.where(np.asarray(decided), orbit, UNDECIDED)
+
+    def orbit_of_values(self, sigma):
+        """Indices of the orbits whose sorted spectra are ``sigma`` ``(..., K − 1)`` up to 1e-6 of the norm; int64.
+
+        For a matrix of margin 1 of which nothing but the singular values is known.  Orbits may share them: the first
+        is returned.  ``OFF_LIST`` where none has them, ``UNDECIDED`` for NaN.
+        """
+        sigma = np.sort(np.asarray(sigma, dtype=float), axis=-1)[..., None, :]
+        listed = np.sort(np.array([vertex.spectrum for vertex in self.orbits], dtype=float), axis=-1)
+        away = np.linalg.norm(sigma - listed, axis=-1) / np.linalg.norm(listed, axis=-1)
+        found = np.where(away.min(-1) <= SAME_VALUES, away.argmin(-1), OFF_LIST)
+        return np.where(np.isnan(sigma).any((-2, -1)), UNDECIDED, found)
+
+    @cached_property
+    def _signatures(self):
+        known = {_signature(vertex.spectrum): index for index, vertex in enumerate(self.orbits)}
+        if len(known) < len(self.orbits):
+            raise ArithmeticError("two orbits have the same singular values and margins")
+        return known
+
+    def _read(self, row):
+        if any(math.isnan(value) for value in row):
+            return UNDECIDED
+        exact = tuple(Fraction(value).limit_denominator(DENOMINATOR) for value in row)
+        near = max(abs(float(a) - b) for a, b in zip(exact, row, strict=True)) < READING
+        return self._signatures.get(_signature(exact), OFF_LIST) if near and is_vertex(exact) else OFF_LIST
+
+
+def is_vertex(spectrum):
+    """Whether a spectrum of K − 1 fractions is a vertex: feasible, with tight constraints of rank K − 1, all exact."""
+    size = len(spectrum)
+    margins = _margins(spectrum)
+    tight = [row for row, margin in zip(_odd_parity(size), margins, strict=True) if margin == 1]
+    tight += [row for row, s in zip(np.eye(size, dtype=np.int64), spectrum, strict=True) if s == 0]
+    return min(margins) == 1 and min(spectrum) >= 0 and len(_independent(np.array(tight))) == size
+
+
+def _margins(spectrum):
+    """Margins ``(2/K) Σ s_i [⟨i, a⟩ odd]`` against each a, as fractions."""
+    return [
+        Fraction(2, len(spectrum) + 1) * sum((s for s, odd in zip(spectrum, row, strict=True) if odd), Fraction(0))
+        for row in _odd_parity(len(spectrum)).tolist()
+    ]
+
+
+def _signature(spectrum):
+    """What coordinate changes leave alone: the sorted singular values and the sorted margins."""
+    return tuple(sorted(spectrum)), tuple(sorted(_margins(spectrum)))
+
 
 def hadamard_polyhedron(m):
     r"""All vertices of ``{s ≥ 0, As ≥ 1}``, ``A_{ai} = (2/K)[χ_i(a) = −1]``, K = 2^m, in exact arithmetic.
@@ -114,9 +198,9 @@ def hadamard_polyhedron(m):
     # Vertices are whole numbers over a denominator, in units s = (K/2)·t.
     start = (1,) * size, 2 ** (m - 1)
     seen, waiting = {start}, [start]
-    orbits = []
+    orbits, joined = {}, set()
     while waiting:
-        numerators, denominator = waiting.pop()
+        numerators, denominator = here = waiting.pop()
         point = np.array(numerators)
         slack = constraints @ point - denominator * bounds
         rays = _extreme_rays(constraints[slack == 0])
@@ -129,14 +213,17 @@ def hadamard_polyhedron(m):
                 scale = length.denominator * denominator
                 common = math.gcd(scale, *end)
                 found = tuple(x // common for x in end), scale // common
+                joined.add((here, found))
                 if found not in seen:
                     seen.add(found)
                     waiting.append(found)
         spectrum = tuple(Fraction(2 ** (m - 1) * x, denominator) for x in numerators)
         stabiliser = _canonical(point, group)[1]
-        orbits.append(SpectralVertex(spectrum, len(group) // stabiliser, bool((slack == 0).sum() > size)))
-    orbits.sort(key=lambda vertex: (-vertex.rank, vertex.multiplicities))
-    return HadamardPolyhedron(2**m, tuple(orbits))
+        orbits[here] = SpectralVertex(spectrum, len(group) // stabiliser, bool((slack == 0).sum() > size))
+    order = sorted(orbits, key=lambda point: (-orbits[point].rank, orbits[point].multiplicities))
+    place = {point: index for index, point in enumerate(order)}
+    edges = frozenset(tuple(sorted((place[a], place[b]))) for a, b in joined)
+    return HadamardPolyhedron(2**m, tuple(orbits[point] for point in order), edges)
 
 
 def _odd_parity(size):

@@ -1,13 +1,22 @@
-r"""Closed laws of the singular values: escape, early motion, growth of deviations, separatrix."""
+r"""Closed laws of the singular values: escape, early motion, growth of deviations, separatrix.
 
+Tensors give tensors, plain numbers alone give a float.
+"""
+
+import math
+
+import scipy.integrate
 import torch
 
-from dufm._checks import DufmError, check_count, check_dtype
+from dufm._checks import DufmError, check_count, check_dtype, check_finite_positive
+from dufm.loss import log_softplus
 
 __all__ = [
+    "collapse_log_time",
     "early_singular_values",
     "escape_time",
     "late_separatrix",
+    "nc_log_loss",
     "nc_perturbation_growth",
     "turning_point",
 ]
@@ -16,37 +25,46 @@ __all__ = [
 def escape_time(s0, depth):
     r"""Time at which :math:`\dot s = L s^{2-2/L}` blows up, :math:`s_0^{-q}/(L-2)`, q = 1 − 2/L; ``inf`` for L = 2.
 
-    Elementwise on a positive tensor: the time at which a small singular value leaves the small scale.
+    Elementwise on positive ``s0``: the time at which a small singular value leaves the small scale.
     """
-    depth = _check_law(s0, "s0", depth)
+    start, depth = _positive("s0", s0), check_count("depth", depth, 2)
     if depth == 2:
-        return torch.full_like(s0, torch.inf)
-    return s0 ** (2 / depth - 1) / (depth - 2)
+        return _as_given(torch.full_like(start, torch.inf), s0)
+    return _as_given(start ** (2 / depth - 1) / (depth - 2), s0)
 
 
 def early_singular_values(t, s0, depth):
     r"""Early phase (g ≈ 1): :math:`[s_0^{-q} - (L-2)t]^{-1/q}`, or :math:`s_0e^{2t}` for L = 2; ``inf`` after escape.
 
-    ``t`` a number or tensor ≥ 0, ``s0`` a positive tensor; they broadcast.
+    ``t`` ≥ 0, the time of dW/dt = −∇ℒ, and ``s0`` > 0 are numbers or tensors; they broadcast.
     """
-    depth = _check_law(s0, "s0", depth)
-    t = torch.as_tensor(t, dtype=s0.dtype, device=s0.device)
-    if not (t >= 0).all():
-        raise DufmError(f"t must be at least 0, the smallest is {t.min():g}")
+    start, depth = _positive("s0", s0), check_count("depth", depth, 2)
+    time = torch.as_tensor(t, dtype=start.dtype, device=start.device)
+    if not (time >= 0).all():
+        raise DufmError(f"t must be at least 0, the smallest is {time.min():g}")
     if depth == 2:
-        return s0 * torch.exp(2 * t)
-    return s0 * (1 - t / escape_time(s0, depth)).clamp(min=0.0) ** (-depth / (depth - 2))
+        return _as_given(start * torch.exp(2 * time), t, s0)
+    left = (1 - time / escape_time(start, depth)).clamp(min=0.0)
+    return _as_given(start * left ** (-depth / (depth - 2)), t, s0)
+
+
+def nc_log_loss(s, num_classes):
+    r"""Log ℒ on the ray of neural collapse, ``Z = s(I − J/K)``: :math:`\log K + \log\log(1 + (K-1)e^{-s})`.
+
+    Elementwise on positive ``s``, the common singular value; finite however large it is.
+    """
+    K = check_count("num_classes", num_classes, 2)
+    return _as_given(math.log(K) + log_softplus(math.log(K - 1) - _positive("s", s))[0], s)
 
 
 def nc_perturbation_growth(s, s0, num_classes, depth):
     r"""Growth of a small relative deviation from equal singular values, :math:`(s/s_0)^{1-2/L}e^{-(s-s_0)/K}`.
 
-    ``s``, ``s0`` positive tensors: mean singular value now and at the start.  Holds for every abelian group.
+    ``s``, ``s0``: mean singular value now and at the start, positive; they broadcast.  Holds for every abelian group.
     """
-    depth = _check_law(s, "s", depth)
-    _check_law(s0, "s0", depth)
-    num_classes = check_count("num_classes", num_classes, 2)
-    return (s / s0) ** (1 - 2 / depth) * torch.exp(-(s - s0) / num_classes)
+    now, start = _positive("s", s), _positive("s0", s0)
+    K, depth = check_count("num_classes", num_classes, 2), check_count("depth", depth, 2)
+    return _as_given((now / start) ** (1 - 2 / depth) * torch.exp(-(now - start) / K), s, s0)
 
 
 def turning_point(num_classes, depth):
@@ -63,8 +81,41 @@ def late_separatrix(depth):
     return 0.0 if depth == 2 else 2.0 ** (-depth / (depth - 2))
 
 
-def _check_law(s, name, depth):
-    if not isinstance(s, torch.Tensor) or not (torch.isfinite(s) & (s > 0)).all():
-        raise DufmError(f"{name} must be a tensor of finite positive numbers, got {s!r}")
-    check_dtype(name, s)
-    return check_count("depth", depth, 2)
+def collapse_log_time(log_loss, s0, num_classes, depth):
+    r"""Logarithm of the time at which the ray of neural collapse, from singular values ``s0``, has loss e^``log_loss``.
+
+    :math:`t = \int_{s_0}^s \frac{e^u + K - 1}{LK\,u^{2-2/L}}\,du`, :math:`\mathcal L = K\log(1 + (K-1)e^{-s})`, by
+    quadrature with the integrand scaled by :math:`e^{-s}`.  Plain numbers.  ``DufmError`` for a loss above that at s0.
+    """
+    depth = check_count("depth", depth, 2)
+    num_classes = check_count("num_classes", num_classes, 2)
+    check_finite_positive("s0", s0)
+    x = math.exp(log_loss) / num_classes
+    s = math.log(num_classes * (num_classes - 1)) - log_loss - math.log(math.expm1(x) / x if x > 1e-300 else 1.0)
+    if not s > s0:
+        raise DufmError(f"log_loss must be below that at s0 = {s0:g}, got {log_loss:g}, which is at s = {s:g}")
+
+    def slowness(back):
+        late = math.exp(-back) + (num_classes - 1) * math.exp(-s)
+        return late / (depth * num_classes * (s - back) ** (2 - 2 / depth))
+
+    # Most of the time is spent within some units of the end: a breakpoint there.
+    parts = sorted({0.0, min(s - s0, 60.0), s - s0})
+    scaled = sum(scipy.integrate.quad(slowness, *ends, epsrel=1e-12)[0] for ends in zip(parts, parts[1:], strict=False))
+    return s + math.log(scaled)
+
+
+def _positive(name, value):
+    """A positive tensor, in float64 where a plain number was given."""
+    if not isinstance(value, torch.Tensor):
+        check_finite_positive(name, value)
+        return torch.tensor(float(value), dtype=torch.float64)
+    check_dtype(name, value)
+    if not (torch.isfinite(value) & (value > 0)).all():
+        raise DufmError(f"{name} must be positive and finite, got {value!r}")
+    return value
+
+
+def _as_given(result, *given):
+    """A float where nothing given was a tensor."""
+    return result if any(isinstance(value, torch.Tensor) for value in given) else float(result)

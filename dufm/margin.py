@@ -16,6 +16,8 @@ from dufm.metrics import margins
 
 __all__ = [
     "closed_form_margin",
+    "direct_sum_margin",
+    "ladder_margin",
     "normalized_margin",
     "schatten",
 ]
@@ -75,3 +77,28 @@ def closed_form_margin(kind, num_classes, depth):
             raise DufmError(f"num_classes must be a power of two and at least 4 for the hypercube, got {num_classes}")
         return 2.0 / num_classes * math.log2(num_classes) ** power
     raise DufmError(f"kind must be one of 'nc', 'polygon', 'orthoplex', 'hypercube', got {kind!r}")
+
+
+def direct_sum_margin(sizes, depth):
+    r"""Normalised margin of simplices of ``sizes`` k_i ≥ 2 in orthogonal subspaces.
+
+    :math:`\gamma_L = \bigl(\sum_i(k_i - 1)(\frac{k_i}{k_i - 1})^p\bigr)^{-1/p}`, p = 2/L, for two simplices or
+    more: between them the margin of a class is its own logit.  ``DufmError`` for fewer, or a size below 2.
+    """
+    p = 2.0 / check_count("depth", depth, 2)
+    sizes = [check_count("sizes", size, 2) for size in sizes]
+    if len(sizes) < 2:
+        raise DufmError(f"sizes must name two simplices or more, got {sizes}: a single one is neural collapse")
+    return sum((size - 1) * (size / (size - 1)) ** p for size in sizes) ** (-1.0 / p)
+
+
+def ladder_margin(num_classes, pairs, depth):
+    r"""Normalised margin of t antipodal pairs and K − 2t single classes, :func:`dufm.codes.pairs_and_singles`.
+
+    :math:`\gamma_L = (t\,2^p + K - 2t - 1 + (2t/K)^{p/2})^{-1/p}`, p = 2/L.  ``DufmError`` unless 0 ≤ t ≤ K/2.
+    """
+    p = 2.0 / check_count("depth", depth, 2)
+    num_classes = check_count("num_classes", num_classes, 2)
+    pairs = check_count("pairs", pairs, 0, num_classes // 2)
+    last = (2.0 * pairs / num_classes) ** (p / 2.0)
+    return (pairs * 2.0**p + num_classes - 2 * pairs - 1 + last) ** (-1.0 / p)

@@ -11,7 +11,6 @@ __all__ = [
     "nc_metrics",
     "numerical_rank",
     "rank_ratio",
-    "stable_rank",
 ]
 
 
@@ -35,13 +34,6 @@ def effective_rank(Z):
     sigma = torch.linalg.svdvals(_scaled(Z))
     share = sigma / sigma.sum(-1, keepdim=True).clamp(min=torch.finfo(Z.dtype).tiny)
     return torch.where(sigma[..., 0] > 0, torch.exp(torch.special.entr(share).sum(-1)), 0.0)
-
-
-def stable_rank(Z):
-    r"""Stable rank :math:`\|Z\|_F^2/\|Z\|_2^2`, shape ``(...)``; 0 for the zero matrix.  Of ``Z`` as it stands."""
-    check_logits(Z)
-    square = torch.linalg.svdvals(_scaled(Z)).square()
-    return square.sum(-1) / square[..., 0].clamp(min=torch.finfo(Z.dtype).tiny)
 
 
 def numerical_rank(Z, rtol=None):

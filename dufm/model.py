@@ -10,7 +10,16 @@ import torch
 
 from dufm._checks import DufmError, check_count, check_factors, check_finite_positive, check_logits
 
-__all__ = ["balanced_init", "gaussian_init", "imbalance", "orthogonal_init", "product"]
+__all__ = [
+    "balanced_init",
+    "cheapest_factors",
+    "gaussian_init",
+    "imbalance",
+    "imbalance_drift",
+    "orthogonal_init",
+    "product",
+    "split_at",
+]
 
 
 def product(factors):
@@ -34,7 +43,33 @@ def imbalance(factors):
     measures the integrator.  All zero means *balanced*.
     """
     check_factors(factors)
+    return _imbalance(factors)
+
+
+def _imbalance(factors):
     return [upper.mT @ upper - lower @ lower.mT for lower, upper in zip(factors[:-1], factors[1:], strict=True)]
+
+
+def imbalance_drift(before, after):
+    r"""Largest change of an imbalance, :math:`\max_l\|D_l' - D_l\|_F / \max_l\|W_l'\|_F^2`, dimensionless.
+
+    ``before``: the factors at the start, D_l theirs; ``after``: factors later on, with any further dimensions in
+    front, such as the levels of a record.  Shape of those and the batch; NaN where ``after`` is.
+    """
+    pairs = zip(_imbalance(after), imbalance(before), strict=True)
+    change = [torch.linalg.matrix_norm(later - first) for later, first in pairs]
+    size = [W.square().sum((-2, -1)) for W in after]
+    return torch.stack(change).amax(0) / torch.stack(size).amax(0)
+
+
+def split_at(factors, layer):
+    """The network cut after its layer l: features ``W_l ⋯ W_1`` and classifier ``W_L ⋯ W_{l+1}``, ``1 ≤ l ≤ L − 1``.
+
+    Shapes ``(..., d, N)`` and ``(..., K, d)``, as :func:`dufm.nc_metrics` takes them; NaN is let through, for the
+    levels of a record that were never reached.  ``DufmError`` for a layer out of range.
+    """
+    layer = check_count("layer", layer, 1, len(factors) - 1, why="the last layer has no classifier above it")
+    return chain(factors[:layer]), chain(factors[layer:])
 
 
 def gaussian_init(depth, width, num_classes, *, scale=1.0, batch=1, seed, n_per_class=1):
@@ -44,9 +79,13 @@ def gaussian_init(depth, width, num_classes, *, scale=1.0, batch=1, seed, n_per_
     input is one-hot, is the number of samples ``N``.  Network ``i`` depends on ``seed`` and ``i`` alone,
     not on ``batch``.  ``DufmError`` for a count out of range or a scale that is not positive.
     """
-    shapes = _shapes(depth, width, num_classes, n_per_class)
+    return fan_in_gaussian(_sizes(depth, width, num_classes, n_per_class), scale, batch, seed)
+
+
+def fan_in_gaussian(sizes, scale, batch, seed):
+    """Matrices ``(batch, sizes[l], sizes[l − 1])`` of independent N(0, scale²/fan-in) entries; sizes unchecked."""
     check_finite_positive("scale", scale)
-    return [draw * (scale / shape[1] ** 0.5) for draw, shape in zip(_normal(shapes, batch, seed), shapes, strict=True)]
+    return [draw * (scale / draw.shape[-1] ** 0.5) for draw in _normal(sizes, batch, seed)]
 
 
 def orthogonal_init(depth, width, num_classes, *, scale=1.0, batch=1, seed, n_per_class=1):
@@ -54,9 +93,9 @@ def orthogonal_init(depth, width, num_classes, *, scale=1.0, batch=1, seed, n_pe
 
     Shapes, seeding and errors as :func:`gaussian_init`; after Saxe, McClelland & Ganguli (2014).
     """
-    shapes = _shapes(depth, width, num_classes, n_per_class)
+    sizes = _sizes(depth, width, num_classes, n_per_class)
     check_finite_positive("scale", scale)
-    return [scale * _haar(draw) for draw in _normal(shapes, batch, seed)]
+    return [scale * _haar(draw) for draw in _normal(sizes, batch, seed)]
 
 
 def balanced_init(Z, depth, width=None):
@@ -87,21 +126,48 @@ def balanced_init(Z, depth, width=None):
     return [first, *(hidden.clone() for _ in range(depth - 2)), last]
 
 
-def _shapes(depth, width, num_classes, n_per_class):
+def cheapest_factors(factors):
+    r"""Factors of the same product found by search to have the least :math:`\sum_l\|W_l\|_F^2` within reach.
+
+    LBFGS over ``W_l → e^{A_l} W_l e^{−A_{l−1}}``, ``A_0 = A_L = 0``, for the sum over the batch of the logarithms: it
+    knows nothing of balance.  If all hidden widths equal the rank of the product, every factorisation is reached, up to
+    reflections, which cost nothing.  ``DufmError`` on bad shapes.
+    """
+    check_factors(factors)
+    hidden = [torch.zeros_like(W @ W.mT, requires_grad=True) for W in factors[:-1]]
+    search = torch.optim.LBFGS(
+        hidden, max_iter=2000, tolerance_grad=1e-6, tolerance_change=1e-12, line_search_fn="strong_wolfe"
+    )
+
+    def turned():
+        first, *rest = [torch.linalg.matrix_exp(A) @ W for A, W in zip(hidden, factors, strict=False)] + [factors[-1]]
+        return [first, *(W @ torch.linalg.matrix_exp(-A) for A, W in zip(hidden, rest, strict=True))]
+
+    def cost():
+        search.zero_grad()
+        total = sum(W.square().sum((-2, -1)) for W in turned()).log().sum()
+        total.backward()
+        return total
+
+    search.step(cost)
+    return [W.detach() for W in turned()]
+
+
+def _sizes(depth, width, num_classes, n_per_class):
     depth = check_count("depth", depth, 2, why="depth 2 is the ordinary UFM")
     width = check_count("width", width, 1)
     num_classes = check_count("num_classes", num_classes, 2)
-    sizes = [num_classes * check_count("n_per_class", n_per_class, 1)] + [width] * (depth - 1) + [num_classes]
-    return [(rows, columns) for columns, rows in zip(sizes[:-1], sizes[1:], strict=True)]
+    return [num_classes * check_count("n_per_class", n_per_class, 1), *[width] * (depth - 1), num_classes]
 
 
-def _normal(shapes, batch, seed):
-    """Standard normal factors; filled network by network, so a network's draw ignores the batch size."""
+def _normal(sizes, batch, seed):
+    """Standard normal matrices; filled network by network, so a network's draw ignores the batch size."""
     batch = check_count("batch", batch, 1)
     seed = check_count("seed", seed, 0)
-    sizes = [rows * columns for rows, columns in shapes]
-    numbers = torch.from_numpy(np.random.default_rng(seed).standard_normal((batch, sum(sizes))))
-    return [part.reshape(batch, *shape) for part, shape in zip(numbers.split(sizes, dim=1), shapes, strict=True)]
+    counts = [rows * columns for columns, rows in zip(sizes[:-1], sizes[1:], strict=True)]
+    numbers = torch.from_numpy(np.random.default_rng(seed).standard_normal((batch, sum(counts))))
+    parts = zip(numbers.split(counts, 1), sizes[:-1], strict=True)
+    return [part.unflatten(1, (-1, columns)) for part, columns in parts]
 
 
 def _haar(draw):

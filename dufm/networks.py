@@ -16,12 +16,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from dufm._checks import DufmError, check_count, check_finite, check_finite_positive, check_tensor
+from dufm._checks import DufmError, check_count, check_finite, check_tensor
 from dufm._steps import norm
 from dufm.loss import log_sum_and_residual, true_class
-from dufm.model import _normal
+from dufm.metrics import effective_rank
+from dufm.model import fan_in_gaussian
 
-__all__ = ["Trained", "class_means", "forward", "gaussian_init", "train"]
+__all__ = ["Trained", "class_means", "forward", "he_init", "layer_ranks", "train"]
 
 HE_SCALE = math.sqrt(2.0)
 LOG_LOSS_END = math.log(1e-6)
@@ -48,7 +49,7 @@ class Trained:
     steps: torch.Tensor
 
 
-def gaussian_init(depth, width, features, num_classes, *, scale=HE_SCALE, batch=1, seed):
+def he_init(depth, width, features, num_classes, *, scale=HE_SCALE, batch=1, seed):
     """Fan-in Gaussian weights: entries of ``W_l`` are independent N(0, scale²/fan-in).
 
     The default scale √2 keeps the size of the outputs from layer to layer under ReLUs (He et al. 2015).  Returns
@@ -58,9 +59,7 @@ def gaussian_init(depth, width, features, num_classes, *, scale=HE_SCALE, batch=
     depth = check_count("depth", depth, 2, why="depth counts weight matrices")
     width = check_count("width", width, 1)
     sizes = [check_count("features", features, 1), *[width] * (depth - 1), check_count("num_classes", num_classes, 2)]
-    check_finite_positive("scale", scale)
-    shapes = [(rows, columns) for columns, rows in zip(sizes[:-1], sizes[1:], strict=True)]
-    return [draw * (scale / shape[1] ** 0.5) for draw, shape in zip(_normal(shapes, batch, seed), shapes, strict=True)]
+    return fan_in_gaussian(sizes, scale, batch, seed)
 
 
 def forward(weights, X, relu_layers=None):
@@ -86,9 +85,17 @@ def class_means(outputs, y):
     return means - means.mean(-1, keepdim=True)
 
 
-def train(
-    weights, X, y, *, relu_layers=None, batch_size=None, seed=0, until_log_loss=LOG_LOSS_END, max_steps=2000
-):
+def layer_ranks(outputs, y):
+    """Effective rank of the :func:`class_means` of one layer, ``(...)``: at most K − 1, whatever the layer's width.
+
+    ``outputs`` ``(..., d, n)``, ``y`` ``(n,)``; errors as there.  0 where a layer is dead.
+    """
+    # R of a QR decomposition has the same singular values, and K columns make it square once K rows of zeros follow.
+    means = class_means(outputs, y)
+    return effective_rank(torch.linalg.qr(torch.nn.functional.pad(means, (0, 0, 0, means.shape[-1]))).R)
+
+
+def train(weights, X, y, *, relu_layers=None, batch_size=None, seed=0, until_log_loss=LOG_LOSS_END, max_steps=2000):
     r"""Train every network until the log of its mean loss falls to ``until_log_loss`` (default: loss 1e-6).
 
     ``batch_size=None``: gradient flow on all the data, along −∇ log ℒ, the path of the flow in another time.  Steps
@@ -101,7 +108,7 @@ def train(
     the loss on all data at the start of the epoch.  An epoch after which ℒ has risen is undone and h halved, else h
     grows by a fifth.  ``batch_size=n`` is descent with one step an epoch.
 
-    ``weights`` as from :func:`gaussian_init`, ``X`` ``(features, n)``, ``y`` integer labels, ``relu_layers`` as in
+    ``weights`` as from :func:`he_init`, ``X`` ``(features, n)``, ``y`` integer labels, ``relu_layers`` as in
     :func:`forward`; ``max_steps`` counts steps or epochs tried.  Returns :class:`Trained`; that a network did not get
     there is its ``status``, not an error.  ``DufmError`` for bad shapes, NaN, labels that are not 0 … K − 1 each at
     least once, a batch size out of range.
@@ -127,9 +134,12 @@ def train(
         log_sum, slope = _gradient(split(flat), X, marks, relu_layers)
         return log_sum - math.log(X.shape[1]), torch.cat([part.flatten(1) for part in slope], 1)
 
+    def on_all(flat):
+        return gradient(flat, X, marks)
+
     state = torch.cat([weight.flatten(1) for weight in weights], 1)
     marks = true_class(y, num_classes, X.dtype)
-    log_loss, slope = gradient(state, X, marks)
+    log_loss, slope = on_all(state)
     step = _FIRST_STEP * norm(state) / norm(slope)
     steps = torch.zeros_like(log_loss, dtype=torch.int64)
     status = np.full(len(state), "max steps", dtype="<U32")
@@ -141,23 +151,11 @@ def train(
             break
         start, g, h, before = state[running], slope[running], step[running].unsqueeze(1), log_loss[running]
         if batch_size is None:
-            new, after, new_g = _legendre_step(lambda flat: gradient(flat, X, marks), start, g, h)
-            error = norm(0.8 * (start - new) + 0.4 * h * (g + new_g)) / (_RTOL * norm(new))
-            error = torch.where(error.isfinite(), error, torch.inf)
-            accepted = (error <= 1.0) & (after <= before)
-            factor = (0.8 * error.clamp(min=1e-12) ** (-1 / 3)).clamp(0.2, 2.0)
-            factor = torch.where((error <= 1.0) & ~accepted, 0.5, factor)
+            trial = _flow_trial(on_all, start, g, h, before)
         else:
-            new = start
-            order = torch.from_numpy(rng.permutation(samples)).to(X.device)
-            for batch in order.split(batch_size):
-                part = true_class(y[batch], num_classes, X.dtype)
-                log_part, g_part = gradient(new, X[:, batch], part)
-                weight = torch.exp(log_part - before + math.log(len(batch) / samples))
-                new = new + h * weight.unsqueeze(1) * g_part
-            after, new_g = gradient(new, X, marks)
-            accepted = after <= before
-            factor = torch.where(accepted, _EPOCH_GROW, _EPOCH_SHRINK)
+            batches = torch.from_numpy(rng.permutation(samples)).to(X.device).split(batch_size)
+            trial = _epoch_trial(gradient, on_all, start, h, before, X, y, num_classes, batches)
+        new, after, new_g, accepted, factor = trial
         kept = running[accepted]
         state[kept], slope[kept], log_loss[kept] = new[accepted], new_g[accepted], after[accepted]
         steps[kept] += 1
@@ -166,6 +164,28 @@ def train(
         status[running[tiny & ~accepted].cpu().numpy()] = "precision exhausted"
     _settle(status, log_loss <= until_log_loss, (slope == 0).all(1))
     return Trained(split(state), log_loss, status, steps)
+
+
+def _flow_trial(on_all, start, g, h, before):
+    """A step of the flow: its end, log loss and slope there, whether it counts, and the factor for the next step."""
+    new, after, new_g = _legendre_step(on_all, start, g, h)
+    error = norm(0.8 * (start - new) + 0.4 * h * (g + new_g)) / (_RTOL * norm(new))
+    error = torch.where(error.isfinite(), error, torch.inf)
+    accepted = (error <= 1.0) & (after <= before)
+    factor = (0.8 * error.clamp(min=1e-12) ** (-1 / 3)).clamp(0.2, 2.0)
+    return new, after, new_g, accepted, torch.where((error <= 1.0) & ~accepted, 0.5, factor)
+
+
+def _epoch_trial(gradient, on_all, start, h, before, X, y, num_classes, batches):
+    """An epoch of minibatch descent; returns as :func:`_flow_trial`."""
+    new = start
+    for batch in batches:
+        log_part, g_part = gradient(new, X[:, batch], true_class(y[batch], num_classes, X.dtype))
+        weight = torch.exp(log_part - before + math.log(len(batch) / X.shape[1]))
+        new = new + h * weight.unsqueeze(1) * g_part
+    after, new_g = on_all(new)
+    accepted = after <= before
+    return new, after, new_g, accepted, torch.where(accepted, _EPOCH_GROW, _EPOCH_SHRINK)
 
 
 def _settle(status, reached, flat):

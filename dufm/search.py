@@ -8,11 +8,20 @@ import torch
 from dufm._checks import DufmError, check_count, check_logits
 from dufm._climb import BETA, climb, random_codes, soft_margin
 from dufm._nnls import nonnegative_least_squares
-from dufm.certificate import ACTIVE_TOL, Certificate, polish
-from dufm.margin import normalized_margin
+from dufm.certificate import ACTIVE_TOL, Certificate, margin_slopes, polish
+from dufm.codes import name_of
+from dufm.margin import closed_form_margin, normalized_margin
 from dufm.metrics import centred, final_rank, margins
 
-__all__ = ["MaxMargin", "max_margin", "stratum_curvature"]
+__all__ = [
+    "MaxMargin",
+    "NothingCertified",
+    "along_depth",
+    "end_curvatures",
+    "max_margin",
+    "stratum_curvature",
+    "summary",
+]
 
 STEPS = 600
 LATE = (0.0, 0.1, 0.2, 0.3)
@@ -28,13 +37,13 @@ NOISE = 0.02
 class MaxMargin:
     """The best solution a search found at exact ``rank``.
 
-    ``Z`` ``(K, K)`` of smallest margin 1; ``gamma`` its normalised margin; ``certificate`` with residual and gap below
+    ``Z`` ``(K, K)`` of smallest margin 1; ``margin`` its normalised margin; ``certificate`` with residual and gap below
     1e-8; ``curvature`` as :func:`stratum_curvature`; ``agree`` of ``restarts`` climbs, the ``starts`` included,
     ended at this value within 3e-4.  A search finds good solutions, it does not exclude better ones.
     """
 
     Z: torch.Tensor
-    gamma: float
+    margin: float
     rank: int
     certificate: Certificate
     curvature: float
@@ -45,6 +54,27 @@ class MaxMargin:
     def locally_optimal(self):
         """Whether second-order probing found no way up within matrices of this rank."""
         return self.curvature > -CURVATURE_TOL
+
+
+def summary(found, depth):
+    """Columns for a table of searches: what a :class:`MaxMargin`, or None, is, as a dict.
+
+    ``margin_ratio`` over neural collapse, ``name`` (:func:`dufm.codes.name_of`), ``locally_optimal`` (0 or 1),
+    ``agree``, ``climbs``; NaN and "" of None.
+    """
+    if found is None:
+        return {"margin_ratio": np.nan, "name": "", "locally_optimal": np.nan, "agree": np.nan, "climbs": np.nan}
+    return {
+        "margin_ratio": found.margin / closed_form_margin("nc", len(found.Z), depth),
+        "name": str(name_of(found.Z)),
+        "locally_optimal": int(found.locally_optimal),
+        "agree": found.agree,
+        "climbs": found.restarts,
+    }
+
+
+class NothingCertified(DufmError):
+    """A search none of whose ends could be certified."""
 
 
 def max_margin(num_classes, depth, rank, *, restarts=64, seed=0, starts=None):
@@ -87,11 +117,26 @@ def max_margin(num_classes, depth, rank, *, restarts=64, seed=0, starts=None):
     settled = held & (sigma[:, rank - 1] > RANK_TOL * sigma[:, 0])
     best = _best(Z[settled], gamma[settled], depth, rank)
     if best is None:
-        raise DufmError(
+        raise NothingCertified(
             f"of {len(Z)} restarts {int(settled.sum())} came to rest at rank {rank} and none could be certified, for "
             f"num_classes = {num_classes}, depth = {depth}, seed = {seed}; ask for more restarts, or give starts"
         )
     return replace(best, restarts=len(Z))
+
+
+def along_depth(num_classes, rank, depths, *, restarts=64, seed=0):
+    """Searches at one rank over ascending ``depths``, the last solution found among the starts of the next.
+
+    A list of :class:`MaxMargin`, or None where nothing could be certified.
+    """
+    found = []
+    for depth in depths:
+        starts = [solution.Z for solution in found if solution is not None][-1:]
+        try:
+            found.append(max_margin(num_classes, depth, rank, restarts=restarts, seed=seed, starts=starts))
+        except NothingCertified:
+            found.append(None)
+    return found
 
 
 def _starts(num_classes, rank, restarts, seed, starts):
@@ -155,7 +200,7 @@ def _best(Z, gamma, depth, rank):
         if not left.any():
             break
         top = torch.where(left, gamma, -torch.inf).argmax()
-        if best is not None and gamma[top] < best.gamma * (1.0 + AGREE_TOL) and best.locally_optimal:
+        if best is not None and gamma[top] < best.margin * (1.0 + AGREE_TOL) and best.locally_optimal:
             break
         left[top] = False
         solved = polish(Z[top], depth, rank)
@@ -167,7 +212,7 @@ def _best(Z, gamma, depth, rank):
         agree = int(((gamma / value - 1.0).abs() < AGREE_TOL).sum())
         curvature = stratum_curvature(solved.Z, depth, rank)
         found = MaxMargin(solved.Z, value, rank, solved.certificate, curvature, agree, len(Z))
-        if best is None or found.gamma > best.gamma:
+        if best is None or found.margin > best.margin:
             best = found
     return best
 
@@ -195,12 +240,7 @@ def stratum_curvature(Z, depth, rank=None):
     X = X / smallest.sqrt()
     p = 2.0 / depth
     wrong, true = (margins(X[0] @ X[1].mT) <= 1.0 + ACTIVE_TOL).nonzero().T
-    count = torch.arange(len(wrong))
-    rows = torch.zeros(len(wrong), *X.shape, dtype=X.dtype)  # slopes of the active margins in (A, C)
-    rows[count, 0, true] += X[1, true]
-    rows[count, 0, wrong] -= X[1, true]
-    rows[count, 1, true] = X[0, true] - X[0, wrong]
-    slopes = rows.flatten(1).numpy()
+    slopes = margin_slopes(*X.numpy(), wrong.numpy(), true.numpy()).reshape(len(wrong), -1)
     cost = _pressure(X.unsqueeze(0), p).flatten().numpy()
     ridge = 1e-5 * np.eye(len(wrong))  # picks the multipliers of least norm
     multipliers = nonnegative_least_squares(
@@ -223,3 +263,16 @@ def stratum_curvature(Z, depth, rank=None):
     free = Vh[int((sigma > 1e-9 * sigma[0]).sum()) :]
     curvatures = torch.linalg.eigvalsh(free @ (hessian + hessian.mT) @ free.mT / 2.0)
     return float(curvatures[0] / curvatures.abs().max())
+
+
+def end_curvatures(found, depth, which=None):
+    """:func:`stratum_curvature` of the solutions of a :class:`dufm.ends.End` of one batch dimension, as a list.
+
+    ``which``: indices; by default one network for each end that occurs, told apart by name and margin.
+    """
+    if which is None:
+        seen = {}
+        for index, (name, ratio) in enumerate(zip(found.name, found.margin_ratio.tolist(), strict=True)):
+            seen.setdefault((name, round(ratio, 4)), index)
+        which = [index for index in seen.values() if found.decided[index]]
+    return [stratum_curvature(found.Z[i].cpu(), depth, int(found.rank[i])) for i in which]

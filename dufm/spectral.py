@@ -21,11 +21,15 @@ from dufm._checks import check_count
 from dufm._stepping import follow
 from dufm._steps import Linearised, Model
 from dufm.characters import check_spectrum
+from dufm.flow import gradient_flow
 from dufm.loss import log_softplus
 
 __all__ = [
+    "SpectralComparison",
     "SpectralHistory",
     "SpectralTrajectory",
+    "compare_with_network",
+    "random_turns",
     "spectral_flow",
     "spectral_init",
 ]
@@ -66,27 +70,13 @@ def spectral_flow(s0, depth, group, *, until_log_loss=-200.0, rtol=1e-4, max_ste
     """
     chi = check_spectrum(s0, group)
     depth = check_count("depth", depth, 2)
-    batch_shape = s0.shape[:-1]
     model = SpectralModel(chi, depth, s0)
-    run = follow(
-        model, model.flatten(s0), until_log_loss=until_log_loss, rtol=rtol, max_steps=max_steps, record=record
-    )
+    run = follow(model, model.flatten(s0), until_log_loss=until_log_loss, rtol=rtol, max_steps=max_steps, record=record)
 
-    def spectrum_of(u):
-        return model.spectrum(u).reshape(*u.shape[:-2], *batch_shape, chi.num_free)
+    def spectra(u, shape):
+        return model.spectrum(u).reshape(*shape, chi.num_free)
 
-    def values_of(flat):
-        return flat.reshape((*flat.shape[:-1], *batch_shape))
-
-    history = run.kept and SpectralHistory(spectrum_of(run.kept[0]), values_of(run.kept[1]), values_of(run.kept[2]))
-    return SpectralTrajectory(
-        spectrum_of(run.state),
-        values_of(run.log_loss),
-        values_of(run.log_time),
-        run.status.reshape(batch_shape),
-        values_of(run.steps),
-        history,
-    )
+    return run.in_shape(s0.shape[:-1], spectra, SpectralTrajectory, SpectralHistory)
 
 
 class SpectralModel(Model):
@@ -182,3 +172,47 @@ def spectral_init(s0, depth, group, width=None):
     first[..., : K - 1, :] = root.unsqueeze(-1) * basis.mT
     hidden.diagonal(dim1=-2, dim2=-1)[..., : K - 1] = root
     return [first, *(hidden.clone() for _ in range(depth - 2)), first.mT.contiguous()]
+
+
+@dataclass(frozen=True)
+class SpectralComparison:
+    """The scalar equations beside the full network, a leading dimension for the recorded losses.
+
+    ``scalar``, ``network`` ``(levels, ..., F)``: singular values by either; ``off`` ``(levels, ...)``: what of the
+    network's logits the characters do not explain, over ``‖Z‖_F``.  NaN at losses above the start's.
+    """
+
+    scalar: torch.Tensor
+    network: torch.Tensor
+    off: torch.Tensor
+
+
+def compare_with_network(s0, depth, group, log_losses, *, rtol=1e-8):
+    """Scalar equations of ``s0`` ``(..., F)`` beside the flow of the factors that :func:`spectral_init` makes of it.
+
+    Both are recorded at ``log_losses`` (descending) and run to the last.  The network is a product of matrices that is
+    never told to stay diagonal.  Returns :class:`SpectralComparison`; ``DufmError`` as :func:`spectral_flow`.
+    """
+    chi = check_spectrum(s0, group)
+    options = {"rtol": rtol, "until_log_loss": log_losses[-1], "record": {"log_loss": list(log_losses)}}
+    few = spectral_flow(s0, depth, chi, **options)
+    Z = gradient_flow(spectral_init(s0, depth, chi), **options).history.Z
+    met = ~Z.isnan().any(-1).any(-1)
+    s, off = chi.spectrum(torch.where(met[..., None, None], Z, 1.0))
+    return SpectralComparison(
+        few.history.s, torch.where(met.unsqueeze(-1), s, torch.nan), torch.where(met, off, torch.nan)
+    )
+
+
+def random_turns(num_classes, angles, seed):
+    """Rotations ``(len(angles), K, K)`` about one random axis system, by ``angles`` in radians, that fix the ones.
+
+    ``exp(angle·A/‖A‖_2)`` with A antisymmetric, Gaussian, orthogonal to the vector of ones: the largest angle by which
+    a plane turns is ``angle``.  ``seed``: of NumPy's default generator, or a generator.
+    """
+    num_classes = check_count("num_classes", num_classes, 3, why="two classes leave no plane to turn")
+    A = np.random.default_rng(seed).standard_normal((num_classes, num_classes))
+    centre = np.eye(num_classes) - 1 / num_classes
+    A = centre @ (A - A.T) @ centre
+    A = torch.from_numpy(A / np.linalg.norm(A, 2))
+    return torch.linalg.matrix_exp(torch.as_tensor(angles, dtype=A.dtype)[:, None, None] * A)

@@ -1,4 +1,4 @@
-"""A small checkout to test the plumbing on: one notebook with a figure, an overview, two claims, no torch in its work."""
+"""A small checkout to test the plumbing on: one notebook with a figure, an overview, two claims, no torch."""
 
 import os
 import shutil
@@ -110,12 +110,21 @@ BUDGETS = """
 [27_stub.smoke]
 depths = [2]
 """
-README = "# Stub\n\n<!-- claims:begin -->\n<!-- claims:end -->\n\n<!-- totals:begin -->\n<!-- totals:end -->\n"
+REGIONS = ("claims", "totals", "parts")
+README = "# Stub\n" + "".join(f"\n<!-- {name}:begin -->\n<!-- {name}:end -->\n" for name in REGIONS)
+PARTS = """
+[2_margin]
+title = "Margins"
+question = "Which?"
+answer = "This."
+figure = "27_stub"
+"""
 FILES = {
     "notebooks/00_overview.py": OVERVIEW,
     "notebooks/2_margin/27_stub.py": STUB,
     "notebooks/claims.toml": LEDGER,
     "notebooks/budgets.toml": BUDGETS,
+    "notebooks/parts.toml": PARTS,
     "figures/27_stub.py": DRAWING,
     "README.md": README,
 }
@@ -147,6 +156,7 @@ def run_dufm(tmp_path):
             env={**os.environ, **environment},
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=300,
         )
 

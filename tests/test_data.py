@@ -239,18 +239,49 @@ def test_balanced_takes_the_first_of_every_class():
         data.balanced(X, y, 4)
 
 
+def test_split_holds_out_what_is_not_trained_on():
+    images, labels = data.load("digits")
+    X, y, held, held_y = data.split("digits", 60, held=900)
+    assert X.shape == (64, 600) and y.bincount().tolist() == [60] * 10 and held.shape == (64, 900)
+    assert float(X.mean(1).abs().max()) < 1e-12
+    mean = images[np.concatenate([np.flatnonzero(labels == k)[:60] for k in range(10)])].mean(0)
+    seen = {tuple(row) for row in np.round(16 * (X.T.numpy() + mean)).astype(int)}
+    other = np.round(16 * (held.T.numpy() + mean)).astype(int)
+    assert len({tuple(row) for row in other}) == 900 and not seen & {tuple(row) for row in other}
+    known = {tuple(row): int(label) for row, label in zip(np.round(16 * images).astype(int), labels, strict=True)}
+    assert [known[tuple(row)] for row in other] == held_y.tolist()
+
+
+def test_split_may_keep_the_mean_and_leaves_all_others():
+    X, y, held, held_y = data.split("digits", 170, centred=False, held=1797)
+    plain, labels = data.balanced(*data.load("digits"), 170)
+    assert torch.equal(X, plain) and torch.equal(y, labels) and len(held_y) == held.shape[1] == 97
+    assert all(torch.equal(a, b) for a, b in zip(data.split("digits", 20), data.split("digits", 20), strict=True))
+
+
+def test_the_digest_changes_with_an_image_and_with_a_label(tmp_path, monkeypatch):
+    monkeypatch.setenv("DUFM_DATA", str(tmp_path))
+    X, y = arrays("mnist")
+    found = []
+    for pixel, label in ((0, 0), (1, 0), (0, 1)):
+        X[0, 0], y[0] = pixel, label
+        np.savez_compressed(tmp_path / "mnist.npz", X=X, y=y)
+        found.append(data.digest("mnist"))
+    assert len(set(found)) == 3 and all(len(text) == 12 for text in found)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mnist", "cifar10"])
-def test_notebook_11_runs_on_a_file(name, tmp_path):
+def test_notebook_71_runs_on_a_file(name, tmp_path):
     rng = np.random.default_rng(2)
     y = np.arange(150) % 10
     X = (0.5 * rng.random((10, FEATURES[name]))[y] + 0.5 * rng.random((150, FEATURES[name]))).astype(np.float32)
     np.savez_compressed(tmp_path / f"{name}.npz", X=X, y=y)
-    command = [sys.executable, "-m", "dufm", "reproduce", "11", "--budget", "smoke", "-p", f"dataset={name}"]
+    command = [sys.executable, "-m", "dufm", "reproduce", "71", "--budget", "smoke", "-p", f"dataset={name}"]
     command += ["--jobs", "1", "--out", str(tmp_path / "out")]
     settings = {"DUFM_DATA": str(tmp_path), "DUFM_ROOT": str(ROOT), "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env={**os.environ, **settings}, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    recorded = claims.records(tmp_path / "out" / "records.json")
-    assert set(recorded) == {f"11-{name}-depth", f"11-{name}-width"}
-    assert all(record["verdict"] == "not applicable" for record in recorded.values())
+    recorded = claims.recorded(tmp_path / "out" / "notebooks")
+    assert set(recorded) == {f"71-{name}-depth", f"71-{name}-width"}
+    assert all(record.verdict == "not applicable" for record in recorded.values())

@@ -1,6 +1,7 @@
 """Ends of runs: the limit against closed forms, over sharpness, against the flow itself; reasons; gauge."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,9 +9,9 @@ import torch
 from tolerances import CERTIFIED, LINALG, close
 
 import dufm
-from dufm import DufmError, closed_form_margin, gaussian_init, gradient_flow, margins, polygon, simplex_etf
+from dufm import DufmError, closed_form_margin, ends, gaussian_init, gradient_flow, margins, polygon, simplex_etf
 from dufm.codes import code_matrix, name_of, pairs_and_singles
-from dufm.ends import End, Limit, end, limit, spectral_end, spectral_limit
+from dufm.ends import End, Limit, columns, end, limit, spectral_end, spectral_limit
 from dufm.metrics import centred
 
 TOL = LINALG[torch.float64]
@@ -116,6 +117,32 @@ def test_every_run_is_decided_and_certified(six_ends):
         assert rank == {"NC": 5, "2 pairs, 2 single": 4, "orthoplex": 3}[name]
         exact = dufm.off_range_values(KNOWN[name], 3, dufm.kkt_certificate(KNOWN[name], 3, rank))
         close(beta, exact, 1e-6)
+
+
+def test_columns_of_a_table(six, six_ends):
+    held = six_ends.decided.clone()
+    held[0] = False
+    rows = columns(replace(six_ends, decided=held))
+    assert {len(column) for column in rows.values()} == {12}
+    assert rows["end"].tolist() == six_ends.name.tolist() and rows["network"].tolist() == list(range(12))
+    assert np.isnan(rows["margin_ratio"][0]) and np.isnan(rows["moved"][0])
+    close(torch.from_numpy(rows["margin_ratio"][1:]), six_ends.margin_ratio[1:], 0.0)
+    assert "slowest_kept" not in rows
+    found = limit(six)
+    rows = columns(end(found, 3), found)
+    for i, rank in enumerate(rows["rank"]):
+        assert rows["slowest_kept"][i] == found.rates[i, :rank].min() > 0.9
+        assert rows["fastest_dropped"][i] == found.rates[i, rank:].max() < 0.1
+
+
+def test_distance_sees_neither_size_nor_shift(six_ends):
+    Z = torch.stack([six_ends.Z, 1.1 * six_ends.Z, -six_ends.Z]) + 3.0
+    close(ends.distance(Z[:2], six_ends.Z), torch.zeros(2, 12), 1e-12)
+    assert ends.distance(Z[2], six_ends.Z).isnan().all()
+    other = six_ends.Z.clone()
+    other[:, 0, 0] += 0.3  # the smallest margin stays 1; the centred change has norm 0.3·√(1 − 1/6)
+    away = ends.distance(other, six_ends.Z) * torch.linalg.matrix_norm(six_ends.Z)
+    assert away.tolist() == pytest.approx([0.3 * (5 / 6) ** 0.5] * 12, rel=1e-9)
 
 
 def test_a_common_shift_changes_no_end(six, six_ends):

@@ -17,11 +17,12 @@ from dufm import (
     gaussian_init,
     gradient_descent,
     gradient_flow,
-    imbalance,
+    imbalance_drift,
     log_loss,
     orthogonal_init,
     product,
 )
+from dufm.flow import loss_scaled_descent
 
 TOL = LINALG[torch.float64]
 
@@ -158,9 +159,7 @@ def test_imbalance_is_conserved(init):
     factors = init(3, 6, 4, scale=0.7, batch=4, seed=2)
     for rtol, tol in ((1e-4, 1e-2), (1e-8, 1e-6)):
         flow = gradient_flow(factors, rtol=rtol)
-        scale = torch.stack([factor.square().sum((-2, -1)) for factor in flow.factors]).amax(0)
-        for before, after in zip(imbalance(factors), imbalance(flow.factors), strict=True):
-            assert (torch.linalg.matrix_norm(after - before) / scale).max() < tol
+        assert (imbalance_drift(factors, flow.factors) < tol).all()
 
 
 def test_log_loss_falls_and_time_rises_along_the_record():
@@ -378,6 +377,22 @@ def test_descent_matches_torch_sgd():
         close(ours[0], theirs.detach(), TOL)
     close(descent.history.Z[0], product(factors), TOL)
     assert (descent.history.log_time[0] == -math.inf).all()
+
+
+def test_loss_scaled_descent_tends_to_the_flow_with_its_step():
+    factors = alone(gaussian_init(3, 6, 3, scale=0.8, batch=1, seed=3), 0)
+    levels = [0.5, -5.0, -60.0]
+    runs = [loss_scaled_descent(factors, epsilon, levels) for epsilon in (2e-2, 1e-2)]
+    losses = sorted({loss for run in runs for loss in run.log_loss.tolist()}, reverse=True)
+    flow = gradient_flow(factors, until_log_loss=losses[-1], rtol=1e-8, record={"log_loss": losses})
+    at = {loss: index for index, loss in enumerate(losses)}
+    away = []
+    for epsilon, run in zip((2e-2, 1e-2), runs, strict=True):
+        place = [at[loss] for loss in run.log_loss.tolist()]
+        assert ((run.log_time - flow.history.log_time[place]).abs() < 200 * epsilon).all()
+        away.append([relative(Z, true) for Z, true in zip(run.Z, flow.history.Z[place], strict=True)])
+        assert max(away[-1]) < 1e-2 and (run.log_loss <= torch.tensor(levels)).all()
+    assert away[0][-1] / away[1][-1] == pytest.approx(2.0, abs=0.2)
 
 
 def test_descent_diverges():

@@ -5,9 +5,19 @@ import math
 import numpy as np
 import pytest
 import torch
-from tolerances import LINALG, ROUNDING, close, relative
+from tolerances import LINALG, ROUNDING, SOLVER, close, relative
 
-from dufm import DufmError, balanced_init, gaussian_init, imbalance, orthogonal_init, product
+from dufm import (
+    DufmError,
+    balanced_init,
+    cheapest_factors,
+    gaussian_init,
+    imbalance,
+    imbalance_drift,
+    orthogonal_init,
+    product,
+    split_at,
+)
 
 TOL = LINALG[torch.float64]
 
@@ -106,6 +116,15 @@ def test_balanced_factors(depth, rank, width, n_per_class):
     assert (norm_squared(skewed) > norm_squared(factors)).all()
 
 
+@pytest.mark.parametrize("depth", [2, 3])
+def test_a_search_finds_nothing_cheaper_than_balance(depth):
+    drawn = gaussian_init(depth, 3, 3, batch=5, seed=6)
+    found = cheapest_factors(drawn)
+    close(product(found), product(drawn), TOL)
+    assert (norm_squared(drawn) > 1.05 * norm_squared(found)).all()
+    close(norm_squared(found), norm_squared(balanced_init(product(drawn), depth)), SOLVER[torch.float64])
+
+
 def test_balanced_factors_of_zero():
     factors = balanced_init(torch.zeros(3, 3, dtype=torch.float64), 4)
     assert all((factor == 0).all() for factor in factors)
@@ -186,3 +205,34 @@ def test_bad_logits_for_balanced_factors():
         balanced_init(logits(4, 3) * math.nan, 3)
     with pytest.raises(DufmError, match="width must be an integer >= 1, got 0"):
         balanced_init(logits(4, 3), 3, 0)
+
+
+@pytest.mark.parametrize("layer", [1, 2, 3])
+def test_split_multiplies_to_the_whole(layer):
+    factors = gaussian_init(4, 6, 3, batch=2, seed=1, n_per_class=2)
+    features, classifier = split_at(factors, layer)
+    assert features.shape == (2, 6, 6) and classifier.shape == (2, 3, 6)
+    close(classifier @ features, product(factors), TOL)
+    expected = factors[0] if layer == 1 else product([*factors[:layer]])
+    assert torch.equal(features, expected)
+
+
+def test_split_refuses_the_last_layer():
+    factors = gaussian_init(3, 6, 3, seed=1)
+    with pytest.raises(DufmError, match="layer must be an integer from 1 to 2, got 3: the last layer"):
+        split_at(factors, 3)
+
+
+def test_imbalance_drift_of_a_known_change():
+    before = balanced_init(logits(4, 4, batch=(2,)), 3)
+    close(imbalance_drift(before, before), torch.zeros(2, dtype=torch.float64), TOL)
+    # W_2 twice as large: both imbalances change by 3 W_2ᵀW_2, and it is the largest factor.
+    after = torch.stack([torch.stack([W, factor * W]) for W, factor in zip(before, (1.0, 2.0, 1.0), strict=True)])
+    gram = torch.linalg.matrix_norm(before[1].mT @ before[1])
+    expected = 3 * gram / (4 * before[1].square().sum((-2, -1)))
+    drift = imbalance_drift(before, list(after))
+    assert drift.shape == (2, 2)
+    close(drift[0], torch.zeros(2, dtype=torch.float64), TOL)
+    close(drift[1], expected, TOL)
+    # A level that was never reached.
+    assert imbalance_drift(before, [W * torch.nan for W in before]).isnan().all()

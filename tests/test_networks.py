@@ -38,21 +38,21 @@ def network(weights, i):
 # ---------------------------------------------------------------- start, outputs, gradient
 
 
-def test_gaussian_init_has_fan_in_variance_and_ignores_the_batch_size():
-    weights = networks.gaussian_init(3, 200, 50, 10, scale=0.7, batch=3, seed=4)
+def test_he_init_has_fan_in_variance_and_ignores_the_batch_size():
+    weights = networks.he_init(3, 200, 50, 10, scale=0.7, batch=3, seed=4)
     assert [tuple(W.shape) for W in weights] == [(3, 200, 50), (3, 200, 200), (3, 10, 200)]
     for W in weights:
         assert float(W.std()) * W.shape[-1] ** 0.5 == pytest.approx(0.7, rel=0.03)
-    alone = networks.gaussian_init(3, 200, 50, 10, scale=0.7, seed=4)
+    alone = networks.he_init(3, 200, 50, 10, scale=0.7, seed=4)
     assert all(torch.equal(a[0], b[0]) for a, b in zip(alone, weights, strict=True))
-    default = networks.gaussian_init(3, 200, 50, 10, seed=4)
+    default = networks.he_init(3, 200, 50, 10, seed=4)
     assert all(torch.allclose(a, 2**0.5 / 0.7 * b) for a, b in zip(default, alone, strict=True))
 
 
 @pytest.mark.parametrize("relu_layers", [None, 0, 2])
 def test_logits_are_homogeneous_of_the_depth(relu_layers):
     X, _ = blobs()
-    weights = networks.gaussian_init(4, 8, 6, 3, batch=2, seed=0)
+    weights = networks.he_init(4, 8, 6, 3, batch=2, seed=0)
     outputs = networks.forward(weights, X, relu_layers)
     assert [tuple(A.shape) for A in outputs] == [(2, 8, 24)] * 3 + [(2, 3, 24)]
     doubled = networks.forward([2.0 * W for W in weights], X, relu_layers)
@@ -64,7 +64,7 @@ def test_logits_are_homogeneous_of_the_depth(relu_layers):
 @pytest.mark.parametrize("relu_layers", [0, 1, 3])
 def test_the_gradient_is_that_of_autograd(relu_layers):
     X, y = blobs()
-    weights = networks.gaussian_init(4, 8, 6, 3, batch=3, seed=1)
+    weights = networks.he_init(4, 8, 6, 3, batch=3, seed=1)
     marks = networks.true_class(y, 3, X.dtype)
     log_sum, slope = networks._gradient(weights, X, marks, relu_layers)
     for i in range(3):
@@ -86,6 +86,18 @@ def test_class_means_of_unequal_classes():
     assert torch.allclose(means[0], by_hand, atol=1e-14) and torch.allclose(means[1], 3.0 * by_hand, atol=1e-14)
 
 
+@pytest.mark.parametrize("width", [1, 2, 6])
+def test_layer_ranks_of_layers_narrower_and_wider_than_the_classes(width):
+    _, y = blobs()
+    outputs = torch.randn(2, width, 24, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    outputs[1] = 0.0
+    sigma = np.linalg.svd(networks.class_means(outputs, y)[0].numpy(), compute_uv=False)
+    share = sigma[sigma > 1e-12] / sigma.sum()
+    ranks = networks.layer_ranks(outputs, y).tolist()
+    assert ranks == pytest.approx([math.exp(-(share * np.log(share)).sum()), 0.0], abs=1e-12)
+    assert ranks[0] <= min(width, 2) + 1e-12
+
+
 # ---------------------------------------------------------------- training
 
 
@@ -93,7 +105,7 @@ def test_class_means_of_unequal_classes():
 @pytest.mark.parametrize("relu_layers", [None, 0, 1])
 def test_training_reaches_a_loss_of_1e_6_on_unequal_classes(batch_size, relu_layers):
     X, y = blobs()
-    start = networks.gaussian_init(3, 12, 6, 3, batch=2, seed=0)
+    start = networks.he_init(3, 12, 6, 3, batch=2, seed=0)
     kept = [W.clone() for W in start]
     run = networks.train(start, X, y, relu_layers=relu_layers, batch_size=batch_size, max_steps=4000)
     assert run.status.tolist() == ["reached"] * 2
@@ -109,7 +121,7 @@ def test_training_reaches_a_loss_of_1e_6_on_unequal_classes(batch_size, relu_lay
 def test_a_batch_of_networks_is_one_network_after_the_other(batch_size):
     X, y = blobs()
     options = {"batch_size": batch_size, "until_log_loss": -5.0, "seed": 3}
-    weights = networks.gaussian_init(3, 8, 6, 3, batch=3, seed=2)
+    weights = networks.he_init(3, 8, 6, 3, batch=3, seed=2)
     together = networks.train(weights, X, y, **options)
     for i in range(3):
         alone = networks.train([W[i : i + 1] for W in weights], X, y, **options)
@@ -134,7 +146,7 @@ def flat(weights):
 def test_one_epoch_of_one_batch_is_a_step_of_descent():
     """The first step goes 1% of the weights' norm downhill."""
     X, y = blobs()
-    weights = networks.gaussian_init(3, 8, 6, 3, seed=2)
+    weights = networks.he_init(3, 8, 6, 3, seed=2)
     run = networks.train(weights, X, y, batch_size=24, max_steps=1)
     assert int(run.steps[0]) == 1
     before = network(weights, 0)
@@ -146,7 +158,7 @@ def test_one_epoch_of_one_batch_is_a_step_of_descent():
 def test_an_epoch_of_minibatches_is_the_loop_written_by_hand():
     """Batches of 5 of 24 samples, the last of 4; h is such that the first step on all data would go 1% of the norm."""
     X, y = blobs()
-    weights = networks.gaussian_init(3, 8, 6, 3, seed=2)
+    weights = networks.he_init(3, 8, 6, 3, seed=2)
     run = networks.train(weights, X, y, batch_size=5, seed=7, max_steps=1)
     assert int(run.steps[0]) == 1
     mine = network(weights, 0)
@@ -161,7 +173,7 @@ def test_an_epoch_of_minibatches_is_the_loop_written_by_hand():
 
 def test_minibatches_depend_on_their_seed_alone():
     X, y = blobs()
-    weights = networks.gaussian_init(3, 8, 6, 3, seed=2)
+    weights = networks.he_init(3, 8, 6, 3, seed=2)
     ends = [networks.train(weights, X, y, batch_size=5, seed=s, until_log_loss=-3.0).weights[0] for s in (0, 0, 1)]
     assert torch.equal(ends[0], ends[1]) and not torch.equal(ends[0], ends[2])
 
@@ -169,7 +181,7 @@ def test_minibatches_depend_on_their_seed_alone():
 def test_far_below_the_smallest_float():
     """exp(−2000) is zero in float64: the loss lives by its logarithm."""
     X, y = blobs()
-    weights = networks.gaussian_init(3, 8, 6, 3, batch=2, seed=0)
+    weights = networks.he_init(3, 8, 6, 3, batch=2, seed=0)
     run = networks.train(weights, X, y, relu_layers=0, until_log_loss=-2000.0)
     assert run.status.tolist() == ["reached"] * 2
     for i in range(2):
@@ -183,7 +195,7 @@ def test_a_linear_network_on_orthonormal_inputs_ends_where_the_flow_of_the_deep_
     """W_1 X are the features of the model; its loss is a sum over the classes, K times the mean."""
     K = 4
     X = torch.from_numpy(np.linalg.qr(np.random.default_rng(5).standard_normal((6, 6)))[0][:, :K].copy())
-    weights = networks.gaussian_init(3, 8, 6, K, scale=1.0, batch=3, seed=1)
+    weights = networks.he_init(3, 8, 6, K, scale=1.0, batch=3, seed=1)
     mine = networks.train(weights, X, torch.arange(K), relu_layers=0, until_log_loss=-20.0)
     for i in range(3):
         start, end = network(weights, i), network(mine.weights, i)
@@ -200,7 +212,7 @@ def test_a_linear_network_on_orthonormal_inputs_ends_where_the_flow_of_the_deep_
 def test_a_dead_network_stalls_and_leaves_the_others_alone():
     X, y = blobs()
     X = X.abs()
-    weights = networks.gaussian_init(3, 8, 6, 3, batch=2, seed=0)
+    weights = networks.he_init(3, 8, 6, 3, batch=2, seed=0)
     weights[0][1] = -weights[0][1].abs()
     for batch_size in (None, 5):
         run = networks.train(weights, X, y, batch_size=batch_size, until_log_loss=-0.5, max_steps=300)
@@ -212,7 +224,7 @@ def test_a_dead_network_stalls_and_leaves_the_others_alone():
 
 def test_slopes_whose_squares_underflow_are_no_end():
     X, y = blobs()
-    weights = [W * 1e-84 for W in networks.gaussian_init(3, 8, 6, 3, batch=2, seed=0)]
+    weights = [W * 1e-84 for W in networks.he_init(3, 8, 6, 3, batch=2, seed=0)]
     run = networks.train(weights, X, y, max_steps=6)
     assert (run.status == "max steps").all() and (run.steps > 0).all()
     assert all(W.isfinite().all() for W in run.weights)
@@ -223,7 +235,7 @@ def test_two_labels_for_one_input_cannot_be_learned(batch_size):
     X, y = blobs()
     first, second = int((y == 0).nonzero()[0]), int((y == 1).nonzero()[0])
     X[:, first] = X[:, second]
-    run = networks.train(networks.gaussian_init(3, 12, 6, 3, seed=0), X, y, batch_size=batch_size, max_steps=150)
+    run = networks.train(networks.he_init(3, 12, 6, 3, seed=0), X, y, batch_size=batch_size, max_steps=150)
     assert run.status[0] in ("max steps", "precision exhausted")
     # The two samples cost at least log 2 each.
     assert math.log(2 * math.log(2) / 24) < float(run.log_loss[0]) < math.log(math.log(3))
@@ -231,7 +243,7 @@ def test_two_labels_for_one_input_cannot_be_learned(batch_size):
 
 def test_nothing_to_do():
     X, y = blobs()
-    weights = networks.gaussian_init(2, 8, 6, 3, seed=0)
+    weights = networks.he_init(2, 8, 6, 3, seed=0)
     run = networks.train(weights, X, y, until_log_loss=50.0)
     assert run.status.tolist() == ["reached"] and run.steps.tolist() == [0]
 
@@ -244,10 +256,10 @@ def test_nothing_to_do():
         ({"X": torch.full((6, 24), math.nan, dtype=torch.float64)}, "X must be finite"),
         ({"X": torch.zeros(5, 24, dtype=torch.float64)}, "W_1 must have shape"),
         ({"X": torch.zeros(6, 24)}, "W_1 is torch.float64"),
-        ({"weights": networks.gaussian_init(2, 8, 6, 3, seed=0)[:1]}, "depth must be at least 2"),
-        ({"weights": networks.gaussian_init(2, 8, 6, 4, seed=0)}, "as many classes as W_L has rows, 4, got 3"),
+        ({"weights": networks.he_init(2, 8, 6, 3, seed=0)[:1]}, "depth must be at least 2"),
+        ({"weights": networks.he_init(2, 8, 6, 4, seed=0)}, "as many classes as W_L has rows, 4, got 3"),
         ({"weights": [torch.zeros(8, 6, dtype=torch.float64)] * 2}, "W_1 must have at least 3 dimensions"),
-        ({"weights": [W[:, :, :6] for W in networks.gaussian_init(2, 8, 6, 3, seed=0)]}, "W_2 must have shape"),
+        ({"weights": [W[:, :, :6] for W in networks.he_init(2, 8, 6, 3, seed=0)]}, "W_2 must have shape"),
         ({"y": torch.zeros(24)}, "y must be an int64 tensor of 24 labels"),
         ({"y": [0] * 24}, "y must be an int64 tensor"),
         ({"y": torch.zeros(23, dtype=torch.int64)}, "y must be an int64 tensor of 24 labels"),
@@ -263,7 +275,7 @@ def test_nothing_to_do():
 )
 def test_bad_input(change, said):
     X, y = blobs()
-    arguments = {"weights": networks.gaussian_init(2, 8, 6, 3, seed=0), "X": X, "y": y, **change}
+    arguments = {"weights": networks.he_init(2, 8, 6, 3, seed=0), "X": X, "y": y, **change}
     with pytest.raises(DufmError, match=said):
         networks.train(**arguments)
 
@@ -271,4 +283,4 @@ def test_bad_input(change, said):
 @pytest.mark.parametrize(("name", "value"), [("depth", 1), ("width", 0), ("num_classes", 1), ("scale", 0.0)])
 def test_bad_starts(name, value):
     with pytest.raises(DufmError, match=name):
-        networks.gaussian_init(**{"depth": 3, "width": 4, "features": 5, "num_classes": 3, "seed": 0, name: value})
+        networks.he_init(**{"depth": 3, "width": 4, "features": 5, "num_classes": 3, "seed": 0, name: value})

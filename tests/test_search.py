@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from dufm import DufmError, closed_form_margin, kkt_certificate, margins, normalized_margin
-from dufm.codes import code_matrix, hypercube, orthoplex, polygon, simplex_etf, softmax_code
+from dufm import DufmError, closed_form_margin, kkt_certificate, margins, normalized_margin, search, softmax_code
+from dufm.codes import code_matrix, hypercube, orthoplex, pairs_and_singles, polygon, simplex_etf
+from dufm.ends import end
 from dufm.search import max_margin, stratum_curvature
 
 # Best γ_L over γ_NC of independent multi-start searches, to the digits given: (K, L, r).
@@ -21,7 +22,7 @@ BEST = {
 
 
 def ratio(found, depth):
-    return found.gamma / closed_form_margin("nc", len(found.Z), depth)
+    return found.margin / closed_form_margin("nc", len(found.Z), depth)
 
 
 @pytest.mark.parametrize("num_classes, depth, rank", sorted(BEST))
@@ -38,7 +39,7 @@ def test_best_values(num_classes, depth, rank):
     sigma = torch.linalg.svdvals(found.Z)
     assert sigma[rank] < 1e-12 * sigma[0]
     assert margins(found.Z).amin().item() == pytest.approx(1.0, abs=1e-12)
-    assert found.gamma == pytest.approx(normalized_margin(found.Z, depth).item(), rel=1e-14)
+    assert found.margin == pytest.approx(normalized_margin(found.Z, depth).item(), rel=1e-14)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +55,7 @@ def test_best_values(num_classes, depth, rank):
 )
 def test_search_is_not_left_at_a_lesser_optimum(num_classes, depth, rank, least):
     # Climbs that all follow the smoothing from its start end 0.3% to 1.4% below, hundreds of them too in some cells.
-    assert max_margin(num_classes, depth, rank).gamma > least
+    assert max_margin(num_classes, depth, rank).margin > least
 
 
 @pytest.mark.parametrize(
@@ -73,13 +74,13 @@ def test_search_is_not_left_at_a_lesser_optimum(num_classes, depth, rank, least)
 )
 def test_search_ends_at_the_closed_form(kind, num_classes, depth, rank):
     found = max_margin(num_classes, depth, rank)
-    assert found.gamma == pytest.approx(closed_form_margin(kind, num_classes, depth), rel=1e-10)
+    assert found.margin == pytest.approx(closed_form_margin(kind, num_classes, depth), rel=1e-10)
 
 
 def test_no_search_ends_below_the_codes():
     for num_classes, rank in ((6, 3), (7, 3), (8, 3)):
         code = normalized_margin(code_matrix(softmax_code(num_classes, rank).vectors), 4).item()
-        assert max_margin(num_classes, 4, rank).gamma >= code * (1 - 1e-9)
+        assert max_margin(num_classes, 4, rank).margin >= code * (1 - 1e-9)
 
 
 def test_softmax_code_falls_short_where_it_is_irregular():
@@ -89,7 +90,7 @@ def test_softmax_code_falls_short_where_it_is_irregular():
 
 def test_nuclear_norm_is_convex():
     found = max_margin(6, 2, 5, restarts=8)
-    assert found.gamma == pytest.approx(closed_form_margin("nc", 6, 2), rel=1e-12) and found.agree == 8
+    assert found.margin == pytest.approx(closed_form_margin("nc", 6, 2), rel=1e-12) and found.agree == 8
 
 
 def test_starts_carry_a_solution_to_the_next_depth():
@@ -97,7 +98,7 @@ def test_starts_carry_a_solution_to_the_next_depth():
     found = max_margin(8, 6, 3, restarts=1, starts=[before.Z])
     assert ratio(found, 6) == pytest.approx(3.5492, abs=1e-4) and found.restarts == 2
     batch = max_margin(8, 6, 3, restarts=1, starts=torch.stack([before.Z, code_matrix(hypercube(8))]))
-    assert batch.restarts == 3 and batch.gamma == pytest.approx(found.gamma, rel=1e-9)
+    assert batch.restarts == 3 and batch.margin == pytest.approx(found.margin, rel=1e-9)
 
 
 def test_search_is_repeatable():
@@ -154,3 +155,26 @@ def test_curvature_of_local_optima():
 def test_bad_input(call, words):
     with pytest.raises(DufmError, match=words):
         call()
+
+
+def test_along_depth_carries_the_solution_and_says_what_is_missing(monkeypatch):
+    found = search.along_depth(5, 2, [3, 4], restarts=2, seed=0)
+    assert [solution.restarts for solution in found] == [2, 3]
+    row = search.summary(found[1], 4)
+    assert row["name"] == "polygon" and row["climbs"] == 3 and row["locally_optimal"] == 1
+    assert row["margin_ratio"] == found[1].margin / closed_form_margin("nc", 5, 4)
+    assert search.summary(None, 4).keys() == row.keys() and search.summary(None, 4)["name"] == ""
+    ratio = [found[i].margin / closed_form_margin("polygon", 5, 3 + i) for i in (0, 1)]
+    assert ratio == pytest.approx([1.0, 1.0], rel=1e-9)
+    monkeypatch.setattr(search, "_best", lambda *arguments: None)
+    assert search.along_depth(5, 2, [3], restarts=2) == [None]
+
+
+def test_curvatures_of_ends_are_one_for_each_that_occurs():
+    Z = torch.stack([pairs_and_singles(6, t) for t in (3, 0, 3)])
+    found = end(Z, 3)
+    curvatures = search.end_curvatures(found, 3)
+    assert len(curvatures) == 2 and max(map(abs, curvatures)) < 1e-6
+    cube = end(code_matrix(hypercube(8)).unsqueeze(0), 3)
+    assert search.end_curvatures(cube, 3, [0]) == pytest.approx([stratum_curvature(cube.Z[0], 3, 3)], rel=1e-6)
+    assert search.end_curvatures(cube, 3)[0] < -1e-2

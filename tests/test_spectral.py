@@ -9,7 +9,7 @@ import torch
 from scipy.integrate import solve_ivp
 
 import dufm
-from dufm import laws, spectral_end
+from dufm import laws, spectral, spectral_end
 from dufm.characters import characters
 from dufm.spectral import spectral_flow, spectral_init
 
@@ -216,6 +216,37 @@ def test_separatrix():
         end = spectral_flow(start, depth, "hadamard", until_log_loss=-500.0, rtol=1e-8).s
         moved = end[:, 2] / end[:, 0] / ratio
         assert moved[0] < 1 < moved[1]
+
+
+def test_least_rank_is_that_of_generators():
+    """Over the prime p a group (Z/p)^m takes m generators, each a pair for p > 2; cyclic groups take one."""
+    groups = [("hadamard", 8), ("hadamard", 16), ((3, 3), 9), ("cyclic", 2), ("cyclic", 7), ("cyclic", 12)]
+    assert [characters(*group).least_rank for group in [*groups, ((2, 6), 12)]] == [3, 4, 4, 1, 2, 2, 3]
+
+
+def test_comparison_with_the_network():
+    chi = characters("cyclic", 6)
+    s0 = draw(2, 3)
+    both = spectral.compare_with_network(s0, 3, chi, [3.0, 1.0, -5.0])
+    assert both.scalar.shape == both.network.shape == (3, 2, 3) and both.off.shape == (3, 2)
+    assert both.network[0].isnan().all() and both.off[0].isnan().all()  # the loss starts at 6 log 6 / 6 = 1.79 in log
+    assert float((both.network[1:] / both.scalar[1:] - 1).abs().max()) < 1e-6 and float(both.off[1:].max()) < 1e-7
+
+
+def test_spectra_at_margin_one():
+    chi = characters("cyclic", 7)
+    s = chi.at_margin_one(draw(2, 3))
+    assert torch.allclose(dufm.margins(chi.logits(s)).amin((-2, -1)), torch.ones(2, dtype=torch.float64), rtol=1e-12)
+
+
+def test_random_turns():
+    R = spectral.random_turns(8, [1e-3, 0.3], 0)
+    assert torch.allclose(R.mT @ R, torch.eye(8, dtype=torch.float64), atol=1e-14)
+    assert torch.allclose(R.sum(-1), torch.ones(2, 8, dtype=torch.float64), atol=1e-14)
+    turned = torch.linalg.eigvals(R).angle().abs().amax(-1)
+    assert torch.allclose(turned, torch.tensor([1e-3, 0.3], dtype=torch.float64), rtol=1e-9)
+    with pytest.raises(ValueError, match="num_classes"):
+        spectral.random_turns(2, [0.1], 0)
 
 
 # ---------------------------------------------------------------- refusals

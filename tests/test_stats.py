@@ -37,3 +37,8 @@ def test_shares_that_are_none(call):
 def test_means_without_an_interval(values):
     with pytest.raises(DufmError, match="at least two"):
         stats.mean_interval(values)
+
+
+def test_a_mean_in_words():
+    assert stats.mean([8.0, 8.5], 1) == "8.2 [5.1, 11.4]"
+    assert stats.mean([-1e-9, -2e-9]) == "0.00 [0.00, 0.00]"

@@ -1,6 +1,6 @@
 """The maintainer's steps: refresh what is committed, write the generated pages, set the public address.
 
-``python -m dufm.companion.maintain notebooks [NN ...]``, ``… pages``, ``… links OWNER/REPO``.
+``python -m dufm.companion.maintain notebooks [NN ...]``, ``… figures [NN ...]``, ``… pages``, ``… links OWNER/REPO``.
 """
 
 import csv
@@ -19,9 +19,9 @@ from dufm.companion import claims, files, pages
 from dufm.companion.build import QUIET, own_kernel, source_notebook
 from dufm.companion.reproduce import select
 
-__all__ = ["address", "main", "refresh", "set_links"]
+__all__ = ["address", "main", "redraw", "refresh", "set_links"]
 
-LINKED = ("pyproject.toml", "README.md", "CITATION.cff", "INSTALL.md", "CONTRIBUTING.md")
+LINKED = ("pyproject.toml", "README.md", "CITATION.cff", "CONTRIBUTING.md")
 
 
 def refresh(wanted):
@@ -104,6 +104,29 @@ def _first_screen(made):
                 output["data"] = dict(shown[name])
 
 
+def redraw(wanted):
+    """Draw the published figures of some notebooks again from their published numbers, in the notebooks too."""
+    import nbformat
+
+    from dufm.companion import figures
+
+    root, numbers = files.root(), {name[:2] for name in select(wanted)}
+    for path in sorted(path for path in (root / "figures").glob("*.json") if path.name[:2] in numbers):
+        about = files.read_json(path, {})
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ["DUFM_OUT"] = folder
+            page = figures.write(path.stem, {key: about[key] for key in ("alt", "notebook", "parameters")})
+            for made in Path(folder, "figures").iterdir():
+                shutil.copyfile(made, path.parent / made.name)
+            del os.environ["DUFM_OUT"]
+        target = files.source_path(about["notebook"]).with_suffix(".ipynb")
+        executed = nbformat.read(target, as_version=4)
+        for output in (output for cell in executed.cells for output in cell.get("outputs", [])):
+            if output.get("metadata", {}).get("dufm_figure") == path.stem:
+                output["data"] = figures.bundle(page, about["alt"])
+        files.write_atomic(target, nbformat.writes(executed) + "\n")
+
+
 def _note_time(root, name, seconds):
     path = root / "notebooks" / "times.csv"
     text = path.read_text(encoding="utf-8") if path.is_file() else "notebook,seconds\n"
@@ -136,12 +159,14 @@ def main(argv):
     try:
         if argv[:1] == ["notebooks"]:
             refresh(argv[1:])
+        elif argv[:1] == ["figures"]:
+            redraw(argv[1:])
         elif argv == ["pages"]:
             pages.write()
         elif argv[:1] == ["links"] and len(argv) == 2:
             set_links(argv[1])
         else:
-            raise DufmError("expected `notebooks [NN ...]`, `pages` or `links OWNER/REPO`")
+            raise DufmError("expected `notebooks [NN ...]`, `figures [NN ...]`, `pages` or `links OWNER/REPO`")
     except DufmError as error:
         print(f"dufm.companion.maintain: {error}", file=sys.stderr)
         return 2

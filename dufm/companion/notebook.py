@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from dufm._checks import DufmError
 from dufm.companion import files
-from dufm.companion.parameters import budget_parameters, check, declared
+from dufm.companion.parameters import budget_parameters, declared, typed
 from dufm.companion.versions import versions
 from dufm.companion.words import did_you_mean
 
@@ -38,7 +38,7 @@ def start(name, namespace):
     for parameter in parameters:
         if parameter.name not in namespace:
             raise DufmError(f"{name}: {parameter.name} is not set; run the parameters cell first")
-        values[parameter.name] = check(parameter, namespace[parameter.name])
+        values[parameter.name] = typed(parameter, namespace[parameter.name])
     for word, value in budget_parameters(name, values["budget"]).items():
         if values[word] == known[word].default:
             values[word] = value

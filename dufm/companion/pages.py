@@ -1,12 +1,13 @@
 """The pages that are generated: LEDGER.md, and the regions of README.md between ``<!-- name:begin -->`` marks."""
 
 import csv
+import tomllib
 
 from dufm._checks import DufmError
 from dufm.companion import claims, files
 from dufm.companion.parameters import title
 
-__all__ = ["ledger", "minutes", "notebooks", "readme", "write"]
+__all__ = ["ledger", "minutes", "overview", "parts", "readme", "write"]
 
 INTRODUCTION = """# Ledger of claims
 
@@ -36,14 +37,32 @@ def ledger():
     return "\n".join(parts)
 
 
-def notebooks(folder):
-    """The notebooks as a Markdown list, with links below ``folder`` and minutes."""
-    took, lines = minutes(), []
-    for name in files.names():
-        path = files.source_path(name).relative_to(files.root() / "notebooks").with_suffix(".ipynb").as_posix()
-        time = f" ({took[name]:.0f} s)" if name in took else ""
-        lines.append(f"- [{name[:2]}]({folder}{path}) {title(name)}{time}")
-    return "\n".join(lines)
+def _parts():
+    """``(folder, entry of parts.toml, its notebooks)`` for each part."""
+    content = tomllib.loads((files.root() / "notebooks" / "parts.toml").read_text(encoding="utf-8"))
+    for folder, part in content.items():
+        yield folder, part, [name for name in files.names() if files.source_path(name).parent.name == folder]
+
+
+def parts():
+    """The parts as a table for README: question, answer, minutes, first notebook."""
+    took, rows = minutes(), ["| part | question | answer | minutes | start with |", "|---|---|---|---|---|"]
+    for folder, part, names in _parts():
+        time = sum(took.get(name, 0.0) for name in names) / 60
+        link = f"[{names[0][:2]}](notebooks/{folder}/{names[0]}.ipynb)"
+        rows.append(f"| {part['title']} | {part['question']} | {part['answer']} | {time:.0f} | {link} |")
+    return "\n".join(rows)
+
+
+def overview():
+    """``(title, question, answer, figure, notebooks as a Markdown list)`` for each part, links as from notebooks/."""
+    took = minutes()
+    for folder, part, names in _parts():
+        links = [
+            f"- [{name[:2]}]({folder}/{name}.ipynb) {title(name)} ({max(took.get(name, 0.0) / 60, 0.1):.1f} min)"
+            for name in names
+        ]
+        yield part["title"], part["question"], part["answer"], part["figure"], "\n".join(links)
 
 
 def readme():
@@ -52,7 +71,7 @@ def readme():
     records, known = claims.recorded(), claims.ledger().values()
     paper = claims.table(records, [claim for claim in known if claim.source == "paper"], folder="notebooks/")
     totals = f"All {len(known)} claims: {claims.counts(records)}; every one stands in [LEDGER.md](LEDGER.md)."
-    for region, content in (("claims", paper), ("totals", totals)):
+    for region, content in (("claims", paper), ("totals", totals), ("parts", parts())):
         begin, end = f"<!-- {region}:begin -->", f"<!-- {region}:end -->"
         if text.count(begin) != 1 or text.count(end) != 1:
             raise DufmError(f"README.md needs the marks {begin} and {end} once each")

@@ -15,7 +15,7 @@ from dufm._checks import DufmError
 from dufm.companion import files
 from dufm.companion.words import did_you_mean
 
-__all__ = ["Parameter", "budget_parameters", "check", "declared", "title"]
+__all__ = ["Parameter", "budget_parameters", "declared", "title", "typed"]
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 BOUNDS = re.compile(r"(?P<meaning>.*?)\s*(?:\[(?P<range>[^\[\]]*)\]|\{(?P<choices>[^{}]*)\})\s*$")
@@ -85,7 +85,7 @@ def _declaration(notebook, seen):
         accepted = [_typed(seen.name, _element(kind), choice.strip()) for choice in bounds["choices"].split(",")]
     meaning = bounds["meaning"] if bounds else seen.help
     parameter = Parameter(seen.name, kind, ast.literal_eval(seen.default), meaning.rstrip(" ,"), accepted)
-    check(parameter, parameter.default)
+    typed(parameter, parameter.default)
     return parameter
 
 
@@ -111,7 +111,7 @@ def _typed(name, kind, value):
     return value
 
 
-def check(parameter, value):
+def typed(parameter, value):
     """``value`` as the parameter's type, or a ``DufmError`` that names what is accepted."""
     try:
         value = _typed(parameter.name, parameter.type, value)
@@ -144,4 +144,4 @@ def budget_parameters(name, budget):
     for word in values:
         if word not in known:
             raise DufmError(f"budgets.toml: {name} has no parameter {word!r}; {did_you_mean(word, list(known))}")
-    return {word: check(known[word], value) for word, value in values.items()}
+    return {word: typed(known[word], value) for word, value in values.items()}

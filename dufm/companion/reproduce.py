@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from dufm._checks import DufmError
 from dufm.companion import claims, files, notebook
 from dufm.companion.build import QUIET, own_kernel, pair_differs, source_notebook
-from dufm.companion.parameters import check, declared
+from dufm.companion.parameters import declared, typed
 from dufm.companion.words import did_you_mean
 
 __all__ = ["reproduce", "select", "typed_parameters", "writable"]
@@ -52,7 +52,7 @@ def typed_parameters(names, given):
         if key not in known:
             raise DufmError(f"unknown parameter {key!r}; {did_you_mean(key, known)}")
     return {
-        name: {key: check(each[key], text) for key, text in given.items() if key in each}
+        name: {key: typed(each[key], text) for key, text in given.items() if key in each}
         for name, each in parameters.items()
     }
 

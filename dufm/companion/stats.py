@@ -8,7 +8,7 @@ from scipy.stats import binomtest, t
 from dufm._checks import DufmError
 from dufm.companion.words import number
 
-__all__ = ["below", "mean_interval", "share", "wilson"]
+__all__ = ["below", "mean", "mean_interval", "share", "wilson"]
 
 
 def wilson(hits, total):
@@ -31,8 +31,14 @@ def mean_interval(values):
     if values.size < 2 or not np.isfinite(values).all():
         raise DufmError(f"values must be at least two finite numbers, got {values}")
     half = t.ppf(0.975, values.size - 1) * values.std(ddof=1) / math.sqrt(values.size)
-    mean = float(values.mean())
-    return mean, mean - float(half), mean + float(half)
+    middle = float(values.mean())
+    return middle, middle - float(half), middle + float(half)
+
+
+def mean(values, digits=2):
+    """The mean of ``values`` with its interval, ``8.25 [8.17, 8.32]``; no negative zero."""
+    middle, low, high = (round(x, digits) + 0.0 for x in mean_interval(values))
+    return f"{middle:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def below(value, bound):

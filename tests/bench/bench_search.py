@@ -9,7 +9,7 @@ import numpy as np
 import scipy.optimize
 import torch
 
-from dufm.codes import softmax_code
+from dufm import softmax_code
 from dufm.margin import normalized_margin
 from dufm.search import RANK_TOL, _starts, max_margin
 
@@ -48,8 +48,12 @@ def slsqp(X, depth):
     smallest = (slack(X.ravel()) + 1.0).min()
     start = X / np.sqrt(smallest) if smallest > 0 else X
     solved = scipy.optimize.minimize(
-        cost, start.ravel(), jac=True, method="SLSQP",
-        constraints={"type": "ineq", "fun": slack, "jac": slack_jacobian}, options={"ftol": 1e-12, "maxiter": 300},
+        cost,
+        start.ravel(),
+        jac=True,
+        method="SLSQP",
+        constraints={"type": "ineq", "fun": slack, "jac": slack_jacobian},
+        options={"ftol": 1e-12, "maxiter": 300},
     )
     A, C = solved.x.reshape(2, K, r)
     sigma = np.linalg.svd(A @ C.T)[1] if np.isfinite(solved.x).all() else np.zeros(K)
@@ -70,12 +74,16 @@ def main():
         began = time.process_time()
         loop = max(slsqp(X, depth) for X in starts)
         seconds = time.process_time() - began
-        print(f"{K:2} {depth:2} {rank:2}   {found.gamma:.8f} {search:6.2f} s   "
-              f"{loop:.8f} {seconds:6.2f} s   {seconds / search:6.1f}")
+        print(
+            f"{K:2} {depth:2} {rank:2}   {found.margin:.8f} {search:6.2f} s   "
+            f"{loop:.8f} {seconds:6.2f} s   {seconds / search:6.1f}"
+        )
     began = time.process_time()
     code = softmax_code(12, 3)
-    print(f"softmax_code(12, 3): {time.process_time() - began:.2f} s, "
-          f"residual {code.residual:.1e}, angle {code.angle:.6f}°")
+    print(
+        f"softmax_code(12, 3): {time.process_time() - began:.2f} s, "
+        f"residual {code.residual:.1e}, angle {code.angle:.6f}°"
+    )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,147 @@
+r"""The limit of the flow's direction, of factors and of spectra: continuation at constant sharpness."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from dufm._checks import DufmError, check_count, check_factors, check_finite_positive
+from dufm._resting import growth_rate, rest
+from dufm.characters import check_spectrum
+from dufm.flow import FactorModel, Trajectory, gradient_flow
+from dufm.metrics import centred
+from dufm.model import chain
+from dufm.spectral import SpectralModel, spectral_flow
+
+__all__ = ["Limit", "limit", "spectral_limit"]
+
+SHARPNESS, UNTIL_GROWTH = 1e4, 300.0
+_RTOL, _STEPS = 1e-3, 5000
+_LEAST_SHARPNESS = 100.0
+# Pairs N(K − 1) beyond which the dense solve of a step is refused: a step of one network would take seconds.
+_MOST_PAIRS = 1500
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The flow continued at constant sharpness, one entry a network.
+
+    ``factors`` ``[W_1, …, W_L]`` at log ℒ = −``sharpness``; ``growth`` u, by how much the logarithm of the margin has
+    grown since the flow was there; ``turning``: change of the direction of all gaps, scaled to norm 1, a unit of u;
+    ``rates`` ``(..., min(K, N))``: d log σ_i/du of the singular values of the centred logits, descending in σ: 1 for
+    what grows with the margin, 0 for what has frozen; ``status``: "rests", "still turning" where u ran out,
+    "precision exhausted", or how the flow before it ended short of the sharpness.
+    """
+
+    factors: list
+    growth: torch.Tensor
+    turning: torch.Tensor
+    rates: torch.Tensor
+    sharpness: float
+    status: np.ndarray
+
+    @property
+    def Z(self):
+        """Logits ``(..., K, N)``."""
+        return chain(self.factors)
+
+
+def limit(run, *, sharpness=SHARPNESS, until_growth=UNTIL_GROWTH):
+    r"""Limit of the flow's direction: continuation at constant sharpness until each network rests.
+
+    ``run``: a :class:`dufm.Trajectory`, or factors ``[W_1, …, W_L]``.  The flow itself is followed to
+    log ℒ = −``sharpness`` with rtol 1e-3, so a start is better brought some way by ``gradient_flow``; from there
+    on the field is :math:`F - \alpha W`, :math:`F = -\nabla\log\mathcal L`, with
+    :math:`\alpha = \|F\|^2/\langle F, W\rangle` holding log ℒ.  Its zeros are the KKT points to O(1/sharpness).
+    A network rests when the direction of its gaps turns by less than 1e-8 while the margin would have grown by a factor
+    e; ``until_growth`` bounds u, the logarithm of that growth.  Nearly balanced factors are not needed: what is
+    frozen falls behind like :math:`e^{-u/L}` and drops out of Z.
+
+    Returns :class:`Limit`; that a network does not rest, or has not separated its classes, is its ``status``.
+    ``DufmError``: bad factors, a sharpness below 100, more than 1500 pairs N(K − 1), until_growth not positive.
+    """
+    factors = run.factors if isinstance(run, Trajectory) else run
+    num_classes, _, batch_shape = check_factors(factors)
+    _check_continuation(sharpness, until_growth, (num_classes - 1) * factors[0].shape[-1])
+    flow = gradient_flow(factors, until_log_loss=-sharpness, rtol=_RTOL, max_steps=_STEPS)
+    model = FactorModel(factors)
+    state, status = model.flatten(flow.factors), flow.status.reshape(-1).astype(object)
+    rows = torch.from_numpy(status == "reached").nonzero().squeeze(-1).to(state.device)
+    none = torch.full((len(state),), torch.nan, dtype=state.dtype, device=state.device)
+    growth, turning = none, none.clone()
+    rates = none[:, None].repeat(1, min(num_classes, factors[0].shape[-1]))
+    if len(rows):
+        rested = _rest(model, state[rows], sharpness, until_growth)
+        state[rows], growth[rows], turning[rows] = rested.state, rested.growth, rested.turning
+        rates[rows] = _rates(model, rested.state)
+        status[rows.cpu().numpy()] = rested.status
+    return Limit(
+        [part.reshape(*batch_shape, *part.shape[-2:]) for part in model.split(state)],
+        growth.reshape(batch_shape),
+        turning.reshape(batch_shape),
+        rates.reshape(*batch_shape, -1),
+        float(sharpness),
+        status.astype(str).reshape(batch_shape),
+    )
+
+
+def spectral_limit(s, depth, group, *, sharpness=SHARPNESS, until_growth=UNTIL_GROWTH):
+    r"""Limit of a spectral run: :func:`limit` for singular values ``s`` ``(..., F)``.
+
+    Returns ``(s, rates, status)``: spectra at log ℒ = −``sharpness``, d log s_i/du, both ``(..., F)``, and a NumPy
+    array of statuses.  ``DufmError`` as :func:`dufm.spectral_flow`, or for a sharpness below 100.
+    """
+    chi = check_spectrum(s, group, "s")
+    depth = check_count("depth", depth, 2)
+    _check_continuation(sharpness, until_growth, chi.num_classes - 1)
+    flow = spectral_flow(s, depth, chi, until_log_loss=-sharpness, rtol=_RTOL, max_steps=_STEPS)
+    model = SpectralModel(chi, depth, s)
+    state, status = model.flatten(flow.s), flow.status.reshape(-1).astype(object)
+    rows = torch.from_numpy(status == "reached").nonzero().squeeze(-1).to(state.device)
+    rates = torch.full_like(state, torch.nan)
+    if len(rows):
+        rested = _rest(model, state[rows], sharpness, until_growth)
+        slope = torch.empty_like(rested.state)
+        model.field(rested.state, slope)
+        alpha = growth_rate(rested.state, slope).unsqueeze(-1)
+        state[rows], rates[rows] = rested.state, slope / rested.state / alpha
+        status[rows.cpu().numpy()] = rested.status
+    shape = s.shape[:-1]
+    return model.spectrum(state).reshape(s.shape), rates.reshape(s.shape), status.astype(str).reshape(shape)
+
+
+def _check_continuation(sharpness, until_growth, pairs):
+    check_finite_positive("sharpness", sharpness)
+    check_finite_positive("until_growth", until_growth)
+    if sharpness < _LEAST_SHARPNESS:
+        raise DufmError(
+            f"sharpness must be at least {_LEAST_SHARPNESS:g}: it blurs the solution by 1/sharpness; got {sharpness!r}"
+        )
+    if pairs > _MOST_PAIRS:
+        raise DufmError(
+            f"the limit solves dense systems of N(K − 1) pairs and takes at most {_MOST_PAIRS} of them, got {pairs}; "
+            "gradient_flow takes more"
+        )
+
+
+def _rest(model, state, sharpness, until_growth):
+    return rest(model, state, sharpness=sharpness, until_growth=until_growth, rtol=_RTOL, max_steps=_STEPS)
+
+
+# Below this share of σ_1 a singular value is rounding noise and has no rate.
+_NOISE = 1e-11
+
+
+def _rates(model, state):
+    """Rates d log σ_i/du of the centred logits of flat states, 0 where σ_i is noise."""
+    slope = torch.empty_like(state)
+    model.field(state, slope)
+    factors, turns = model.split(state), model.split(slope)
+    Z, moved = factors[0], turns[0]
+    for factor, turn in zip(factors[1:], turns[1:], strict=True):
+        moved = turn @ Z + factor @ moved
+        Z = factor @ Z
+    U, sigma, Vh = torch.linalg.svd(centred(Z), full_matrices=False)
+    change = ((U.mT @ centred(moved)) * Vh).sum(-1)
+    grown = change / sigma.clamp(min=1e-300) / (model.depth * growth_rate(state, slope)).unsqueeze(-1)
+    return torch.where(sigma > _NOISE * sigma[..., :1], grown, 0.0)

@@ -1,0 +1,114 @@
+"""The flow held at constant loss until its direction rests."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from dufm._stepping import EXHAUSTED, LAST, REACHED, RUNNING, begin, slope_at
+from dufm._steps import SPREAD, Model, check_control, norm
+
+__all__ = ["RESTS", "Rest", "Steady", "growth_rate", "rest"]
+
+_RESTING = 1e-8
+# Longest step in units of 1/α: what is not stiff is stepped explicitly, with eigenvalues of a few α.
+_LONGEST = 0.3
+_DRIFT = 0.03
+RESTS, TURNS, LOST = "rests", "still turning", "precision exhausted"
+
+
+@dataclass(frozen=True)
+class Rest:
+    """End of :func:`rest`: states at the given sharpness, growth u, change of the direction a unit of u, statuses."""
+
+    state: torch.Tensor
+    growth: torch.Tensor
+    turning: torch.Tensor
+    status: np.ndarray
+
+
+def growth_rate(x, slope):
+    """Rate α = ‖F‖²/⟨F, x⟩ at which x would have to shrink to keep log ℒ; log margins grow at L times it."""
+    return (slope * slope).sum(-1) / (slope * x).sum(-1)
+
+
+class Steady(Model):
+    """A model held at constant log ℒ: the field less αx, α = ‖F‖²/⟨F, x⟩; its zeros are where the direction rests."""
+
+    def __init__(self, model):
+        self.model, self.live = model, model.live
+
+    def field(self, x, out):
+        """Write F − αx into ``out``; log ℒ and λ."""
+        log_loss, weights = self.model.field(x, out)
+        out.addcmul_(x, growth_rate(x, out).unsqueeze(-1), value=-1)
+        return log_loss, weights
+
+    def linearise(self, x):
+        """The first term of F', and −α."""
+        slope = torch.empty_like(x)
+        self.model.field(x, slope)
+        return replace(self.model.linearise(x), damping=growth_rate(x, slope))
+
+
+@torch.no_grad()
+def rest(model, state, *, sharpness, until_growth, rtol, max_steps):
+    """Continue ``model`` at constant log ℒ = −``sharpness`` until the direction of its gaps rests.
+
+    A row rests when its gaps, scaled to norm 1, turn by less than 1e-8 while the logarithm u of the margin that
+    the flow would have reached grows by 1.
+    """
+    control, max_steps = check_control(rtol, max_steps, state)
+    steady = Steady(model)
+    batch = begin(steady, _at_sharpness(model, state, sharpness), control)
+    batch.implicit[:] = True
+    rate = growth_rate(batch.state, slope_at(model, batch.state)[1])
+    batch.h = control.share / 2 / rate
+    growth = torch.zeros_like(batch.log_loss)
+    turning = torch.full_like(growth, torch.inf)
+    anchor, begun = _direction(model, batch.state), growth.clone()
+    for _ in range(max_steps):
+        rows = (batch.code == RUNNING).nonzero().squeeze(-1)
+        if not len(rows):
+            break
+        step = batch.step(steady, control, rows)
+        # Where margins join the active ones a step can fail whole and both its orders agree: log ℒ, which the field
+        # keeps, then rises by a share of what the flow would have gained.
+        gained = model.depth * rate[rows] * batch.h[rows] * sharpness
+        accepted = (step.error <= 1) & (step.log_loss + sharpness <= SPREAD + _DRIFT * gained)
+        lost = ~accepted & (batch.h[rows] * rate[rows] <= 4 * torch.finfo(rate.dtype).eps)
+        batch.code[rows[lost]] = EXHAUSTED
+        h = batch.h[rows]
+        batch.h[rows] = h * batch.factor(rows, step.error, accepted, 3)
+        rows, h, there = rows[accepted], h[accepted], _at_sharpness(model, step.state[accepted], sharpness)
+        if not len(rows):
+            continue
+        growth[rows] += model.depth * rate[rows] * h
+        log_loss, slope = slope_at(model, there)
+        rate[rows] = growth_rate(there, slope)
+        slope.addcmul_(there, rate[rows].unsqueeze(-1), value=-1)
+        batch.put(rows, state=there, log_loss=log_loss, slope=slope, speed=norm(slope))
+        batch.h[rows] = torch.minimum(batch.h[rows], _LONGEST / rate[rows])
+        rows = rows[growth[rows] - begun[rows] >= 1]
+        now = _direction(model, batch.state[rows])
+        turning[rows] = norm(now - anchor[rows]) / (growth[rows] - begun[rows])
+        anchor[rows], begun[rows] = now, growth[rows]
+        batch.code[rows[turning[rows] < _RESTING]] = REACHED
+        batch.code[(batch.code == RUNNING) & (growth >= until_growth)] = LAST
+    names = {REACHED: RESTS, EXHAUSTED: LOST}
+    status = np.array([names.get(code, TURNS) for code in batch.code.tolist()])
+    return Rest(batch.state, growth, turning, status)
+
+
+def _at_sharpness(model, state, sharpness):
+    """States scaled so that log ℒ = −sharpness, to a relative error of 1/sharpness²; log ℒ is all but homogeneous."""
+    scratch = torch.empty_like(state)
+    for _ in range(2):
+        log_loss, _ = model.field(state, scratch)
+        state = state * (-sharpness / log_loss).pow(1 / model.depth).unsqueeze(-1)
+    return state
+
+
+def _direction(model, state):
+    gaps = model.gaps(state)
+    return gaps / norm(gaps).unsqueeze(-1)

@@ -1,0 +1,221 @@
+r"""The softmax code of K classes in r dimensions beside the best solution of the depth problem at rank r.
+
+The code maximises the smallest margin of unit vectors, the depth problem that of Z at given
+:math:`\sum_i\sigma_i^{2/L}`.  Here: their margins compared, the conditions under which they coincide, and which of the
+two an end of training is.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+import torch
+
+from dufm._checks import check_count
+from dufm._nnls import nonnegative_least_squares
+from dufm._polish import margin_slopes
+from dufm.code_search import softmax_code
+from dufm.codes import code_logits, name_of, orthoplex, polygon, separators, simplex_etf, smallest_angle
+from dufm.margin import closed_form_margin, normalized_margin
+from dufm.search import max_margin
+
+__all__ = [
+    "CODES",
+    "Comparison",
+    "code_condition",
+    "compare",
+    "constant_multipliers",
+    "frame_spread",
+    "kinds",
+    "selected_code",
+]
+
+SAME = 1e-6  # relative difference of margins below which two solutions count as one
+_TIGHT = 1e-6
+CODES = ("polygon", "orthoplex", "other softmax code")  # kinds of low-rank ends that are softmax codes
+
+
+def selected_code(num_classes, rank, *, restarts=128, seed=0):
+    """The softmax code ``(K, r)`` to compare: where there are many, that which depth selects.
+
+    The simplex for r = K − 1; the polygon for r = 2; for r + 2 ≤ K ≤ 2r, where any code of one-vs-rest margin 1 is a
+    softmax code, the orthoplex with 2r − K vertices missing; else the best that :func:`dufm.softmax_code` finds.
+    ``DufmError`` for a rank outside 2 … K − 1.
+    """
+    num_classes = check_count("num_classes", num_classes, 3)
+    rank = check_count("rank", rank, 2, num_classes - 1)
+    if rank == num_classes - 1:
+        return simplex_etf(num_classes)
+    if num_classes <= 2 * rank:
+        return orthoplex(2 * rank)[:num_classes]
+    if rank == 2:
+        return polygon(num_classes)
+    return softmax_code(num_classes, rank, restarts=restarts, seed=seed).vectors
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The best solution found at K, r and L beside the code of :func:`selected_code`.
+
+    ``code``: its name; ``margin``: normalised margin of the solution, ``code_margin`` of the code's centred logits,
+    ``uncentred_margin`` of its logits as they are; ``agree`` of ``restarts`` climbs ended at this solution;
+    ``locally_optimal`` on its rank stratum; ``Z`` ``(K, K)``: the solution, of smallest margin 1; ``W`` ``(K, r)``: the
+    code.
+    """
+
+    num_classes: int
+    rank: int
+    depth: int
+    code: str
+    margin: float
+    code_margin: float
+    uncentred_margin: float
+    agree: int
+    restarts: int
+    locally_optimal: bool
+    Z: torch.Tensor
+    W: torch.Tensor
+
+    @property
+    def excess(self):
+        """By how much the solution's margin exceeds the code's, relative."""
+        return self.margin / self.code_margin - 1.0
+
+    def row(self):
+        r"""Dict of the numbers above and of the shapes of both, for a table; what may vanish to nine digits.
+
+        ``over_collapse``: margin over that of neural collapse; of the balanced factors :math:`U\Sigma^{1/2}`,
+        :math:`V\Sigma^{1/2}` of Z the spread of their rows' lengths (largest over smallest, less 1) and the smallest
+        angle of the features, in degrees; the code's angle; σ/σ_1 of both, as text.
+        """
+        U, sigma, Vh = torch.linalg.svd(self.Z)
+        factors = [X[:, : self.rank] * sigma[: self.rank].sqrt() for X in (U, Vh.T)]
+        spread = [round(float(n.max() / n.min() - 1.0), 9) for n in (X.norm(dim=1) for X in factors)]
+        numbers = {key: value for key, value in vars(self).items() if not isinstance(value, torch.Tensor)}
+        return numbers | {
+            "locally_optimal": int(self.locally_optimal),
+            "excess": round(self.excess, 9),
+            "over_collapse": self.margin / closed_form_margin("nc", self.num_classes, self.depth),
+            "angle_code": float(smallest_angle(self.W)),
+            "angle_features": float(smallest_angle(factors[1])),
+            "spread_classifier": spread[0],
+            "spread_features": spread[1],
+            "sigma_code": _profile(torch.linalg.svdvals(code_logits(self.W)), self.rank),
+            "sigma": _profile(sigma, self.rank),
+        }
+
+
+def compare(num_classes, rank, depths, *, restarts=64, seed=0):
+    """Search the depth problem at exact rank r, depth by depth, beside the softmax code: a list of :class:`Comparison`.
+
+    Every search starts from ``restarts`` random codes, from what was found at the depth before, and from the code
+    itself where that is unique, so that its margin is not below the code's.  Errors as :func:`dufm.max_margin`.
+    """
+    W = selected_code(num_classes, rank, restarts=2 * restarts, seed=seed)
+    Z_code, uncentred = code_logits(W), W @ separators(W)[0].mT
+    unique = not rank + 2 <= num_classes < 2 * rank
+    found, before = [], []
+    for depth in sorted(depths):
+        starts = [Z_code] * unique + before
+        best = max_margin(num_classes, depth, rank, restarts=restarts, seed=seed, starts=starts)
+        margins = (float(normalized_margin(Z, depth)) for Z in (Z_code, uncentred))
+        name = str(name_of(Z_code))
+        found.append(
+            Comparison(
+                num_classes, rank, depth, "irregular" if name == f"rank {rank}" else name, best.margin, *margins,
+                best.agree, best.restarts, best.locally_optimal, best.Z, W,
+            )
+        )  # fmt: skip
+        before = [best.Z]
+    return found
+
+
+def _profile(sigma, rank):
+    return " ".join(f"{x:.3f}" for x in sigma[:rank] / sigma[0])
+
+
+# ---------------------------------------------------------------- the conditions of the two problems
+
+
+def frame_spread(W):
+    """Largest over smallest singular value of a code ``(K, r)``, less 1: 0 for a tight frame, ``WᵀW = (K/r) I``."""
+    sigma = torch.linalg.svdvals(W)
+    return float(sigma[0] / sigma[-1] - 1.0)
+
+
+def constant_multipliers(W):
+    r"""Relative residual of a code's own conditions with equal multipliers, :math:`\Lambda H=W,\ \Lambda^\top W=H`.
+
+    ``W`` ``(K, r)``, H its separators, :math:`\Lambda = \sum\lambda_{jc}(e_c - e_j)e_c^\top` with λ ≥ 0 on the smallest
+    margins, the best by non-negative least squares; the common factor of the right-hand sides is free through λ.
+    """
+    W, H, wrong, true = _code(W)
+    return _fit(W, H, W, H, wrong, true)
+
+
+def code_condition(W, depth):
+    r"""Relative residual of the depth problem's stationarity, written for a code's vectors; 0 where the code solves it.
+
+    With :math:`A = (I - J/K)W`, :math:`B = H`, :math:`R = A^\top A`, :math:`S = B^\top B`, p = 2/L:
+
+    .. math:: \Lambda B = A(SR)^{p/2-1}S,\qquad \Lambda^\top A = B(RS)^{p/2-1}R ,
+
+    Λ as in :func:`constant_multipliers`.  The same statement as :func:`dufm.kkt_certificate`, without its singular
+    vectors; derived in notebook 34.
+    """
+    depth = check_count("depth", depth, 2)
+    W, H, wrong, true = _code(W)
+    A = W - W.mean(0)
+    R, S = A.T @ A, H.T @ H
+    power = 1.0 / depth - 1.0
+    right_A = A @ scipy.linalg.fractional_matrix_power(S @ R, power).real @ S
+    right_B = H @ scipy.linalg.fractional_matrix_power(R @ S, power).real @ R
+    return _fit(A, H, right_A, right_B, wrong, true)
+
+
+def _code(W):
+    """Vectors, separators and the pairs of smallest margin, in NumPy."""
+    H, distance = separators(W)
+    margin = (W * H).sum(1) - W @ H.T + 9.0 * torch.eye(len(W))
+    return W.numpy(), H.numpy(), *np.nonzero((margin < distance.min() + _TIGHT).numpy())
+
+
+def _fit(A, B, right_A, right_B, wrong, true):
+    """Relative residual of ``ΛB = right_A``, ``ΛᵀA = right_B`` over λ ≥ 0 on the pairs ``wrong``, ``true``."""
+    system = margin_slopes(A, B, wrong, true).reshape(len(wrong), -1).T
+    target = np.concatenate([right_A, right_B]).ravel()
+    return nonnegative_least_squares(system, target)[1] / float(np.linalg.norm(target))
+
+
+# ---------------------------------------------------------------- ends of training
+
+
+def kinds(end, depth, *, restarts=64, seed=0):
+    """What each end of training ``(B,)`` is, by its margin to 1e-6, an array of words.
+
+    ``end``: :class:`dufm.End` of a batch.  "collapse", "polygon", "orthoplex" (with vertices missing too) and "other
+    softmax code" have the margin of the softmax code of their rank; "better than the code" at least that of the best
+    solution :func:`compare` finds at that rank; "lesser critical point" a smaller one; "undecided" ends have none.
+    """
+    num_classes = end.Z.shape[-2]
+    margin, decided, ranks = normalized_margin(end.Z.nan_to_num(), depth).cpu(), end.decided.cpu(), end.rank.cpu()
+    found = np.full(len(margin), "undecided", dtype=object)
+    for rank in ranks[decided].unique().tolist():
+        here = decided & (ranks == rank)
+        code = code_logits(selected_code(num_classes, rank, restarts=2 * restarts, seed=seed))
+        is_code = (margin / normalized_margin(code, depth) - 1.0).abs() < SAME
+        found[(here & is_code).numpy()] = _kind_of_code(num_classes, rank)
+        left = here & ~is_code
+        if left.any():
+            best = compare(num_classes, rank, [depth], restarts=restarts, seed=seed)[0].margin
+            found[left.numpy()] = "lesser critical point"
+            found[(left & (margin > best * (1.0 - SAME))).numpy()] = "better than the code"
+    return found
+
+
+def _kind_of_code(num_classes, rank):
+    if rank == num_classes - 1:
+        return "collapse"
+    if rank == 2 and num_classes > 4:
+        return "polygon"
+    return "orthoplex" if num_classes <= 2 * rank else "other softmax code"

@@ -1,0 +1,155 @@
+r"""Multi-start search for softmax codes: K unit vectors in R^d, each as far as possible from the hull of the others."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+import scipy.optimize
+import torch
+
+from dufm._checks import DufmError, check_count
+from dufm._climb import BETA, climb, random_codes, soft_margin
+from dufm._nnls import nonnegative_least_squares
+from dufm._polish import margin_slopes
+from dufm.codes import one_vs_rest_margin, separators, smallest_angle
+
+__all__ = ["SoftmaxCode", "softmax_code"]
+
+STEPS = 600
+LATE = 0.4
+AGREE_TOL = 1e-4
+RESIDUAL_TOL = 1e-8
+ACTIVE_TOL = 1e-7
+CANDIDATES = 8
+POLISH_STEPS = 200
+GAIN = 0.02  # more than polishing has added to a climb's end
+NEAR = 0.25
+
+
+@dataclass(frozen=True)
+class SoftmaxCode:
+    """A softmax code.
+
+    ``vectors`` ``(K, d)``, unit rows, float64; ``margin`` their one-vs-rest margin; ``angle`` the smallest angle in
+    degrees; ``residual`` of the KKT conditions, complementarity included; ``agree`` of ``restarts`` climbs ended at
+    this value within 1e-4.  A search finds good codes, it does not exclude better ones.
+    """
+
+    vectors: torch.Tensor
+    margin: float
+    angle: float
+    residual: float
+    agree: int
+    restarts: int
+
+
+def softmax_code(num_classes, dim, *, restarts=128, seed=0):
+    r"""Softmax code: K unit vectors in R^d that maximise the one-vs-rest margin,
+
+    .. math:: \max_{\|w_k\| = 1} \min_k \operatorname{dist}(w_k, \operatorname{conv}\{w_j : j \ne k\})
+              = \max_{\|w_k\| = \|h_k\| = 1} \min_{j\ne k} \langle w_k - w_j, h_k\rangle .
+
+    The search is for h = w, where the right-hand side is ``1 − cos θ`` of the smallest angle θ: a stationary spherical
+    code is stationary for the softmax problem too, and climbs with h free have found no larger value.  Random codes
+    climb in one batch, some from the middle of the smoothing schedule, since early smoothing leads all to the same few
+    optima; SciPy's SLSQP takes the best distinct ends to KKT accuracy.  The value is K/(K − 1) for K ≤ d + 1
+    (simplex ETF) and 1 for d + 2 ≤ K ≤ 2d (orthoplex, for one), where the code is often not unique.  Definition:
+    Jiang et al. (ICML 2024).  Returns :class:`SoftmaxCode`.
+    ``DufmError``: K < 2, d < 2, or no restart reached a KKT residual of 1e-8.
+    """
+    num_classes = check_count("num_classes", num_classes, 2)
+    dim = check_count("dim", dim, 2)
+    restarts = check_count("restarts", restarts, 1)
+    W = random_codes(restarts, num_classes, dim, check_count("seed", seed, 0))
+    begin = torch.linspace(0.0, LATE, restarts, dtype=W.dtype)
+    X = climb(torch.stack([W, W], 1), _unit, _tangent, steps=STEPS, begin=begin)  # A = C stays so: Z is symmetric
+    value = soft_margin(X, BETA[1])[0]
+    found = _best_code(X[:, 0], value)
+    if found is None:
+        raise DufmError(
+            f"no restart reached a KKT residual of {RESIDUAL_TOL:g} for num_classes = {num_classes}, dim = {dim}, "
+            f"restarts = {restarts}, seed = {seed}; ask for more restarts, or another seed"
+        )
+    vectors, best, residual = found
+    agree = int(((value / best - 1.0).abs() < AGREE_TOL).sum())
+    return SoftmaxCode(vectors, best, float(smallest_angle(vectors)), residual, agree, restarts)
+
+
+def _unit(X):
+    return X / X.norm(dim=-1, keepdim=True)
+
+
+def _tangent(X, value, push, share):
+    return push - (push * X).sum(-1, keepdim=True) * X
+
+
+def _best_code(codes, value):
+    """The best polished code of the best distinct ends, its margin and residual; None if none is a KKT point."""
+    best, left = None, torch.ones(len(codes), dtype=torch.bool)
+    for _ in range(CANDIDATES):
+        if not left.any():
+            break
+        top = torch.where(left, value, -torch.inf).argmax()
+        if best is not None and value[top] < best[1] * (1.0 - GAIN):
+            break
+        left[top] = False
+        W = _slsqp(codes[top].numpy())
+        residual = _code_residual(W)
+        if residual < RESIDUAL_TOL:
+            left &= (value / value[top] - 1.0).abs() > AGREE_TOL
+            margin = float(one_vs_rest_margin(torch.from_numpy(W)))
+            if best is None or margin > best[1]:
+                best = torch.from_numpy(W), margin, residual
+    return best
+
+
+def _slsqp(W):
+    """Local maximiser of the smallest angle from a climb's end: t under ``⟨w_i, w_j⟩ ≤ 1 − t``, in ``x = (W, t)``."""
+    shape, cosine = W.shape, W @ W.T - 4.0 * np.tri(len(W))
+    first, second = np.nonzero(cosine > cosine.max() - NEAR)
+    count = np.arange(len(first))
+
+    def slack(x):
+        W = x[:-1].reshape(shape)
+        return 1.0 - x[-1] - (W[first] * W[second]).sum(1)
+
+    def slack_jacobian(x):
+        W = x[:-1].reshape(shape)
+        slope = np.zeros((len(first), *shape))
+        slope[count, first], slope[count, second] = -W[second], -W[first]
+        return np.hstack([slope.reshape(len(first), -1), np.full((len(first), 1), -1.0)])
+
+    def length(x):
+        return (x[:-1].reshape(shape) ** 2).sum(1) / 2.0 - 0.5
+
+    def length_jacobian(x):
+        return np.hstack([scipy.linalg.block_diag(*x[:-1].reshape(shape)), np.zeros((len(W), 1))])
+
+    up = np.append(np.zeros(W.size), -1.0)
+    solution = scipy.optimize.minimize(
+        lambda x: -x[-1],
+        np.append(W, 1.0 - cosine.max()),
+        jac=lambda x: up,
+        method="SLSQP",
+        constraints=[
+            {"type": "ineq", "fun": slack, "jac": slack_jacobian},
+            {"type": "eq", "fun": length, "jac": length_jacobian},
+        ],
+        options={"ftol": 1e-16, "maxiter": POLISH_STEPS},
+    )
+    W = solution.x[:-1].reshape(shape)
+    return W / np.linalg.norm(W, axis=1, keepdims=True)
+
+
+def _code_residual(W):
+    """Residual of the KKT conditions for unit W and the best h: stationarity or complementarity, the larger."""
+    H, distance = (part.numpy() for part in separators(torch.from_numpy(W)))
+    margin = (W * H).sum(1)[None] - W @ H.T + 4.0 * np.eye(len(W))
+    slack = margin - distance.min()
+    wrong, true = np.nonzero(slack < ACTIVE_TOL)
+    points = np.concatenate([W, H])
+    slope = margin_slopes(W, H, wrong, true)  # less what would change the lengths
+    slope -= (slope * points).sum(-1, keepdims=True) * points
+    system = np.vstack([slope.reshape(len(wrong), -1).T, np.ones(len(wrong))])  # multipliers sum to 1
+    multipliers, residual = nonnegative_least_squares(system, np.append(np.zeros(2 * W.size), 1.0))
+    return max(float(residual), float(multipliers @ slack[wrong, true]))

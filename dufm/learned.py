@@ -1,0 +1,145 @@
+r"""What networks have learned from images: the ranks of their layers, and the code that their classes form.
+
+:func:`trained` is a task for ``sweep.run``.  A network's *class code* of rank r are the K rows of ``U√Σ`` at unit
+length, ``UΣVᵀ`` the best approximation of rank r of its centred class-mean logits: what balanced factors would hold.
+"""
+
+import math
+
+import numpy as np
+import pandas
+import torch
+
+from dufm import data, networks
+from dufm._checks import DufmError, check_count, check_logits
+from dufm.codes import one_vs_rest_margin
+from dufm.metrics import effective_rank, nc_metrics
+
+__all__ = ["class_code", "joined", "random_margins", "start", "trained"]
+
+_CELL = ("dataset", "digest", "n_per_class", "batch_size")
+_NETWORK = ("training", "depth", "width", "seed")
+_METRICS = ("nc1", "trace_ratio", "nc2", "nc3")
+
+
+def trained(
+    seeds,
+    *,
+    dataset,
+    digest,
+    depth,
+    width,
+    training="flow",
+    n_per_class=60,
+    batch_size=50,
+    scale=networks.HE_SCALE,
+    relu_layers=None,
+    centred=True,
+    log_loss_end=networks.LOG_LOSS_END,
+    max_steps=2000,
+):
+    r"""Train a network a seed on images until the log of its mean loss is ``log_loss_end``, and measure its end.
+
+    ``dataset`` is a name of ``data.NAMES`` and ``digest`` its ``data.digest``; the images are those of ``data.split``.
+    ``training``: "flow" on all data, or "minibatch" descent, ``batch_size`` images at a time (``networks.train``,
+    for ``relu_layers`` and ``max_steps`` too).  Starts as in :func:`start`.
+
+    Columns, one entry a seed: ``status``; ``log_loss``; effective ``rank`` of the centred class-mean logits, and
+    ``start_rank`` before training; and, NaN unless the status is "reached": ``accuracy`` on images not trained on;
+    ``layer_0`` … ``layer_L``, effective rank of the class means of the images and after each layer; ``nc1``,
+    ``trace_ratio``, ``nc2``, ``nc3`` (``nc_metrics`` at rank K − 1) of the last hidden layer; ``margin_2`` …
+    ``margin_{K−1}``, the one-vs-rest margin of the class code of that rank.
+    ``DufmError`` for data of another digest, a training that is neither, or what ``networks`` refuses.
+    """
+    if training not in ("flow", "minibatch"):
+        raise DufmError(f"training must be 'flow' or 'minibatch', got {training!r}")
+    if data.digest(dataset) != digest:
+        raise DufmError(f"dataset {dataset!r} is not the one of digest {digest!r}")
+    X, y, held, held_y = data.split(dataset, n_per_class, centred=centred)
+    starts = [start(seed, depth, width, len(X), scale) for seed in seeds]
+    weights = [torch.cat(layer) for layer in zip(*starts, strict=True)]
+    run = networks.train(
+        weights,
+        X,
+        y,
+        relu_layers=relu_layers,
+        batch_size=min(batch_size, len(y)) if training == "minibatch" else None,
+        seed=_derived(0, depth, width, 1),
+        until_log_loss=log_loss_end,
+        max_steps=max_steps,
+    )
+    found = {"status": run.status, "log_loss": run.log_loss}
+    for name, state in (("start_rank", weights), ("rank", run.weights)):
+        found[name] = effective_rank(networks.class_means(networks.forward(state, X, relu_layers)[-1], y))
+    done = torch.from_numpy(run.status == "reached")
+    if done.any():
+        ended = [weight[done] for weight in run.weights]
+        for name, values in _measured(ended, X, y, held, held_y, relu_layers).items():
+            found[name] = torch.full(done.shape, math.nan, dtype=X.dtype).masked_scatter(done, values)
+    return found
+
+
+def joined(known, fresh):
+    """Two tables of :func:`trained` as one, and their largest difference in ``rank`` where both have a network.
+
+    Of ``known`` those rows stay whose data and batches are those of ``fresh`` (columns ``dataset``, ``digest``,
+    ``n_per_class``, ``batch_size``); a network (``training``, ``depth``, ``width``, ``seed``) in both is taken from
+    ``fresh``.  Returns the DataFrame and the difference, NaN without a common network.
+    """
+    known = known.merge(fresh[[*_CELL]].drop_duplicates())
+    both = fresh.merge(known, on=[*_CELL, *_NETWORK], suffixes=("", "_known"))
+    table = pandas.concat([known, fresh]).drop_duplicates([*_CELL, *_NETWORK], keep="last")
+    return table.sort_values([*_NETWORK], ignore_index=True), float((both["rank"] - both["rank_known"]).abs().max())
+
+
+def start(seed, depth, width, features, scale=networks.HE_SCALE):
+    """``networks.he_init`` of one network for ten classes, drawn from the seed, the depth and the width together.
+
+    So the networks of one seed are independent from one depth or width to the next, and the same up to ``scale`` in all
+    experiments at one depth and width.
+    """
+    return networks.he_init(depth, width, features, 10, scale=scale, seed=_derived(seed, depth, width))
+
+
+def class_code(Z, rank):
+    """Class code ``(..., K, rank)`` of centred class-mean logits ``Z`` ``(..., K, K)``: unit vectors, one a class.
+
+    ``DufmError`` for bad logits, a rank outside 1 … K − 1, or a class whose vector is zero.
+    """
+    num_classes, _ = check_logits(Z)
+    rank = check_count("rank", rank, 1, num_classes - 1)
+    U, sigma, _ = torch.linalg.svd(Z)
+    W = U[..., :rank] * sigma[..., None, :rank].sqrt()
+    length = W.norm(dim=-1, keepdim=True)
+    if not (length > 0).all():
+        raise DufmError(f"Z must give every class a vector at rank {rank}, but one is zero")
+    return W / length
+
+
+def random_margins(num_classes, dim, count, *, seed):
+    """One-vs-rest margins ``(count,)`` of codes of ``num_classes`` vectors drawn uniformly from the sphere in R^dim."""
+    count = check_count("count", count, 1)
+    W = np.random.default_rng([check_count("seed", seed, 0), dim]).standard_normal((count, num_classes, dim))
+    return one_vs_rest_margin(torch.from_numpy(W / np.linalg.norm(W, axis=-1, keepdims=True)))
+
+
+def _measured(weights, X, y, held, held_y, relu_layers):
+    outputs = networks.forward(weights, X, relu_layers)
+    Z = networks.class_means(outputs[-1], y)
+    accuracy = torch.full(Z.shape[:1], math.nan, dtype=X.dtype)
+    if len(held_y):
+        accuracy = (networks.forward(weights, held, relu_layers)[-1].argmax(1) == held_y).to(X).mean(1)
+    nc = nc_metrics(outputs[-2], weights[-1], rank=Z.shape[-1] - 1)
+    layers = [networks.layer_ranks(A, y).expand(len(Z)) for A in (X, *outputs)]
+    margins = {f"margin_{r}": one_vs_rest_margin(class_code(Z, r)) for r in range(2, Z.shape[-1])}
+    return {
+        "accuracy": accuracy,
+        **{f"layer_{index}": ranks for index, ranks in enumerate(layers)},
+        **{name: nc[name] for name in _METRICS},
+        **margins,
+    }
+
+
+def _derived(*numbers):
+    """A seed made of several numbers: one differs, all that is drawn does."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])

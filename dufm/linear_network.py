@@ -1,0 +1,91 @@
+r"""A deep linear network ``Z = W_L ⋯ W_1 X`` on given inputs, integrated by SciPy: the second route to the flow.
+
+Nothing here is shared with :mod:`dufm.flow`: one network, NumPy, its own loss, backpropagation from the inputs on, and
+the eighth-order pair of Dormand & Prince in ``scipy.integrate``.  On orthonormal inputs, ``XᵀX = I``, the features
+``H = W_1 X`` move as if they were free: ``dH/dt = −(∂ℒ/∂H) XᵀX``.
+"""
+
+import numpy as np
+import torch
+from scipy.integrate import solve_ivp
+from scipy.optimize import brentq
+
+from dufm._checks import DufmError, check_factors, check_finite, check_finite_positive, check_tensor
+
+__all__ = ["first_layer", "linear_network_flow"]
+
+# From here on log softplus(x) = x to the last bit of a float64.
+_LINEAR_BELOW = -36
+
+
+def first_layer(H, X, beside):
+    r"""First layer with given features on the inputs: ``W_1 = H X⁺ + B (I − X X⁺)``, so that ``W_1 X = H``.
+
+    ``H`` ``(d, N)``; ``X`` ``(m, N)`` of rank N; ``beside`` B ``(d, m)``: what it does to all that no input sees.
+    """
+    inverse = torch.linalg.pinv(X)
+    return H @ inverse + beside - (beside @ X) @ inverse
+
+
+def linear_network_flow(X, weights, log_times, *, rtol=1e-11):
+    r"""Weights of the network under ``dW_l/dt = −∂ℒ/∂W_l`` at increasing values of log t.
+
+    ``X`` ``(m, K)``, one input a class; ``weights`` ``[W_1, …, W_L]`` of shapes ``(d, m), (d, d), …, (K, d)``; ``rtol``
+    the local error of a step.  Returns ``[W_1, …, W_L]`` with the levels as leading dimension, float64.  The path is
+    stepped in τ, ``dt = dτ/ℒ``, and ``log(1 + t)`` is a state beside the weights.  ``DufmError`` for shapes that do
+    not fit, NaN, levels that do not increase, or a level that is not reached.
+    """
+    check_tensor("X", X)
+    check_finite_positive("rtol", rtol)
+    check_factors([weights[0] @ X, *weights[1:]], "weights")
+    for level in log_times:
+        check_finite("log_times", level)
+    if sorted(set(log_times)) != list(log_times):
+        raise DufmError(f"log_times must increase, got {log_times}")
+    shapes = [tuple(W.shape) for W in weights]
+    cuts = np.cumsum([rows * columns for rows, columns in shapes])
+    inputs = X.double().numpy()
+
+    def unpack(state):
+        return [part.reshape(shape) for part, shape in zip(np.split(state, cuts)[:-1], shapes, strict=True)]
+
+    def field(_, state):
+        W = unpack(state)
+        outputs = [inputs]
+        for matrix in W:
+            outputs.append(matrix @ outputs[-1])
+        log_loss, back = _loss(outputs[-1])
+        slopes = []
+        for matrix, output in zip(reversed(W), reversed(outputs[:-1]), strict=True):
+            slopes.insert(0, (back @ output.T).ravel())
+            back = matrix.T @ back
+        # Of log(1 + t), which starts at 0 and does not overflow.
+        return np.concatenate([*slopes, [np.exp(-log_loss - state[-1])]])
+
+    def beyond(_, state):
+        return state[-1] - log_times[-1] - 1
+
+    beyond.terminal = True
+    start = np.concatenate([*(W.double().numpy().ravel() for W in weights), [0.0]])
+    run = solve_ivp(field, (0, 1e6), start, method="DOP853", rtol=rtol, atol=1e-14, dense_output=True, events=beyond)
+    if not len(run.t_events[0]):
+        raise DufmError(f"log t = {log_times[-1]} was not reached: {run.message}")
+
+    def miss(tau, level):
+        return run.sol(tau)[-1] - np.logaddexp(0, level)
+
+    taus = [brentq(miss, 0, run.t[-1], args=(level,), xtol=1e-15, rtol=1e-15) for level in log_times]
+    states = [unpack(run.sol(tau)) for tau in taus]
+    return [torch.from_numpy(np.stack(level)) for level in zip(*states, strict=True)]
+
+
+def _loss(Z):
+    """Log ℒ of square logits and ``−∂ log ℒ/∂Z``, by log-sums of the gaps ``z_jc − z_cc``."""
+    gaps = Z - Z.diagonal()
+    np.fill_diagonal(gaps, -np.inf)
+    wrong = np.logaddexp.reduce(gaps, axis=0)
+    log_sample = np.where(wrong < _LINEAR_BELOW, wrong, np.log(np.logaddexp(0, np.maximum(wrong, _LINEAR_BELOW))))
+    log_loss = np.logaddexp.reduce(log_sample)
+    slope = -np.exp(gaps - np.logaddexp(0, wrong) - log_loss)
+    np.fill_diagonal(slope, -slope.sum(0))
+    return log_loss, slope

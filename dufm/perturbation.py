@@ -1,0 +1,266 @@
+r"""Small deviations from neural collapse: four families, their laws, and what the flow makes of them.
+
+Around the ray ``Z = sC``, ``C = I − J/K``, ``u = 1/√K``, a deviation E of the logits is a sum of four kinds:
+*symmetric* (and centred, with zero diagonal), *antisymmetric* (and centred), *shift* ``u cᵀ`` of all logits of a
+sample, and class *imbalance* ``C Diag(x) C + b uᵀ``; x, b, c sum to zero.  With C and ``u uᵀ``, which do not deviate,
+these are all K² directions.  Growth is that of ``E/s``, and the clock is s itself.
+"""
+
+import math
+
+import numpy as np
+import torch
+from scipy.integrate import solve_ivp
+
+from dufm._checks import DufmError, check_count, check_finite_positive, check_logits
+from dufm.characters import characters, check_spectrum
+from dufm.flow import gradient_flow
+from dufm.laws import early_singular_values, escape_time, nc_log_loss, nc_perturbation_growth
+from dufm.model import balanced_init
+from dufm.spectral import spectral_flow
+
+__all__ = [
+    "FAMILIES",
+    "early_phase",
+    "family_growth",
+    "forces",
+    "imbalance_coordinates",
+    "imbalance_path",
+    "imbalance_peak",
+    "measured_families",
+    "measured_repulsion",
+    "project",
+    "random_directions",
+]
+
+FAMILIES = ("symmetric", "antisymmetric", "shift", "imbalance")
+
+
+# ---------------------------------------------------------------- the families
+
+
+def project(E):
+    """Orthogonal projections ``(4, ..., K, K)`` of ``E`` ``(..., K, K)`` onto the :data:`FAMILIES`, in their order.
+
+    What they leave is the part along C and ``u uᵀ``.  ``DufmError`` unless E is square and K at least 3.
+    """
+    K = _check_square(E)
+    C = _centring(K).to(E)
+    inner = C @ E @ C
+    x = _diagonal(inner, K)
+    own = C @ torch.diag_embed(x) @ C
+    trace = inner.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
+    even = (inner + inner.mT) / 2 - own - trace / (K - 1) * C
+    shift = E.mean(-2, keepdim=True).expand_as(E) @ C
+    tilt = C @ E.mean(-1, keepdim=True).expand_as(E)
+    return torch.stack([even, (inner - inner.mT) / 2, shift, own + tilt])
+
+
+def imbalance_coordinates(E):
+    """``x`` and ``b`` ``(..., K)`` of the fourth family ``C Diag(x) C + b uᵀ`` in ``E`` ``(..., K, K)``."""
+    K = _check_square(E)
+    C = _centring(K).to(E)
+    return _diagonal(C @ E @ C, K), (C @ E).sum(-1) / math.sqrt(K)
+
+
+def random_directions(num_classes, seed):
+    """One random unit direction of each family, ``(4, K, K)``, float64; K = 3 has no first one: zeros there."""
+    K = check_count("num_classes", num_classes, 3)
+    generator = np.random.default_rng([check_count("seed", seed, 0), K])
+    C = _centring(K)
+    R = C @ torch.from_numpy(generator.standard_normal((K, K))) @ C
+    x, b, c = C @ torch.from_numpy(generator.standard_normal((3, K))).unsqueeze(-1)
+    ones = torch.full((1, K), K**-0.5, dtype=torch.float64)
+    parts = project(torch.stack([R, R, ones.mT @ c.mT, C @ torch.diag(x[:, 0]) @ C + b @ ones]))
+    parts = torch.stack([parts[i, i] for i in range(4)])
+    size = torch.linalg.matrix_norm(parts)[:, None, None]
+    return torch.where(size > 1e-12, parts / size, 0.0)
+
+
+def _centring(K):
+    return torch.eye(K, dtype=torch.float64) - 1 / K
+
+
+def _diagonal(inner, K):
+    """Vector x of the ``C Diag(x) C`` that has the diagonal of a centred matrix, up to a multiple of C."""
+    diagonal = inner.diagonal(dim1=-2, dim2=-1)
+    return (diagonal - diagonal.mean(-1, keepdim=True)) / (1 - 2 / K)
+
+
+def _check_square(E):
+    K, n_per_class = check_logits(E, "E")
+    if n_per_class != 1 or K < 3:
+        raise DufmError(f"E must have shape (..., K, K) with K at least 3, got {tuple(E.shape)}")
+    return K
+
+
+# ---------------------------------------------------------------- their laws
+
+
+def family_growth(family, s, s0, num_classes, depth):
+    r"""Growth of E/s of one of the first three families as the common singular value goes from ``s0`` to ``s``.
+
+    Symmetric :math:`(s/s_0)^{1-2/L}e^{-(s-s_0)/K}`, antisymmetric :math:`(s/s_0)^{-1}e^{-(s-s_0)/K}`, shift
+    :math:`(s/s_0)^{-1/L}`; numbers or tensors.  The fourth family has no such formula: :func:`imbalance_path`.
+    """
+    if family not in FAMILIES[:3]:
+        raise DufmError(f"family must be one of {', '.join(FAMILIES[:3])}, got {family!r}")
+    depth = check_count("depth", depth, 2)
+    decay = nc_perturbation_growth(s, s0, num_classes, 2)
+    if family == "shift":
+        return (s / s0) ** (-1 / depth)
+    return decay * (s / s0) ** (1 - 2 / depth if family == "symmetric" else -1)
+
+
+def imbalance_path(x, b, s, num_classes, depth, *, rtol=1e-10):
+    r"""Class imbalance along the ray: ``x`` and ``b``, each ``(len(s), n)``, from ``x``, ``b`` ``(n,)`` at ``s[0]``.
+
+    .. math:: x' = \frac{2-2/L}{s}x - \frac1K[x + \rho((K-2)x + \sqrt K b)],\qquad
+              b' = \frac{1-1/L}{s}b - \frac1{LK}[b + \rho(\tfrac{K-2}{\sqrt K}x + b)],
+
+    ``ρ = (e^s − 1)/(e^s + K − 1)``, entry by entry; integrated by Dormand and Prince's pair of order 8.
+    ``s``: increasing and positive, shape ``(levels,)``.
+    """
+    K, L = check_count("num_classes", num_classes, 3), check_count("depth", depth, 2)
+    s = np.asarray(s, dtype=float)
+    if s.ndim != 1 or len(s) < 2 or not (s[0] > 0 and (np.diff(s) > 0).all()):
+        raise DufmError(f"s must be increasing and positive, at least two levels, got {s}")
+
+    def field(s, y):
+        x, b = y.reshape(2, -1)
+        rho = (1 - math.exp(-s)) / (1 + (K - 1) * math.exp(-s))
+        dx = (2 - 2 / L) * x / s - (x + rho * ((K - 2) * x + math.sqrt(K) * b)) / K
+        db = (1 - 1 / L) * b / s - (b + rho * ((K - 2) * x / math.sqrt(K) + b)) / (L * K)
+        return np.concatenate([dx, db])
+
+    begin = np.concatenate([np.atleast_1d(x), np.atleast_1d(b)]).astype(float)
+    run = solve_ivp(field, (s[0], s[-1]), begin, "DOP853", t_eval=s, rtol=rtol, atol=1e-6 * rtol)
+    if not run.success:
+        raise DufmError(f"class imbalance was not followed to s = {s[-1]:g}: {run.message}")
+    x, b = np.split(run.y.T, 2, axis=1)
+    return x, b
+
+
+def imbalance_peak(num_classes, depth, *, s0=0.01):
+    """Largest growth of ‖E‖/s from ``s0`` on over all mixtures of x and b: 1 where imbalance is never amplified."""
+    check_finite_positive("s0", s0)
+    s = np.geomspace(s0, 6 * num_classes, 400)
+    maps = np.stack(imbalance_path([1.0, 0.0], [0.0, 1.0], s, num_classes, depth, rtol=1e-6), 1)
+    # ‖C Diag(x) C‖² = (1 − 2/K)‖x‖² for x that sums to zero, ‖b uᵀ‖² = ‖b‖².
+    weight = np.array([math.sqrt(1 - 2 / num_classes), 1.0])
+    maps = maps * weight[:, None] / weight
+    return float((np.linalg.norm(maps, 2, axis=(1, 2)) * s0 / s).max())
+
+
+# ---------------------------------------------------------------- what the flow does
+
+
+def forces(s, group):
+    r"""The force :math:`g_i = \sum_a p(a)(1 - \operatorname{Re}\chi_i(a))` on every singular value, ``(..., F)``.
+
+    ``s`` and ``group`` as in :func:`dufm.spectral_flow`; 1 at Z = 0, and right to rounding however small.
+    """
+    chi = check_spectrum(s, group, "s")
+    f = torch.nn.functional.pad(-(s @ chi.rates.to(s)), (1, 0))
+    return torch.softmax(f, -1)[..., 1:] @ (1 - chi.table[:, 1:]).to(s).mT
+
+
+def early_phase(s0, depth, shares):
+    """Spectral flow from small ``s0`` ``(K − 1,)``, Hadamard, beside the early law, at ``shares`` of the escape time.
+
+    At depth 2, where nothing escapes, the clock is the time at which the law brings the largest value to 1.  A dict of
+    arrays, one entry a share that is reached before log ℒ = −1: ``share``; the ``largest`` and the ``smallest`` value
+    and ``law_largest``, ``law_smallest``; ``deviation``, the largest relative one over all values; ``ratio_change``,
+    the largest relative change of a ratio to the first value; ``force_change``, the largest ``|g_i − 1|``.
+    """
+    depth = check_count("depth", depth, 2)
+    chi = characters("hadamard", s0.shape[-1] + 1)
+    top = float(s0.max())
+    clock = escape_time(top, depth) if depth > 2 else -math.log(top) / 2
+    shares = torch.as_tensor(shares, dtype=s0.dtype)
+    times = {"log_time": (shares * clock).log().tolist()}
+    s = spectral_flow(s0, depth, chi, rtol=1e-9, until_log_loss=-1.0, record=times).history.s
+    reached = ~s.isnan().any(-1)
+    s, shares = s[reached], shares[reached]
+    law = early_singular_values(shares.unsqueeze(-1) * clock, s0, depth)
+    columns = {
+        "share": shares,
+        "largest": s.amax(-1),
+        "smallest": s.amin(-1),
+        "law_largest": law.amax(-1),
+        "law_smallest": law.amin(-1),
+        "deviation": (s / law - 1).abs().amax(-1),
+        "ratio_change": (s / s[:, :1] / (s0 / s0[0]) - 1).abs().amax(-1),
+        "force_change": (forces(s, chi) - 1).abs().amax(-1),
+    }
+    return {name: column.numpy() for name, column in columns.items()}
+
+
+def measured_repulsion(num_classes, depth, *, scale=0.1, levels=60, seed=0, size=1e-6):
+    """Growth of a small random deviation from equal singular values, Hadamard, between ``scale`` and 3K.
+
+    Two starts, one a side of the ray, ``size`` apart relative to ``scale``; half their difference has no second order.
+    A dict of arrays ``s`` (the mean), ``growth`` and ``law``, and ``peak``: the mean at which the measured growth is
+    largest, from a polynomial of degree 4 in log s through the nine levels about the largest, nan if that is an end.
+    """
+    K = check_count("num_classes", num_classes, 4)
+    check_finite_positive("scale", scale)
+    generator = np.random.default_rng([check_count("seed", seed, 0), K])
+    direction = torch.from_numpy(generator.standard_normal(K - 1))
+    direction = direction - direction.mean()
+    direction = direction / direction.norm()
+    start = scale * (1 + size * torch.stack([direction, -direction]))
+    s = torch.from_numpy(np.geomspace(1.05 * scale, 3 * K, check_count("levels", levels, 12)))
+    marks = nc_log_loss(s, K).tolist()
+    run = spectral_flow(start, depth, "hadamard", rtol=1e-11, until_log_loss=marks[-1], record={"log_loss": marks})
+    mean = run.history.s.mean((-2, -1))
+    growth = ((run.history.s[:, 0] - run.history.s[:, 1]) / (2 * size * mean.unsqueeze(-1))) @ direction
+    return {
+        "s": mean.numpy(),
+        "growth": growth.numpy(),
+        "law": nc_perturbation_growth(mean, scale, K, depth).numpy(),
+        "peak": _peak(mean.numpy(), growth.numpy()),
+    }
+
+
+def _peak(s, growth):
+    top = int(np.argmax(growth))
+    near = slice(max(top - 4, 0), top + 5)
+    if top < 4 or top > len(s) - 5:
+        return math.nan
+    curve = np.polynomial.Polynomial.fit(np.log(s[near]), np.log(growth[near]), 4)
+    roots = np.exp(curve.deriv().roots())
+    return float(roots[np.abs(roots - s[top]).argmin()].real)
+
+
+def measured_families(num_classes, depth, *, seed=0, s0=0.5, levels=12, size=1e-6):
+    """Growth of the four families in a full network, from balanced factors of ``s0 C ± size·E``, E one of each.
+
+    A dict of arrays, one entry a family and level: ``family``, the common singular value ``s``, ``growth`` of E/s,
+    ``law``, and ``deviation``, the relative one from the law; for imbalance that of the vector (x, b).  Three classes
+    have no first family.
+    """
+    K = check_count("num_classes", num_classes, 3)
+    parts, C = random_directions(K, seed), _centring(K)
+    sign = torch.tensor([1.0, -1.0], dtype=torch.float64)[:, None, None]
+    marks = nc_log_loss(torch.from_numpy(np.geomspace(1.1 * s0, 2.5 * K, levels)), K).tolist()
+    start = balanced_init(s0 * C + sign * size * parts.sum(0), depth)
+    run = gradient_flow(start, rtol=1e-11, until_log_loss=marks[-1], record={"log_loss": marks})
+    Z = torch.cat([(s0 * C + sign * size * parts.sum(0)).unsqueeze(0), run.history.Z])
+    s = (Z * C).sum((-2, -1)).mean(-1) / (K - 1)
+    E = (Z[:, 0] - Z[:, 1]) / (2 * size)
+    rows = []
+    for family, part in zip(FAMILIES[:3], parts, strict=False):
+        law = family_growth(family, s, s0, K, depth)
+        grown = (E * part).sum((-2, -1)) * s0 / s
+        if part.any():
+            rows += zip([family] * len(s), s, grown, law, (grown / law - 1).abs(), strict=True)
+    x, b = (part.numpy() for part in imbalance_coordinates(E))
+    law = np.concatenate(imbalance_path(x[0], b[0], s.numpy(), K, depth), 1)
+    found = np.concatenate([x, b], 1)
+    size_found, size_law, off = (np.linalg.norm(part, axis=1) for part in (found, law, found - law))
+    shrink = s0 / s.numpy() / size_found[0]
+    rows += zip(["imbalance"] * len(s), s, size_found * shrink, size_law * shrink, off / size_law, strict=True)
+    names = ("family", "s", "growth", "law", "deviation")
+    columns = dict(zip(names, zip(*rows, strict=True), strict=True))
+    return {name: np.array(column) if name == "family" else np.array(column, float) for name, column in columns.items()}

@@ -1,0 +1,66 @@
+r"""How much norm a product of matrices keeps: :math:`\|W_L\cdots W_1\|_F / \prod_l\|W_l\|_F`, by rank and depth.
+
+Four families of factors of rank r: *balanced* ones of r equal singular values, for which it is exactly
+:math:`r^{-(L-1)/2}`; *powers* of one positive semidefinite matrix; Gaussian factors that act on one *shared* subspace;
+Gaussian factors each between subspaces *turned* at random.
+"""
+
+import torch
+
+from dufm._checks import DufmError, check_count, check_factors
+from dufm.model import balanced_init, chain
+
+__all__ = ["FAMILIES", "efficiency", "haar_frames", "rank_r_factors"]
+
+FAMILIES = ("balanced", "powers", "shared", "turned")
+
+
+def efficiency(factors):
+    """``‖W_L ⋯ W_1‖_F / Π‖W_l‖_F``, shape ``(...)``: 1 is the most that any factors reach, and rank one reaches it.
+
+    ``factors``: ``[W_1, …, W_L]``, any leading dimensions.  ``DufmError`` for shapes that do not follow one another.
+    """
+    check_factors(factors)
+    norms = torch.stack([torch.linalg.matrix_norm(W) for W in factors])
+    return torch.linalg.matrix_norm(chain(factors)) / norms.prod(0)
+
+
+def haar_frames(dimension, rank, draws, rng):
+    """Orthonormal frames ``(draws, dimension, rank)`` of subspaces drawn uniformly, by QR of Gaussian matrices.
+
+    ``DufmError`` for a rank above the dimension.
+    """
+    check_count("rank", rank, 1, dimension, why="no more directions are orthonormal")
+    return torch.linalg.qr(_normal(rng, draws, dimension, rank)).Q
+
+
+def rank_r_factors(family, rank, depth, dimension, draws, rng):
+    r"""Factors ``[W_1, …, W_L]``, each ``(draws, dimension, dimension)`` of rank r, of one of the four ``FAMILIES``.
+
+    With Q, Q' frames and G an r × r Gaussian matrix, all from the NumPy generator ``rng``: *balanced*,
+    :math:`W_L\cdots W_1 = QQ'^\top` (:func:`dufm.balanced_init`); *powers*, every :math:`W_l = AA^\top` with one
+    Gaussian A of r columns; *shared*, :math:`W_l = QG_lQ^\top`; *turned*, :math:`W_l = Q_lG_lQ_l'^\top`.
+    ``DufmError`` for another family, a rank above the dimension, or a count out of range.
+    """
+    if family not in FAMILIES:
+        raise DufmError(f"family must be one of {', '.join(FAMILIES)}, got {family!r}")
+    for name, count, low in (("depth", depth, 2), ("dimension", dimension, 2), ("draws", draws, 1)):
+        check_count(name, count, low)
+    check_count("rank", rank, 1, dimension)
+
+    def frames():
+        return haar_frames(dimension, rank, draws, rng)
+
+    if family == "balanced":
+        return balanced_init(frames() @ frames().mT, depth, dimension)
+    if family == "powers":
+        A = _normal(rng, draws, dimension, rank)
+        return [A @ A.mT] * depth
+    if family == "shared":
+        Q = frames()
+        return [Q @ G @ Q.mT for G in _normal(rng, depth, draws, rank, rank)]
+    return [frames() @ G @ frames().mT for G in _normal(rng, depth, draws, rank, rank)]
+
+
+def _normal(rng, *shape):
+    return torch.from_numpy(rng.standard_normal(shape))

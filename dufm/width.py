@@ -1,0 +1,332 @@
+r"""Width and random starts: where wide networks end, how long they stay lazy, and how wide is wide enough.
+
+Starts are fan-in Gaussian of scale σ, entries of ``W_l`` N(0, σ²/fan-in), unless said otherwise.  With
+
+.. math:: A_l = (W_L\cdots W_{l+1})(W_L\cdots W_{l+1})^\top, \qquad B_l = (W_{l-1}\cdots W_1)^\top(W_{l-1}\cdots W_1)
+
+the flow of the logits is :math:`\dot Z = \sum_l A_l (I - P) B_l`.  In a wide network these products are close to
+multiples of the identity, and it moves like a linear model at the rate κ, until the logits have :func:`lazy_size`.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.optimize
+import torch
+from scipy import stats
+from scipy.special import expit
+
+from dufm._checks import DufmError, check_count, check_factors, check_finite_positive
+from dufm.ends import UNDECIDED, end, limit
+from dufm.flow import gradient_flow
+from dufm.loss import log_loss
+from dufm.model import balanced_init, chain, gaussian_init, orthogonal_init
+
+__all__ = [
+    "HalfWidth",
+    "at_start",
+    "differing",
+    "ends",
+    "half_width",
+    "half_widths",
+    "layer_products",
+    "lazy_law",
+    "lazy_path",
+    "lazy_rate",
+    "lazy_size",
+    "logit_rate",
+    "power_law",
+    "random_start",
+    "rank_change",
+    "rank_error",
+    "scaling_exponent",
+    "summary",
+]
+
+# ---------------------------------------------------------------- where random networks end
+
+STARTS = ("gaussian", "orthogonal", "balanced", "twin", "limit")
+# Starts whose factors have width K, whatever the width of the network that they come from.
+_NARROW = ("twin", "limit")
+# Entries of hidden layers followed at once: as many as fit a core's cache, or with the flow's stages an accelerator.
+_ENTRIES = {"cpu": 2_000_000, "cuda": 400_000_000}
+
+
+def random_start(init, depth, width, num_classes, *, scale=1.0, seeds):
+    r"""Factors ``[W_1, …, W_L]`` of one network a seed, batch dimension ``len(seeds)``.
+
+    ``init``: "gaussian" or "orthogonal" (:func:`dufm.gaussian_init`, :func:`dufm.orthogonal_init`); "balanced" or
+    "twin", the balanced factors, of width d or K, of the Gaussian network's own product: the same logits at the start,
+    and no imbalance; "limit", balanced factors of width K of a matrix with entries N(0, σ^{2L}/K), the law of those
+    products as d → ∞.  ``DufmError`` for another ``init``, no seeds, a width below K for "balanced", or what those
+    functions refuse.
+    """
+    if init not in STARTS or not len(seeds):
+        raise DufmError(f"init must be one of {', '.join(STARTS)} and seeds not empty, got {init!r}, {list(seeds)!r}")
+    if init == "limit":
+        numbers = np.stack([np.random.default_rng(seed).standard_normal((num_classes, num_classes)) for seed in seeds])
+        return balanced_init(torch.from_numpy(scale**depth / num_classes**0.5 * numbers), depth)
+    draw = orthogonal_init if init == "orthogonal" else gaussian_init
+    each = (draw(depth, width, num_classes, scale=scale, seed=seed) for seed in seeds)
+    if init in ("balanced", "twin"):
+        logits = torch.cat([chain(factors) for factors in each])
+        return balanced_init(logits, depth, None if init in _NARROW else width)
+    return [torch.cat(parts) for parts in zip(*each, strict=True)]
+
+
+def ends(seeds, num_classes, depth, width, scale=1.0, init="gaussian", sharpness=1e3, rtol=1e-3, device="cpu"):
+    """Certified end of the flow from :func:`random_start`, one network a seed: a task for ``sweep.run``.
+
+    Each is followed to log ℒ = −``sharpness`` with ``rtol`` and from there to its limit (:func:`dufm.limit`).
+    Returns columns ``name`` and ``rank`` of :func:`dufm.end` ("undecided" and 0 where nothing near is certified) and
+    ``reason``.  ``DufmError`` as the functions named.
+    """
+    depth, width = check_count("depth", depth, 2), check_count("width", width, 1)
+    columns = {"name": [], "rank": [], "reason": []}
+    own_width = num_classes if init in _NARROW else width
+    together = max(1, _ENTRIES[torch.device(device).type] // (depth * own_width**2))
+    for group in (seeds[i : i + together] for i in range(0, len(seeds), together)):
+        start = random_start(init, depth, width, num_classes, scale=scale, seeds=group)
+        run = gradient_flow([W.to(device) for W in start], until_log_loss=-sharpness, rtol=rtol)
+        found = end(limit(run, sharpness=sharpness), depth)
+        columns["name"] += found.name.tolist()
+        columns["rank"] += torch.where(found.decided, found.rank, 0).tolist()
+        columns["reason"] += found.reason.tolist()
+    return columns
+
+
+def summary(runs, keys):
+    """A row a cell: ``networks``, ``decided``, ``collapse`` (those that end in neural collapse), ``commonest`` (the
+    name that most have), ``mean_rank`` and ``sd_rank`` of the certified ranks of the decided ones, NaN for too few.
+
+    ``runs``: what ``sweep.run`` makes of :func:`ends`, a row a network; ``keys``: its columns that make a cell.
+    ``DufmError`` with the message of a cell that failed.
+    """
+    if (runs.error != "").any():
+        raise DufmError(f"a cell failed: {runs.error[runs.error != ''].iloc[0]}")
+    decided = runs.name != UNDECIDED
+    certified = {"certified": runs["rank"].where(decided), "decided": decided, "collapse": runs.name == "NC"}
+    return (
+        runs[[*keys, "name"]]
+        .assign(**certified)
+        .groupby(keys, as_index=False)
+        .agg(
+            networks=("name", "size"),
+            decided=("decided", "sum"),
+            collapse=("collapse", "sum"),
+            commonest=("name", lambda names: names.mode().iloc[0]),
+            mean_rank=("certified", "mean"),
+            sd_rank=("certified", "std"),
+        )
+    )
+
+
+def differing(cells, others, keys):
+    """Of the cells of :func:`summary` that two tables share, one boolean each: do counts or mean rank (1e-4) differ?"""
+    both = cells.merge(others, on=keys, suffixes=("", "_other"))
+    moved = (both.mean_rank - both.mean_rank_other).abs() > 1e-4
+    return (both.collapse != both.collapse_other) | (both.decided != both.decided_other) | moved
+
+
+def rank_error(cells):
+    """Standard error of ``mean_rank``, at least that of a cell in which one network is a rank off."""
+    return (np.maximum(cells.sd_rank**2, 1 / cells.decided) / cells.decided) ** 0.5
+
+
+def rank_change(first, last):
+    """Mean certified rank of cell ``last`` less that of ``first``, and both ends of Welch's 95% interval.
+
+    Rows of :func:`summary`.
+    """
+    a, b = rank_error(first) ** 2, rank_error(last) ** 2
+    freedom = (a + b) ** 2 / (a**2 / (first.decided - 1) + b**2 / (last.decided - 1))
+    middle, half = last.mean_rank - first.mean_rank, stats.t.ppf(0.975, freedom) * math.sqrt(a + b)
+    return middle, middle - half, middle + half
+
+
+# ---------------------------------------------------------------- the lazy range
+
+
+def layer_products(factors):
+    """``[A_1, …, A_L]`` and ``[B_1, …, B_L]``, each ``(..., K, K)`` and ``(..., N, N)``; A_L and B_1 are identities."""
+    check_factors(factors)
+    return _layer_products(factors)
+
+
+def _layer_products(factors):
+    above = torch.eye(factors[-1].shape[-2], dtype=factors[-1].dtype, device=factors[-1].device)
+    below = torch.eye(factors[0].shape[-1], dtype=factors[0].dtype, device=factors[0].device)
+    lefts, rights = [above], [below]
+    for lower, upper in zip(factors[:-1], reversed(factors[1:]), strict=True):
+        above, below = above @ upper, lower @ below
+        lefts.append(above)
+        rights.append(below)
+    shape = factors[0].shape[:-2]
+    A, B = [M @ M.mT for M in reversed(lefts)], [M.mT @ M for M in rights]
+    return [M.expand(*shape, *M.shape[-2:]) for M in A], [M.expand(*shape, *M.shape[-2:]) for M in B]
+
+
+def logit_rate(factors):
+    r"""Rate :math:`\kappa = \langle\dot Z, I - P\rangle/\|I - P\|^2` at which the logits move, ``(...)``.
+
+    One sample a class.  Times are those of the flow of the loss.  ``DufmError`` for bad factors.
+    """
+    check_factors(factors)
+    A, B = _layer_products(factors)
+    force = torch.eye(A[0].shape[-1], dtype=A[0].dtype, device=A[0].device) - torch.softmax(chain(factors), -2)
+    velocity = sum(a @ force @ b for a, b in zip(A, B, strict=True))
+    return (velocity * force).sum((-2, -1)) / force.square().sum((-2, -1))
+
+
+def lazy_rate(depth, width, num_classes, scale):
+    """Limit σ^{2L−2}(1 + (L − 1) d/K) of κ at the start, d → ∞."""
+    return scale ** (2 * depth - 2) * (1 + (depth - 1) * width / num_classes)
+
+
+def lazy_size(depth, width, num_classes, scale):
+    """Size s_lazy = L σ^L (d/K)^{1/2} of the logits at which a wide network stops being lazy."""
+    return depth * scale**depth * math.sqrt(width / num_classes)
+
+
+def lazy_law(size, depth, width, num_classes, scale):
+    """κ/κ_0 at logits of ``size`` s, d → ∞: √(1 + (2s/κ_0)²) at L = 2 and √(1 + (3s/s_lazy)²) at L = 3, NaN beyond."""
+    if depth == 2:
+        ratio = 2 * size / lazy_rate(depth, width, num_classes, scale)
+    else:
+        ratio = 3 * size / lazy_size(depth, width, num_classes, scale) if depth == 3 else math.nan * size
+    return (1 + ratio**2) ** 0.5
+
+
+def at_start(seeds, num_classes, depth, width, scale=1.0):
+    """How near a Gaussian start is to its lazy limit, one network a seed: a task for ``sweep.run``.
+
+    Columns ``left``: largest relative distance (Frobenius) of A_l, l < L, from σ^{2(L−l)} I; ``right``: of B_l, l > 1,
+    from σ^{2(l−1)}(d/K) I; ``condition``: largest condition number of those products; ``rate``: κ/κ_0.
+    """
+    check_finite_positive("scale", scale)
+    columns = {"left": [], "right": [], "condition": [], "rate": []}
+    for seed in seeds:
+        factors = random_start("gaussian", depth, width, num_classes, scale=scale, seeds=[seed])
+        A, B = (torch.cat(parts) for parts in layer_products(factors))
+        powers = scale ** (2.0 * torch.arange(1, depth, dtype=A.dtype))[:, None, None]
+        left, right = A[:-1] / powers.flip(0), B[1:] / powers * num_classes / width
+        for name, near in (("left", left), ("right", right)):
+            away = torch.linalg.matrix_norm(near - torch.eye(num_classes, dtype=A.dtype)) / math.sqrt(num_classes)
+            columns[name].append(float(away.max()))
+        columns["condition"].append(float(torch.linalg.cond(torch.cat([left, right])).max()))
+        columns["rate"].append(float(logit_rate(factors)) / lazy_rate(depth, width, num_classes, scale))
+    return columns
+
+
+# Logits beyond which a loss no longer tells lazy from feature learning: e^{−20} is left of it.
+_LARGEST = 20.0
+
+
+def lazy_path(seeds, num_classes, depth, width, scale, *, levels, device="cpu"):
+    """κ along the flow from Gaussian starts, where the logits are near ``levels``·s_lazy (increasing).
+
+    Marks are set by the loss of sC, C = I − J/K, up to s = 20; s is read off as ⟨Z − Z(0), C⟩/(K − 1).
+    Returns a dict of arrays ``(marks,)``, means over the seeds: ``ratio`` s/s_lazy, ``growth`` κ/κ(0) and ``beside``,
+    ‖Z − Z(0) − sC‖/‖sC‖.  ``DufmError`` if no level lies below s = 20.
+    """
+    lazy = lazy_size(depth, width, num_classes, scale)
+    pull = torch.eye(num_classes, dtype=torch.float64) - 1 / num_classes
+    marks = [float(log_loss(level * lazy * pull)) for level in levels if level * lazy < _LARGEST]
+    if not marks:
+        raise DufmError(f"levels must hold one below {_LARGEST / lazy:.3g}: s_lazy is {lazy:.3g}; got {list(levels)}")
+    pull, rows = pull.to(device), []
+    for seed in seeds:  # one at a time: a batch of wide networks does not fit a core's cache
+        start = [W.to(device) for W in random_start("gaussian", depth, width, num_classes, scale=scale, seeds=[seed])]
+        history = gradient_flow(start, until_log_loss=marks[-1], record={"log_loss": marks}).history
+        moved = history.Z[:, 0] - chain(start)
+        size = (moved * pull).sum((-2, -1)) / (num_classes - 1)
+        beside = torch.linalg.matrix_norm(moved - size[:, None, None] * pull) / (size * math.sqrt(num_classes - 1))
+        growth = logit_rate([W[:, 0] for W in history.factors]) / logit_rate(start)
+        rows.append(torch.stack([size / lazy, growth, beside]))
+    return dict(zip(("ratio", "growth", "beside"), torch.stack(rows).mean(0).cpu().numpy(), strict=True))
+
+
+# ---------------------------------------------------------------- the half-width
+
+
+@dataclass(frozen=True)
+class HalfWidth:
+    """Centre of a logistic curve in log d: ``log_width`` log d_½, its standard ``error``, the ``slope``, and
+    ``misfit``, the largest distance of a measured share from the curve.  NaN where the shares do not bracket one half.
+    """
+
+    log_width: float
+    error: float
+    slope: float
+    misfit: float
+
+    @property
+    def interval(self):
+        """d_½ and both ends of its 95% interval."""
+        return tuple(math.exp(self.log_width + 1.96 * self.error * side) for side in (0, -1, 1))
+
+
+def scaling_exponent(depth):
+    """Exponent e_L of d_½ ∝ σ^{−e_L} by a scaling argument (notebook 63): L − 2 to L = 4, then L(L − 3)/(L − 2)."""
+    depth = check_count("depth", depth, 3)
+    return float(depth - 2) if depth < 5 else depth * (depth - 3) / (depth - 2)
+
+
+def half_width(widths, collapse, networks):
+    r"""Width at which half of the networks collapse, by maximum likelihood of a logistic curve in log d.
+
+    ``widths`` increasing; of ``networks`` at each, ``collapse`` did.  Half a hit and half a miss are added to every
+    cell, which keeps the slope finite; the error is that of the Fisher information.  Returns :class:`HalfWidth`.
+    ``DufmError`` for fewer than two widths, widths that do not increase, or counts out of range.
+    """
+    x, hits, total = (np.asarray(values, dtype=float) for values in (widths, collapse, networks))
+    if x.ndim != 1 or len(x) < 2 or not (x.shape == hits.shape == total.shape) or not (np.diff(x) > 0).all():
+        raise DufmError(f"widths must be at least two, increasing, each with its counts, got {widths}")
+    if not ((x > 0) & (hits >= 0) & (hits <= total) & (total > 0)).all():
+        raise DufmError(f"collapse must be from 0 to networks, got {collapse} of {networks}")
+    share, design = hits / total, np.stack([np.ones_like(x), np.log(x)])
+    hits, total = hits + 0.5, total + 1
+    if not hits[0] / total[0] < 0.5 < hits[-1] / total[-1]:
+        return HalfWidth(*4 * (math.nan,))
+
+    def misfit(coefficients):
+        height = coefficients @ design
+        return (total * np.logaddexp(0, height) - hits * height).sum(), design @ (total * expit(height) - hits)
+
+    guess = np.interp(0.5, hits / total, design[1])
+    fit = scipy.optimize.minimize(misfit, [-2 * guess, 2.0], jac=True, method="BFGS", options={"gtol": 1e-8})
+    constant, slope = fit.x
+    curve = expit(fit.x @ design)
+    centre = -constant / slope
+    # d centre = −(d constant + centre d slope)/slope
+    along = np.array([1.0, centre]) / slope
+    covariance = np.linalg.inv((design * total * curve * (1 - curve)) @ design.T)
+    return HalfWidth(centre, math.sqrt(along @ covariance @ along), slope, float(abs(share - curve).max()))
+
+
+def half_widths(cells, keys):
+    """:func:`half_width` of every ladder of a table like that of :func:`summary`, as a list of rows (dicts).
+
+    ``keys``: the columns that make a ladder; those with a single width are left out.  A row holds them, ``widest``, the
+    fields of :class:`HalfWidth`, and d_½ with its interval as ``half_width``, ``low``, ``high``.
+    """
+    rows = []
+    for case, ladder in cells.sort_values("width").groupby(keys):
+        if len(ladder) > 1:
+            fit = half_width(ladder.width, ladder.collapse, ladder.networks)
+            interval = dict(zip(("half_width", "low", "high"), fit.interval, strict=True))
+            rows.append({**dict(zip(keys, case, strict=True)), "widest": ladder.width.max(), **vars(fit), **interval})
+    return rows
+
+
+def power_law(scales, log_widths, errors):
+    """Exponent e of d_½ = a σ^{−e}, half of its 95% interval, and log a, weighted by the errors of log d_½.
+
+    Three NaN where fewer than two half-widths are given.
+    """
+    if len(scales) < 2:
+        return 3 * (math.nan,)
+    design = -np.log(np.asarray(scales, dtype=float))
+    (exponent, constant), covariance = np.polyfit(design, log_widths, 1, w=1 / np.asarray(errors), cov="unscaled")
+    return float(exponent), 1.96 * math.sqrt(covariance[0, 0]), float(constant)

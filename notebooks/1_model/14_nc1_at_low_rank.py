@@ -1,0 +1,140 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # At a low-rank end, NC1 has to be read at the rank of that end
+#
+# **Question.** Deep networks often end at a rank below $K-1$. Do the samples of a class still collapse there, and does the usual measure show it?
+#
+# **Answer.** They do, and the usual measure does not. $\Sigma_B$ keeps eigenvalues that the flow has frozen and not erased; a plain pseudo-inverse divides by them, and NC1 levels off
+# near a third however small the loss. With the pseudo-inverse taken at the rank of the end it falls like a power, as at full rank.
+# Before: [13, within-class collapse](13_within_class_collapse.ipynb). After: [15, norm propagation](15_norm_propagation.ipynb).
+
+# %%
+from dufm import figures
+
+figures.published("14_low_rank")
+
+# %% [markdown]
+# *NC1 at the penultimate layer of runs that end below rank $K-1$: median and 10–90% band. Crosses, the pseudo-inverse of all of $\Sigma_B$; circles, at the rank of the end.*
+# [Drawn by](../../figures/14_low_rank.py)
+
+# %% [markdown]
+# ## Statement
+#
+# Let $\Sigma_B = \sum_i\mu_iv_iv_i^\top$, $\mu_1\ge\mu_2\ge\dots$, be the covariance between classes at some layer, and
+# $$\mathrm{NC1}_r = \frac1K\sum_{i\le r}\frac{v_i^\top\Sigma_Wv_i}{\mu_i} .$$
+# The plain NC1 is $r = K-1$. *At a run whose logits end at rank $r<K-1$, $\mathrm{NC1}_r\to0$, while $\mathrm{NC1}_{K-1}$ has a positive limit in general.*
+#
+# **Derivation.**
+# 1. At $L\ge3$ a singular value that the flow discards does not shrink; it stops (notebooks 21 and 25): the gain of a direction is proportional to the product of all other layers
+#    in it, and those have stopped as well. In the discarded directions class means are therefore *frozen* at a finite size: $\mu_i$, $i>r$, tends to a constant.
+# 2. Within the classes, the deviations that the network above does not see are frozen too (notebook 13, step 1). In the direction $v_i$, $i>r$, the network above is frozen and small beside the rest, so
+#    $v_i^\top\Sigma_Wv_i$ tends to a constant. The quotient of two constants does not vanish.
+# 3. In the kept directions, $i\le r$, the derivation of notebook 13 holds word for word: $\mathrm{NC1}_r\sim s^{-(2l+4)/L}$ at layer $l$.
+#
+# So "the class means differ in this direction" and "the logits differ in this direction" part company at a low-rank end, and NC1 has to be asked about the second. `dufm.nc_metrics` takes the rank as an argument; without one
+# it reads the widest gap of the logits. The rank itself comes from a certificate (`dufm.end`), never from a threshold on $\mu_i$: $\mu_{r+1}/\mu_1$ falls with the loss, slowly, and would cross any threshold sometime.
+
+# %% tags=["parameters"]
+num_classes: int = 4  # number of classes K [4, 10]
+depth: int = 5  # depth L at which low-rank ends are common [3, 8]
+width: int = 16  # hidden width d [2, 64]
+scale: float = 0.5  # initial scale, entries N(0, scale²/fan-in) [0.05, 1]
+n_per_class: int = 5  # samples a class [2, 20]
+networks: int = 32  # networks in the batch [2, 256]
+levels: list[float] = [0, -2, -5, -10, -20, -50, -100, -200, -400, -800, -1400, -2000]  # values of log ℒ [-1e5, 0]
+seed: int = 0  # seed of every random draw [0, 1000000]
+budget: str = "default"  # how much to compute {smoke, default, full}
+
+# %%
+import numpy as np
+import pandas as pd
+import torch
+
+import dufm
+from dufm import claims, figures, notebook
+
+p = notebook.start("14_nc1_at_low_rank", globals())
+device, K = notebook.device(), p.num_classes
+
+# %% [markdown]
+# ## The runs, and one of them
+#
+# Which runs ended below rank $K-1$ is the certificate's decision; undecided runs are in neither group.
+
+# %%
+start = dufm.gaussian_init(p.depth, p.width, K, scale=p.scale, batch=p.networks, seed=p.seed, n_per_class=p.n_per_class)
+run = dufm.gradient_flow([W.to(device) for W in start], until_log_loss=min(p.levels), record={"log_loss": p.levels})
+end = dufm.end(run, p.depth)
+low = (end.decided & (end.rank < K - 1)).cpu()
+if not low.any():
+    raise dufm.DufmError(f"none of {p.networks} runs ended below rank {K - 1}: raise depth or networks")
+pd.Series(end.name).value_counts().rename_axis("end").to_frame("runs")
+
+# %% [markdown]
+# In the first low-rank run, at the penultimate layer: the singular values of the centred class means and the root mean square of the deviations along each. In the third direction
+# neither moves once the loss is small.
+
+# %%
+features, above = dufm.split_at([W[:, int(low.nonzero()[0, 0])].cpu() for W in run.history.factors], p.depth - 1)
+grouped = features.unflatten(-1, (K, p.n_per_class))
+means = grouped.mean(-1) - features.mean(-1, keepdim=True)
+U, mu, _ = torch.linalg.svd(means, full_matrices=False)
+inside = (U.mT @ (grouped - grouped.mean(-1, keepdim=True)).flatten(-2)).square().mean(-1).sqrt()
+columns = {f"{word} {i + 1}": values[:, i] for word, values in (("means", mu), ("deviations", inside)) for i in (0, 1, 2)}
+pd.DataFrame(columns, index=pd.Index(p.levels, name="log ℒ")).round(3)
+
+# %% [markdown]
+# ## All low-rank runs
+
+# %%
+rank = end.rank.clamp(min=1).expand(len(p.levels), -1)
+split = dufm.split_at(run.history.factors, p.depth - 1)
+nc1 = {"at the final rank": dufm.nc_metrics(*split, rank)["nc1"], "plain": dufm.nc_metrics(*split, K - 1)["nc1"]}
+tables = []
+for kind, values in nc1.items():
+    low_, middle, high = torch.quantile(values.cpu()[:, low], torch.tensor([0.1, 0.5, 0.9]).double(), dim=1)
+    spread = {"median": middle, "low": low_, "high": high}
+    tables.append(pd.DataFrame({"pseudo_inverse": kind, "minus_log_loss": -np.array(p.levels), **spread}))
+table = pd.concat(tables)
+figures.store("14_low_rank", table)
+
+# %% tags=["figure"]
+figures.show(
+    "14_low_rank",
+    alt="NC1 at the penultimate layer of runs that end at low rank, against minus log loss. With a plain pseudo-inverse it stays at a few tenths; "
+    "with the pseudo-inverse at the final rank it falls by ten decades.",
+)
+
+# %% [markdown]
+# ## Verdict
+
+# %% tags=["verdict"]
+final = table[table.minus_log_loss == table.minus_log_loss.max()].set_index("pseudo_inverse")["median"]
+claims.check("14-nc1-low-rank", final["at the final rank"])
+claims.check("14-nc1-plain", final["plain"])
+
+# %% [markdown]
+# ## Where it breaks
+#
+# *Few networks follow the first decade.* Some runs are still between two solutions at $\log\mathcal L = -400$ (the wide band): a run in transit to rank 2 has rank 3 for all purposes, and
+# reading it at rank 2 says nothing yet.
+#
+# *At $L = 2$ nothing is frozen*: a direction that the logits do not use grows or shrinks like a power, and low-rank ends do not occur (notebook 21).
+#
+# *Real networks.* The rank of the end is not certified there; [notebook 71](../7_networks/71_rank_and_depth.ipynb) reads effective ranks instead.
+#
+# ## Try it
+#
+# 1. `depth = 3`: how many runs end at rank 2 now, and is the plain NC1 larger or smaller?
+# 2. `scale = 0.1`: smaller starts freeze smaller. Both $\mu_3$ and the deviations: what does their quotient do?
+# 3. `num_classes = 6`: the orthoplex has rank 3 of 5. How many directions are frozen?
+
+# %% tags=["nbval-ignore-output"]
+notebook.provenance(p)

@@ -1,0 +1,157 @@
+"""Small deviations from collapse: the families as projections, their laws by finite differences and by the flow."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import dufm
+from dufm import perturbation
+from dufm.perturbation import FAMILIES
+
+
+def ray(K):
+    return torch.eye(K, dtype=torch.float64) - 1 / K
+
+
+# ---------------------------------------------------------------- the families
+
+
+@pytest.mark.parametrize("K", [3, 4, 7])
+def test_projections_split_all_directions(K):
+    basis = torch.eye(K * K, dtype=torch.float64).reshape(-1, K, K)
+    parts = perturbation.project(basis)
+    maps = parts.reshape(4, K * K, K * K)
+    sizes = [K * (K - 3) / 2, (K - 1) * (K - 2) / 2, K - 1, 2 * (K - 1)]
+    assert torch.allclose(maps.diagonal(dim1=1, dim2=2).sum(-1), torch.tensor(sizes, dtype=torch.float64))
+    for i in range(4):
+        for j in range(4):
+            expected = maps[i] if i == j else torch.zeros_like(maps[i])
+            assert torch.allclose(maps[i] @ maps[j], expected, atol=1e-13)
+    left = basis - parts.sum(0)
+    u = torch.full((K, K), 1 / K, dtype=torch.float64)
+    along = (left * ray(K)).sum((-2, -1))[:, None, None] * ray(K) / (K - 1) + left.mean((-2, -1), keepdim=True) * K * u
+    assert torch.allclose(left, along, atol=1e-13)
+
+
+def test_random_directions_are_what_they_are_called():
+    K = 6
+    even, odd, shift, tilt = parts = perturbation.random_directions(K, 3)
+    assert torch.allclose(torch.linalg.matrix_norm(parts), torch.ones(4, dtype=torch.float64))
+    assert torch.allclose(even, even.mT) and float(even.diagonal().abs().max()) < 1e-14
+    assert torch.allclose(odd, -odd.mT) and float((odd.sum(0)).abs().max()) < 1e-14
+    assert torch.allclose(shift, shift[:1].expand(K, K)) and abs(float(shift.sum())) < 1e-14
+    x, b = perturbation.imbalance_coordinates(tilt)
+    C = ray(K)
+    assert torch.allclose(C @ torch.diag(x) @ C + torch.outer(b, torch.full_like(b, K**-0.5)), tilt)
+    assert not torch.equal(parts, perturbation.random_directions(K, 4))
+    assert not perturbation.random_directions(3, 0)[0].any() and perturbation.random_directions(3, 0)[1].any()
+
+
+# ---------------------------------------------------------------- the laws
+
+
+def speed(Z, depth):
+    """dZ/dt of balanced factors, from the singular values of Z: no factors, no integrator."""
+    U, sigma, Vh = torch.linalg.svd(Z)
+    sigma = torch.where(sigma > 1e-9 * sigma[0], sigma, 0.0)
+    residual = torch.eye(len(Z)) - torch.softmax(Z, 0)
+    powers = [sigma ** (2 * l / depth) for l in range(depth)]
+    weights = sum(torch.outer(powers[depth - 1 - l], powers[l]) for l in range(depth))
+    return U @ (weights * (U.mT @ residual @ Vh.mT)) @ Vh
+
+
+@pytest.mark.parametrize(("K", "depth", "s"), [(4, 2, 1.5), (5, 3, 0.4), (5, 6, 6.0), (3, 4, 2.0)])
+def test_laws_are_the_derivative_of_the_field(K, depth, s):
+    """d/ds of E along the ray, by central differences of dZ/dt, against the laws' own derivative."""
+    C, step = ray(K), 1e-5
+    rate = float((speed(s * C, depth) * C).sum()) / (K - 1)
+    for family, E in zip(FAMILIES, perturbation.random_directions(K, 1), strict=True):
+        if not E.any():
+            continue
+        change = (speed(s * C + step * E, depth) - speed(s * C - step * E, depth)) / (2 * step) / rate
+        near = np.array([s * (1 - 1e-4), s, s * (1 + 1e-4)])
+        if family == "imbalance":
+            x, b = (part.numpy() for part in perturbation.imbalance_coordinates(E))
+            paths = perturbation.imbalance_path(x, b, near[1:], K, depth)
+            expected = [(path[1] - path[0]) / (near[2] - near[1]) for path in paths]
+            found = perturbation.imbalance_coordinates(change)
+            assert all(np.allclose(a, e, atol=2e-3 * abs(e).max()) for a, e in zip(found, expected, strict=True))
+            assert float((change - perturbation.project(change)[3]).abs().max()) < 1e-6
+        else:
+            grown = [x / s * perturbation.family_growth(family, float(x), s, K, depth) for x in near]
+            expected = (grown[2] - grown[0]) / (near[2] - near[0])
+            assert torch.allclose(change, expected * E, atol=1e-6)
+
+
+def test_peak_of_imbalance_by_another_solver():
+    """Depth 2 amplifies nothing; elsewhere Euler's product of small maps gives the same peak."""
+    assert perturbation.imbalance_peak(5, 2) == pytest.approx(1.0)
+    K, L, s0 = 4, 3, 0.1
+    s = np.geomspace(s0, 6 * K, 40_001)
+    weight = np.diag([math.sqrt(1 - 2 / K), 1.0])
+    whole, peak = np.eye(2), 1.0
+    for now, step in zip(s[:-1], np.diff(s), strict=True):
+        rho = math.expm1(now) / (math.exp(now) + K - 1)
+        pull = np.array([[1 + rho * (K - 2), rho * K**0.5], [rho * (K - 2) / K**0.5 / L, (1 + rho) / L]]) / K
+        whole = whole + step * (np.diag([2 - 2 / L, 1 - 1 / L]) / now - pull) @ whole
+        peak = max(peak, np.linalg.norm(weight @ whole @ np.linalg.inv(weight), 2) * s0 / (now + step))
+    assert perturbation.imbalance_peak(K, L, s0=s0) == pytest.approx(peak, rel=2e-3)
+
+
+# ---------------------------------------------------------------- the flow
+
+
+@pytest.mark.parametrize(("K", "depth"), [(3, 3), (4, 3), (5, 2)])
+def test_networks_follow_the_laws(K, depth):
+    found = perturbation.measured_families(K, depth, seed=2)
+    names = [name for name in FAMILIES if K > 3 or name != "symmetric"]
+    assert list(dict.fromkeys(found["family"])) == names and found["deviation"].max() < 1e-4
+    assert np.allclose(found["growth"], found["law"], rtol=1e-4)
+    assert found["growth"][found["family"] == "antisymmetric"].max() <= 1 + 1e-9
+
+
+def test_repulsion_peaks_at_the_turning_point():
+    found = perturbation.measured_repulsion(8, 4, levels=40, seed=1)
+    assert np.abs(found["growth"] / found["law"] - 1).max() < 1e-6
+    assert found["peak"] == pytest.approx(dufm.turning_point(8, 4), rel=1e-3)
+    assert math.isnan(perturbation.measured_repulsion(4, 2, levels=12)["peak"])
+
+
+@pytest.mark.parametrize("depth", [2, 4])
+def test_early_phase(depth):
+    s0 = 1e-4 * torch.tensor([0.5, 1.0, 0.7], dtype=torch.float64)
+    found = perturbation.early_phase(s0, depth, [0.1, 0.5])
+    assert found["deviation"].max() < 1e-2 and (found["ratio_change"].max() < 1e-2) == (depth == 2)
+    assert np.allclose(found["largest"], found["law_largest"], rtol=1e-2)
+
+
+@pytest.mark.parametrize("group", ["hadamard", (2, 6)])
+def test_forces_are_the_spectrum_of_the_residual(group):
+    chi = dufm.characters(group, 8 if group == "hadamard" else None)
+    generator = torch.Generator().manual_seed(0)
+    s = 30 * torch.rand(4, chi.num_free, generator=generator, dtype=torch.float64) + 0.1
+    Z = chi.logits(s)
+    expected = chi.spectrum(dufm.log_loss_residual(Z))[0] * dufm.log_loss(Z).exp().unsqueeze(-1)
+    assert torch.allclose(perturbation.forces(s, group), expected, rtol=1e-9)
+    assert torch.allclose(perturbation.forces(1e-12 * s, group), torch.ones_like(s))
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: perturbation.project(torch.eye(2)), "K at least 3"),
+        (lambda: perturbation.project(torch.ones(3, 6)), "shape"),
+        (lambda: perturbation.random_directions(2, 0), "num_classes must be"),
+        (lambda: perturbation.family_growth("imbalance", 1.0, 0.5, 4, 3), "family must be one of"),
+        (lambda: perturbation.imbalance_path(1.0, 0.0, [1.0, 0.5], 4, 3), "s must be increasing"),
+        (lambda: perturbation.imbalance_peak(4, 3, s0=0.0), "s0 must be"),
+        (lambda: perturbation.measured_repulsion(4, 3, levels=5), "levels must be"),
+        (lambda: perturbation.measured_families(2, 3), "num_classes must be"),
+        (lambda: perturbation.early_phase(torch.ones(3, dtype=torch.float64), 1, [0.5]), "depth must be"),
+    ],
+)
+def test_refusals(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()

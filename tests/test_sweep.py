@@ -1,0 +1,333 @@
+"""Sweeps: the table, the cache, kill −9 on the way, and a dask cluster that loses a worker."""
+
+import functools
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pandas
+import pytest
+import torch
+from conftest import ROOT
+
+import dufm
+from dufm import DufmError, sweep
+
+FACTOR = 2
+GRID = {"depth": [2, 3, 4], "scale": [0.5, 1.0]}
+
+
+def doubled(x):
+    return FACTOR * x
+
+
+def task(seeds, depth, scale):
+    return {"value": [doubled(seed) * scale**depth for seed in seeds], "kind": "deep" if depth > 2 else "ufm"}
+
+
+def flow(seeds, depth, width):
+    """Real work: ends of a small batch, one network a seed."""
+    factors = [dufm.gaussian_init(depth, width, 4, seed=seed) for seed in seeds]
+    run = dufm.gradient_flow([torch.cat(parts) for parts in zip(*factors, strict=True)], until_log_loss=-20.0)
+    return {"log_time": run.log_time, "rank": dufm.effective_rank(run.Z), "status": run.status, "threads": threads()}
+
+
+def threads():
+    return torch.get_num_threads()
+
+
+ARRAY, MEMO = np.arange(6.0)[::3], {}
+
+
+def strided(seeds, a):
+    MEMO[a] = float(ARRAY.sum())
+    return {"value": a * MEMO[a]}
+
+
+def slow(seeds, cell, folder):
+    time.sleep(0.4)
+    with open(os.path.join(folder, f"ran-{cell}"), "a") as log:
+        log.write(f"{os.getpid()} ")
+    return {"value": [10 * cell + seed for seed in seeds]}
+
+
+def ran(folder, cell):
+    """The processes that ran a cell of ``slow``."""
+    return [int(pid) for pid in (folder / f"ran-{cell}").read_text().split()]
+
+
+def leaving(seeds, depth):
+    sys.exit(3)
+
+
+def failing(seeds, depth):
+    if depth == 3:
+        raise ValueError("three is refused")
+    return {"value": depth}
+
+
+# ---------------------------------------------------------------- the table
+
+
+def test_a_row_a_cell_and_seed_in_the_order_of_the_grid():
+    table = sweep.run(task, GRID, seeds=[5, 1])
+    assert list(table.columns) == ["depth", "scale", "seed", "value", "kind", "error"]
+    expected = [(L, s, seed, 2 * seed * s**L) for L in (2, 3, 4) for s in (0.5, 1.0) for seed in (5, 1)]
+    assert list(table[["depth", "scale", "seed", "value"]].itertuples(index=False, name=None)) == expected
+    assert (table["error"] == "").all() and set(table["kind"]) == {"ufm", "deep"}
+
+
+def test_cells_may_be_listed_and_cost_changes_only_the_order_of_work():
+    cells = [{"depth": 2, "scale": 1.0}, {"depth": 4, "scale": 0.5}]
+    table = sweep.run(task, cells, seeds=range(3), cost=lambda depth, scale: depth)
+    whole = sweep.run(task, GRID, seeds=range(3))
+    for cell, part in table.groupby(["depth", "scale"]):
+        same = whole[(whole["depth"] == cell[0]) & (whole["scale"] == cell[1])]
+        assert part["value"].tolist() == same["value"].tolist()
+
+
+def test_processes_compute_what_one_process_does_on_one_thread_each():
+    grid = {"depth": [2, 3], "width": [4, 6]}
+    before = torch.get_num_threads()
+    here = sweep.run(flow, grid, seeds=range(3))
+    assert torch.get_num_threads() == before
+    there = sweep.run(flow, grid, seeds=range(3), jobs=2)
+    assert set(there["error"]) == {""}
+    pandas.testing.assert_frame_equal(here, there, rtol=1e-9)
+    assert set(here["threads"]) == {1}
+
+
+def test_a_failed_cell_is_a_row_with_its_message_and_is_tried_again(tmp_path):
+    table = sweep.run(failing, {"depth": [2, 3]}, seeds=[0, 1], cache_dir=tmp_path)
+    assert table["error"].tolist() == ["", "", *["ValueError: three is refused"] * 2]
+    assert table["value"].tolist()[:2] == [2, 2] and np.isnan(table["value"][2:]).all()
+    assert len(list(tmp_path.rglob("output.pkl"))) == 1
+
+
+WRONG = [{"depth": 1}, {"seed": 1}, {"a": [1, 2, 3]}, {"a": [None, None]}, [1, 2]]
+
+
+def returning(seeds, depth):
+    return WRONG[depth]
+
+
+@pytest.mark.parametrize("depth", range(len(WRONG)))
+def test_a_result_that_is_no_set_of_columns_is_a_failure_of_the_cell(depth):
+    table = sweep.run(returning, {"depth": [depth]}, seeds=[0, 1])
+    assert table["error"].str.startswith("DufmError: ").all()
+
+
+@pytest.mark.parametrize(
+    ("grid", "said"),
+    [
+        ({}, "at least one cell"),
+        ({"a": []}, "at least one cell"),
+        ({"a": 3}, "list of values"),
+        ({"a": "text"}, "list of values"),
+        ([{"a": 1}, {"b": 1}], "same names"),
+        (3, "dict of lists"),
+        ("text", "dict of lists"),
+        ([1, 2], "dict of lists"),
+        ({"seed": [1]}, "cannot be the name"),
+        ({"a": [float("nan")]}, "finite"),
+        ({"a": [np.zeros(2)]}, "plain numbers"),
+        ({"a": [1, 1]}, "stands twice"),
+    ],
+)
+def test_bad_grids(grid, said):
+    with pytest.raises(DufmError, match=said):
+        sweep.run(task, grid, seeds=[0])
+
+
+@pytest.mark.parametrize("seeds", [[], [1, 1], [-1], [0.5], 5])
+def test_bad_seeds(seeds):
+    with pytest.raises(DufmError, match="seeds"):
+        sweep.run(task, GRID, seeds=seeds)
+
+
+def test_bad_task_jobs_and_backend():
+    for wrong in (max, lambda seeds, depth, scale: {"value": 1}, functools.partial(task)):
+        with pytest.raises(DufmError, match="task must be a function"):
+            sweep.run(wrong, GRID, seeds=[0])
+    with pytest.raises(DufmError, match="jobs"):
+        sweep.run(task, GRID, seeds=[0], jobs=0)
+    for backend in ("nonsense", "nonsense://nowhere", None, "tcp://host", "tcp://127.0.0.1:99999"):
+        with pytest.raises(DufmError, match="backend must be"):
+            sweep.run(task, GRID, seeds=[0], backend=backend)
+
+
+def test_a_cache_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "cache").write_text("")
+    with pytest.raises(DufmError, match="cache_dir must be a folder"):
+        sweep.run(task, GRID, seeds=[0], cache_dir=tmp_path / "cache")
+
+
+def test_a_task_that_exits_is_a_failed_cell():
+    table = sweep.run(leaving, {"depth": [2]}, seeds=[0])
+    assert table["error"].tolist() == ["SystemExit: 3"]
+
+
+def test_cells_may_name_their_parameters_in_any_order_and_hold_numpy_numbers():
+    table = sweep.run(task, [{"depth": np.int64(2), "scale": 1.0}, {"scale": 0.5, "depth": 3}], seeds=[1])
+    assert table[["depth", "scale", "value"]].to_numpy().tolist() == [[2, 1.0, 2.0], [3, 0.5, 0.25]]
+
+
+# ---------------------------------------------------------------- the cache
+
+
+def test_a_second_run_reads_and_computes_nothing(tmp_path):
+    grid = {"cell": [0, 1, 2], "folder": [str(tmp_path)]}
+    first = sweep.run(slow, grid, seeds=[0], cache_dir=tmp_path / "cache")
+    again = sweep.run(slow, grid, seeds=[0], cache_dir=tmp_path / "cache")
+    pandas.testing.assert_frame_equal(first, again)
+    wider = sweep.run(slow, {**grid, "cell": [2, 3]}, seeds=[0], cache_dir=tmp_path / "cache")
+    assert wider["value"].tolist() == [20, 30]
+    assert [len(ran(tmp_path, i)) for i in range(4)] == [1] * 4
+
+
+HELPER = "FACTOR = 1\n\n\ndef task(seeds, a):\n    return {'value': [FACTOR * a for seed in seeds]}\n"
+ONCE = """
+import sys
+sys.path.insert(0, {folder!r})
+import mine
+from dufm import sweep
+print(sweep.run(mine.task, {{"a": [2]}}, seeds=[0], cache_dir={cache!r})["value"][0])
+"""
+
+
+def test_a_change_in_the_tasks_module_is_seen(tmp_path):
+    """Each run in a process of its own, the second with what the first has kept."""
+    prints = []
+    for text in (HELPER, HELPER, HELPER.replace("FACTOR = 1", "FACTOR = 9")):
+        (tmp_path / "mine.py").write_text(text, encoding="utf-8")
+        code = ONCE.format(folder=str(tmp_path), cache=str(tmp_path / "cache"))
+        done = subprocess.run([sys.executable, "-B", "-c", code], capture_output=True, text=True, check=True)
+        prints.append(int(done.stdout))
+        kept = len(list((tmp_path / "cache").rglob("output.pkl")))
+        assert kept == (1 if len(prints) < 3 else 2)
+    assert prints == [2, 2, 18]
+
+
+def test_a_change_in_dufm_is_seen(tmp_path, monkeypatch):
+    grid = {"cell": [0], "folder": [str(tmp_path)]}
+    for digest in ("one", "two", "two"):
+        monkeypatch.setattr(sweep, "_PACKAGE", digest)
+        sweep.run(slow, grid, seeds=[0], cache_dir=tmp_path / "cache")
+    assert len(ran(tmp_path, 0)) == 2
+
+
+def test_a_worker_with_another_package_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(sweep, "_PACKAGE", "another")
+    there = sweep.run(task, GRID, seeds=[1], jobs=2, cache_dir=tmp_path)
+    assert there["error"].str.contains("another version").all() and not list(tmp_path.rglob("output.pkl"))
+
+
+def test_strided_and_memoised_tasks_run_in_workers():
+    """What a worker imports again need not look alike in memory."""
+    strided(seeds=[0], a=1)
+    table = sweep.run(strided, {"a": [1, 2]}, seeds=[0, 1], jobs=2)
+    assert table["value"].tolist() == [3.0, 3.0, 6.0, 6.0] and (table["error"] == "").all()
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {tests!r})
+from dufm import sweep
+from test_sweep import slow
+table = sweep.run(slow, {{"cell": list(range(10)), "folder": [{folder!r}]}}, seeds=[0, 1], jobs=2, cache_dir={cache!r})
+table.to_csv({out!r}, index=False)
+"""
+
+
+def test_kill_9_loses_nothing_and_runs_no_finished_cell_twice(tmp_path):
+    cache, out = tmp_path / "cache", tmp_path / "table.csv"
+    script = SCRIPT.format(tests=str(ROOT / "tests"), folder=str(tmp_path), cache=str(cache), out=str(out))
+    environment = {**os.environ, "TQDM_DISABLE": "1"}
+    child = subprocess.Popen([sys.executable, "-c", script], env=environment, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while len(list(cache.rglob("output.pkl"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+    finished = {path: path.stat().st_mtime_ns for path in cache.rglob("output.pkl")}
+    assert 3 <= len(finished) < 10 and not out.exists()
+    begun = {path.name for path in tmp_path.glob("ran-*")}
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=120)
+    table = pandas.read_csv(out)
+    assert table["value"].tolist() == [10 * cell + seed for cell in range(10) for seed in (0, 1)]
+    assert finished.items() <= {path: path.stat().st_mtime_ns for path in cache.rglob("output.pkl")}.items()
+    runs = [len(ran(tmp_path, i)) for i in range(10)]
+    # A cell that was running when the kill came may run again; none of the finished ones does.
+    assert sum(runs) - 10 == sum(count == 2 for count in runs) <= len(begun) - len(finished)
+
+
+# ---------------------------------------------------------------- a cluster
+
+
+def _free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """A scheduler and two workers, real processes on loopback: its address, and the workers."""
+    address = f"tcp://127.0.0.1:{_free_port()}"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "OMP_NUM_THREADS": "1"}
+
+    def start(*command):
+        return subprocess.Popen(
+            [sys.executable, "-m", *command],
+            cwd=tmp_path,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    scheduler = start("distributed.cli.dask_scheduler", "--host", address, "--no-dashboard")
+    own = ("--nthreads", "1", "--no-dashboard", "--no-nanny", "--local-directory", str(tmp_path))
+    workers = [start("distributed.cli.dask_worker", address, *own) for _ in range(2)]
+    yield address, workers
+    for process in (*workers, scheduler):
+        process.kill()
+        process.wait()
+
+
+def test_a_cluster_that_loses_a_worker_gives_the_same_table(cluster, tmp_path):
+    address, workers = cluster
+    victim = workers[0]
+    grid = {"cell": list(range(8)), "folder": [str(tmp_path)]}
+    local = sweep.run(slow, grid, seeds=[0, 1])
+    for path in tmp_path.glob("ran-*"):
+        path.unlink()
+
+    def kill_on_the_way():
+        deadline = time.monotonic() + 60
+        while len(list(tmp_path.glob("ran-*"))) < 3 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        victim.kill()
+
+    killer = threading.Thread(target=kill_on_the_way)
+    killer.start()
+    table = sweep.run(slow, grid, seeds=[0, 1], backend=address, cache_dir=tmp_path / "cache")
+    killer.join()
+    assert victim.wait(10) == -signal.SIGKILL
+    pandas.testing.assert_frame_equal(table, local)
+    assert len(list((tmp_path / "cache").rglob("output.pkl"))) == 8
+    assert {pid for cell in range(8) for pid in ran(tmp_path, cell)} == {worker.pid for worker in workers}
+
+
+def test_reproduce_refuses_a_scheduler_that_does_not_answer(checkout, capsys, tmp_path):
+    from dufm.__main__ import main
+
+    address = f"tcp://127.0.0.1:{_free_port()}"
+    assert main(["reproduce", "00", "--cluster", address, "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert re.fullmatch(r"dufm: backend must be 'local' or a dask scheduler that answers, got .+\n", said)
