@@ -1,0 +1,37 @@
+"""Share of neural collapse against the initial scale, four and eight classes, with the law and the naive count."""
+
+import math
+
+import numpy as np
+
+from dufm import figures
+
+
+def draw(data):
+    """One panel a number of classes."""
+    counts = np.unique(data["num_classes"])
+    fig, axes = figures.subplots(1, len(counts), width=7.0, height=3.0, squeeze=False)
+    for ax, K in zip(axes[0], counts, strict=True):
+        for L in np.unique(data["depth"][data["num_classes"] == K]):
+            here = (data["num_classes"] == K) & (data["depth"] == L)
+            order = np.argsort(data["scale"][here])
+            x, share, error, law = (data[name][here][order] for name in ("scale", "share", "error", "leading"))
+            q, middle = 1 - 2 / L, len(x) // 2
+            if np.isnan(law).any():
+                law = share[middle] * (x / x[middle]) ** (q * (K - 1 - math.log2(K)))
+            ax.errorbar(x, share, 1.96 * error, **{**figures.depth_style(L), "linestyle": ""}, capsize=2)
+            ax.plot(x, law, color="black", linestyle="--", linewidth=0.8, zorder=1)
+            ax.annotate(f"$L={L}$", (x[-1], share[-1]), xytext=(7, -3), textcoords="offset points", fontsize=8)
+            if L == 3:
+                ax.plot(
+                    x, share[-1] * (x / x[-1]) ** (q * (K - 2)), color="black", linestyle=":", linewidth=0.9, zorder=1
+                )
+        ax.set(xscale="log", yscale="log", xlabel="initial scale $s_0$")
+        ax.margins(x=0.12)
+        ax.set_title(f"$K = {K}$, " + ("by quadrature" if K == 4 else "by sampling"))
+        dashed = "leading order" if K == 4 else r"slope $q(K-1-\log_2K)$"
+        ax.plot([], [], color="black", linestyle="--", linewidth=0.8, label=dashed)
+        ax.plot([], [], color="black", linestyle=":", linewidth=0.9, label="slope $q(K-2)$, $L=3$")
+        ax.legend(loc="lower right", fontsize=7)
+    axes[0][0].set_ylabel("share of neural collapse")
+    return fig
