@@ -13,7 +13,7 @@ INTRODUCTION = """# Ledger of claims
 
 Every claim of this companion, the paper's and its own, with the number its notebook found. *Holds*: the number met the
 expectation; *refuted*: a hypothesis did not; *deviates*: a claim did not come out as stated, and its notebook says why.
-This page is generated from `notebooks/claims*.toml` and the executed notebooks.
+This page is generated from `notebooks/claims.toml` and the executed notebooks.
 """
 
 

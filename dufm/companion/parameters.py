@@ -133,9 +133,8 @@ def _accepts(accepted, value):
 
 def budget_parameters(name, budget):
     """The parameters that a budget other than ``default`` sets for a notebook, from ``notebooks/budgets.toml``."""
-    found = {}
-    for path in sorted((files.root() / "notebooks").glob("**/budgets*.toml")):
-        found |= tomllib.loads(path.read_text(encoding="utf-8")).get(name, {})
+    path = files.root() / "notebooks" / "budgets.toml"
+    found = tomllib.loads(path.read_text(encoding="utf-8")).get(name, {})
     unknown = [word for word in found if word not in BUDGETS]
     if unknown:
         raise DufmError(f"budgets.toml: {name} has a budget {unknown[0]!r}; {did_you_mean(unknown[0], BUDGETS)}")
