@@ -21,13 +21,16 @@ def draw(data):
                 law = share[middle] * (x / x[middle]) ** (q * (K - 1 - math.log2(K)))
             ax.errorbar(x, share, 1.96 * error, **{**figures.depth_style(L), "linestyle": ""}, capsize=2)
             ax.plot(x, law, color="black", linestyle="--", linewidth=0.8, zorder=1)
-            ax.annotate(f"$L={L}$", (x[-1], share[-1]), xytext=(7, -3), textcoords="offset points", fontsize=8)
+            place = {"xytext": (0, 7), "textcoords": "offset points", "ha": "center", "fontsize": 8}
+            ax.annotate(f"$L={L}$", (x[0], share[0]), **place)
             if L == 3:
                 ax.plot(
                     x, share[-1] * (x / x[-1]) ** (q * (K - 2)), color="black", linestyle=":", linewidth=0.9, zorder=1
                 )
         ax.set(xscale="log", yscale="log", xlabel="initial scale $s_0$")
-        ax.margins(x=0.12)
+        ax.margins(x=0.12, y=0.1)
+        ax.set_xticks(10.0 ** np.arange(-30, 0, 6) if x[0] < 1e-12 else 10.0 ** np.arange(-6, 0, 2))
+        ax.minorticks_off()
         ax.set_title(f"$K = {K}$, " + ("by quadrature" if K == 4 else "by sampling"))
         dashed = "leading order" if K == 4 else r"slope $q(K-1-\log_2K)$"
         ax.plot([], [], color="black", linestyle="--", linewidth=0.8, label=dashed)
