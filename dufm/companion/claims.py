@@ -221,7 +221,8 @@ def table(records, claims, *, folder):
         found += f". {claim.outcome}" if claim.outcome else ""
         path = files.source_path(files.find(claim.id)).relative_to(files.root() / "notebooks").with_suffix(".ipynb")
         kind = claim.status.replace("_", " ") + (", regression" if claim.pinned else "")
-        verdict = f"{record.verdict if record else 'not run'} ({kind})"
+        verdict = record.verdict if record else "not run"
+        verdict += f" ({kind})" if verdict != kind else ""
         cells = (claim.statement, found, verdict, f"[{claim.id[:2]}]({folder}{path.as_posix()})")
         rows.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
     return "\n".join(rows)
