@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # The share of starts that collapse: a power of the scale, smaller than counting directions says
+# # The share of starts that collapse: a power of the scale, less steep than counting directions says
 #
 # **Question.** The basin of neural collapse is a thin neighbourhood of equal values and of the arms of a star. What share of all directions lies in it, and how fast does that share vanish as the start gets smaller?
 #
@@ -131,8 +131,8 @@ law = (1 - 2 / table.depth) * (table.num_classes - 1 - np.log2(table.num_classes
 table["exponent"] = logs.share / logs.scale / law
 table["spread"] = 1.96 * np.hypot(table.error / table.share, grouped.error.shift(-1) / grouped.share.shift(-1)) / logs.scale / law
 table["naive"] = (table.num_classes - 2) / (table.num_classes - 1 - np.log2(table.num_classes))
-shown = table.dropna(subset="exponent")[["num_classes", "depth", "scale", "share", "exponent", "spread", "naive"]].round(3)
-shown.assign(share=[f"{x:.3g}" for x in shown.share], scale=[f"{x:g}" for x in shown.scale])
+shown = table.dropna(subset="exponent")[["num_classes", "depth", "scale", "share", "exponent", "spread", "naive"]]
+shown.round({"exponent": 3, "spread": 3}).assign(share=[f"{x:.3g}" for x in shown.share], scale=[f"{x:g}" for x in shown.scale])
 
 # %% [markdown]
 # The exponents lie *above* the law and come down slowly, as they must if the share is the law divided by a power of $\log(1/s_0)$. How far the quadrature is above the leading order, which knows that power:
