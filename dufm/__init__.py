@@ -1,4 +1,22 @@
-"""Companion to "The Implicit Bias of Depth": the deep unconstrained feature model, its flow and its certificates."""
+"""Companion to "The Implicit Bias of Depth": the deep unconstrained feature model, its flow and its certificates.
+
+The rooms, ground floor first; each imports only from those before it::
+
+    loss, model, metrics          loss in the log domain; factors and their starts; ranks, margins, NC metrics
+    characters, hadamard          finite abelian groups; the exact polyhedron of Hadamard spectra and its linear codes
+    laws                          closed laws of singular values and of time
+    flow, spectral                gradient flow and descent of factors; the flow of singular values
+    linear_network, propagation   the linear network by SciPy; how products of matrices propagate norm
+    networks, data                bias-free networks and their training; images
+    margin, codes, code_search    norms and closed margins; named codes; the search for softmax codes
+    certificate, ends, search     KKT certificate and polish; from a run to its certified end; multi-start search
+    agreement                     depth's best solution beside the softmax code of the same rank
+    perturbation                  small deviations from collapse: four families and their laws
+    basin, shares                 which starts collapse, and what share of all directions they are
+    width, learned                random networks by depth and width; networks trained on images
+
+What the notebooks share is in ``dufm.companion``; ``dufm.figures``, ``dufm.sweep`` and the others are short for it.
+"""
 
 import importlib.util
 

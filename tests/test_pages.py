@@ -48,12 +48,3 @@ def test_the_examples_run(name, tmp_path):
     (tmp_path / "example.py").write_text(code, encoding="utf-8")
     done = subprocess.run([sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
-
-
-def test_the_science_and_the_companion_do_not_import_each_other():
-    for path in (ROOT / "dufm").glob("*.py"):
-        if path.name not in ("__init__.py", "__main__.py"):
-            assert "companion" not in re.findall(r"from dufm\.?(\w*)", path.read_text(encoding="utf-8")), path.name
-    for path in (ROOT / "dufm" / "companion").glob("*.py"):
-        found = re.findall(r"from (dufm[.\w]*) import", path.read_text(encoding="utf-8"))
-        assert {name for name in found if not name.startswith("dufm.companion")} <= {"dufm._checks"}, path.name

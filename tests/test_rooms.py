@@ -1,0 +1,44 @@
+"""The house: rooms in the order of the package docstring, each importing only what stands before it; none long."""
+
+import ast
+import re
+
+import pytest
+from conftest import ROOT
+
+import dufm
+
+ROOMS = [name for line in re.findall(r"^    (\S.*?)  ", dufm.__doc__, re.MULTILINE) for name in line.split(", ")]
+FILES = sorted(path for path in (ROOT / "dufm").glob("*.py") if not path.stem.startswith("__"))
+
+
+def imports(path):
+    """Names of the rooms that a file imports, private ones included."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "dufm":
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dufm."):
+            yield node.module.removeprefix("dufm.")
+
+
+def test_the_docstring_names_every_room():
+    assert sorted(ROOMS) == [path.stem for path in FILES if not path.stem.startswith("_")]
+    assert all(getattr(dufm, room) for room in ROOMS if not callable(getattr(dufm, room)))
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_only_from_rooms_before_it(room):
+    found = {name for name in imports(ROOT / "dufm" / f"{room}.py") if not name.startswith("_")}
+    assert found <= set(ROOMS[: ROOMS.index(room)])
+
+
+@pytest.mark.parametrize("path", [*FILES, *(ROOT / "dufm" / "companion").glob("*.py")], ids=lambda path: path.stem)
+def test_no_file_is_long(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 350
+
+
+def test_the_science_and_the_companion_do_not_import_each_other():
+    for path in FILES:
+        assert not [name for name in imports(path) if name.startswith("companion")], path.name
+    for path in (ROOT / "dufm" / "companion").glob("*.py"):
+        assert {name for name in imports(path) if not name.startswith("companion")} <= {"_checks"}, path.name
