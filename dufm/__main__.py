@@ -61,7 +61,7 @@ def parser():
         "--jobs",
         type=_jobs,
         metavar="N",
-        help="processes: notebooks at once, and their sweeps where cores are left (default: one per core)",
+        help="processes: notebooks at once, and their sweeps where cores are left (default: as there is room)",
     )
     run.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     run.add_argument(
@@ -78,8 +78,6 @@ def parser():
 
 
 def _reproduce(arguments):
-    from joblib import cpu_count
-
     from dufm.companion.reproduce import reproduce
 
     given = {}
@@ -91,7 +89,7 @@ def _reproduce(arguments):
     return reproduce(
         arguments.notebooks,
         given,
-        jobs=arguments.jobs or cpu_count(),
+        jobs=arguments.jobs or files.processes(),
         device=arguments.device,
         out=arguments.out,
         cluster=arguments.cluster,

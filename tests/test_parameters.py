@@ -1,6 +1,10 @@
 """Parameters: declared, seen by papermill, checked, set by budgets; where a run writes."""
 
+import types
+
+import joblib
 import papermill
+import psutil
 import pytest
 
 from dufm import DufmError, notebook
@@ -145,13 +149,15 @@ def test_a_device_that_is_not_there(monkeypatch):
         notebook.device()
 
 
-def test_jobs_are_the_containers(monkeypatch):
-    import joblib
-
+def test_jobs_are_what_the_container_has_room_for(monkeypatch, tmp_path):
+    monkeypatch.setattr(files, "MEMORY_LIMIT", tmp_path / "memory.max")
     monkeypatch.delenv("DUFM_JOBS", raising=False)
-    monkeypatch.setattr(joblib, "cpu_count", lambda: 3)
     monkeypatch.setenv("DUFM_DEVICE", "cpu")
-    assert notebook.sweep_options()["jobs"] == 3
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 16)
+    for limit, jobs in (("max", 16), (str(2 * 2**30), 2), (str(2**28), 1)):
+        (tmp_path / "memory.max").write_text(limit)
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: types.SimpleNamespace(total=2**36))
+        assert notebook.sweep_options()["jobs"] == jobs
     monkeypatch.setenv("DUFM_JOBS", "none")
     with pytest.raises(DufmError, match="DUFM_JOBS"):
         notebook.sweep_options()

@@ -18,6 +18,7 @@ __all__ = [
     "names",
     "out_dir",
     "package_digest",
+    "processes",
     "read_json",
     "refreshing",
     "root",
@@ -27,6 +28,7 @@ __all__ = [
     "write_json",
 ]
 
+MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -123,6 +125,17 @@ def digest(*paths):
 def package_digest():
     """Hash of the source of this package."""
     return digest(*sorted(_PACKAGE.glob("**/*.py")))
+
+
+def processes():
+    """How many processes this container has room for: its cores, and 0.8 GiB of its memory for each."""
+    import joblib
+    import psutil
+
+    memory = psutil.virtual_memory().total
+    with contextlib.suppress(OSError, ValueError):  # "max" where there is no limit
+        memory = min(memory, int(MEMORY_LIMIT.read_text()))
+    return max(1, min(joblib.cpu_count(), int(memory / (0.8 * 2**30))))
 
 
 def write_atomic(path, data):

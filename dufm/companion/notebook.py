@@ -89,12 +89,10 @@ def device():
 def sweep_options():
     """Where a notebook's sweeps run, as arguments to ``sweep.run``.
 
-    ``DUFM_JOBS`` processes (default: one a core of this container; one alone on a GPU, where a batch is one call), or
-    the dask scheduler ``DUFM_CLUSTER``; cells are kept in the output folder, so that an interrupted notebook goes on.
+    ``DUFM_JOBS`` processes (default: as this container has room; one alone on a GPU, where a batch is one call), or the
+    dask scheduler ``DUFM_CLUSTER``; cells are kept in the output folder, so that an interrupted notebook goes on.
     """
-    import joblib
-
-    text = os.environ.get("DUFM_JOBS") or str(joblib.cpu_count())
+    text = os.environ.get("DUFM_JOBS") or str(files.processes())
     if not text.isdigit() or int(text) < 1:
         raise DufmError(f"DUFM_JOBS must be a whole number, 1 or more, got {text!r}")
     return {
