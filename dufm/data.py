@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from dufm._checks import DufmError, check_count
 
-__all__ = ["NAMES", "balanced", "digest", "load", "split"]
+__all__ = ["NAMES", "balanced", "fingerprint", "load", "split"]
 
 # Name at OpenML and number of features of each data set that is kept in a file.
 _OPENML = {"mnist": ("mnist_784", 784), "fashion": ("Fashion-MNIST", 784), "cifar10": ("CIFAR_10", 3072)}
@@ -86,7 +86,7 @@ def split(name, n_per_class, *, centred=True, held=1000):
     return X - mean, y, torch.from_numpy(images[left].T.astype(np.float64)) - mean, torch.from_numpy(labels[left])
 
 
-def digest(name):
+def fingerprint(name):
     """Twelve letters that change with the data, so that a result of other images is not taken for one of these."""
     images, labels = load(name)
     return hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()[:12]

@@ -15,7 +15,7 @@ from dufm._checks import DufmError, check_count, check_logits
 from dufm.codes import one_vs_rest_margin
 from dufm.metrics import effective_rank, nc_metrics
 
-__all__ = ["class_code", "joined", "random_margins", "start", "trained"]
+__all__ = ["class_code", "initial_weights", "joined", "random_margins", "trained"]
 
 _CELL = ("dataset", "digest", "n_per_class", "batch_size")
 _NETWORK = ("training", "depth", "width", "seed")
@@ -40,9 +40,9 @@ def trained(
 ):
     r"""Train a network a seed on images until the log of its mean loss is ``log_loss_end``, and measure its end.
 
-    ``dataset`` is a name of ``data.NAMES`` and ``digest`` its ``data.digest``; the images are those of ``data.split``.
+    ``dataset`` is a name of ``data.NAMES`` and ``digest`` its ``data.fingerprint``; images are those of ``data.split``.
     ``training``: "flow" on all data, or "minibatch" descent, ``batch_size`` images at a time (``networks.train``,
-    for ``relu_layers`` and ``max_steps`` too).  Starts as in :func:`start`.
+    for ``relu_layers`` and ``max_steps`` too).  Starts as in :func:`initial_weights`.
 
     Columns, one entry a seed: ``status``; ``log_loss``; effective ``rank`` of the centred class-mean logits, and
     ``start_rank`` before training; and, NaN unless the status is "reached": ``accuracy`` on images not trained on;
@@ -53,10 +53,10 @@ def trained(
     """
     if training not in ("flow", "minibatch"):
         raise DufmError(f"training must be 'flow' or 'minibatch', got {training!r}")
-    if data.digest(dataset) != digest:
+    if data.fingerprint(dataset) != digest:
         raise DufmError(f"dataset {dataset!r} is not the one of digest {digest!r}")
     X, y, held, held_y = data.split(dataset, n_per_class, centred=centred)
-    starts = [start(seed, depth, width, len(X), scale) for seed in seeds]
+    starts = [initial_weights(seed, depth, width, len(X), scale) for seed in seeds]
     weights = [torch.cat(layer) for layer in zip(*starts, strict=True)]
     run = networks.train(
         weights,
@@ -92,7 +92,7 @@ def joined(known, fresh):
     return table.sort_values([*_NETWORK], ignore_index=True), float((both["rank"] - both["rank_known"]).abs().max())
 
 
-def start(seed, depth, width, features, scale=networks.HE_SCALE):
+def initial_weights(seed, depth, width, features, scale=networks.HE_SCALE):
     """``networks.he_init`` of one network for ten classes, drawn from the seed, the depth and the width together.
 
     So the networks of one seed are independent from one depth or width to the next, and the same up to ``scale`` in all

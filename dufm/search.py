@@ -20,7 +20,7 @@ __all__ = [
     "end_curvatures",
     "max_margin",
     "stratum_curvature",
-    "summary",
+    "as_row",
 ]
 
 STEPS = 600
@@ -56,7 +56,7 @@ class MaxMargin:
         return self.curvature > -CURVATURE_TOL
 
 
-def summary(found, depth):
+def as_row(found, depth):
     """Columns for a table of searches: what a :class:`MaxMargin`, or None, is, as a dict.
 
     ``margin_ratio`` over neural collapse, ``name`` (:func:`dufm.codes.name_of`), ``locally_optimal`` (0 or 1),

@@ -41,7 +41,7 @@ __all__ = [
     "rank_change",
     "rank_error",
     "scaling_exponent",
-    "summary",
+    "by_cell",
 ]
 
 # ---------------------------------------------------------------- where random networks end
@@ -96,7 +96,7 @@ def ends(seeds, num_classes, depth, width, scale=1.0, init="gaussian", sharpness
     return columns
 
 
-def summary(runs, keys):
+def by_cell(runs, keys):
     """A row a cell: ``networks``, ``decided``, ``collapse`` (those that end in neural collapse), ``commonest`` (the
     name that most have), ``mean_rank`` and ``sd_rank`` of the certified ranks of the decided ones, NaN for too few.
 
@@ -123,7 +123,7 @@ def summary(runs, keys):
 
 
 def differing(cells, others, keys):
-    """Of the cells of :func:`summary` that two tables share, one boolean each: do counts or mean rank (1e-4) differ?"""
+    """Of the cells of :func:`by_cell` that two tables share, one boolean each: do counts or mean rank (1e-4) differ?"""
     both = cells.merge(others, on=keys, suffixes=("", "_other"))
     moved = (both.mean_rank - both.mean_rank_other).abs() > 1e-4
     return (both.collapse != both.collapse_other) | (both.decided != both.decided_other) | moved
@@ -137,7 +137,7 @@ def rank_error(cells):
 def rank_change(first, last):
     """Mean certified rank of cell ``last`` less that of ``first``, and both ends of Welch's 95% interval.
 
-    Rows of :func:`summary`.
+    Rows of :func:`by_cell`.
     """
     a, b = rank_error(first) ** 2, rank_error(last) ** 2
     freedom = (a + b) ** 2 / (a**2 / (first.decided - 1) + b**2 / (last.decided - 1))
@@ -306,7 +306,7 @@ def half_width(widths, collapse, networks):
 
 
 def half_widths(cells, keys):
-    """:func:`half_width` of every ladder of a table like that of :func:`summary`, as a list of rows (dicts).
+    """:func:`half_width` of every ladder of a table like that of :func:`by_cell`, as a list of rows (dicts).
 
     ``keys``: the columns that make a ladder; those with a single width are left out.  A row holds them, ``widest``, the
     fields of :class:`HalfWidth`, and d_½ with its interval as ``half_width``, ``low``, ``high``.

@@ -58,4 +58,4 @@ def film(data, path):
 
 if __name__ == "__main__":
     with figures.style():
-        film(figures.load("52_frames"), Path(__file__).with_suffix(".gif"))
+        film(figures.stored("52_frames"), Path(__file__).with_suffix(".gif"))

@@ -266,7 +266,7 @@ def test_the_digest_changes_with_an_image_and_with_a_label(tmp_path, monkeypatch
     for pixel, label in ((0, 0), (1, 0), (0, 1)):
         X[0, 0], y[0] = pixel, label
         np.savez_compressed(tmp_path / "mnist.npz", X=X, y=y)
-        found.append(data.digest("mnist"))
+        found.append(data.fingerprint("mnist"))
     assert len(set(found)) == 3 and all(len(text) == 12 for text in found)
 
 

@@ -23,10 +23,10 @@ def stored(checkout):
 
 def test_the_numbers_come_back(stored):
     assert (stored / "27_stub.csv").read_text() == "depth,margin,kind,sure\n2,1,nc,1\n3,0,low rank,0\n"
-    data = figures.load("27_stub")
+    data = figures.stored("27_stub")
     assert data["depth"].tolist() == [2, 3] and data["kind"].tolist() == ["nc", "low rank"]
     figures.store("27_stub", pandas.DataFrame({"x": [0.1, np.nan], "name": ["", "a"]}))
-    data = figures.load("27_stub")
+    data = figures.stored("27_stub")
     assert np.isnan(data["x"][1]) and data["name"].tolist() == ["", "a"]
 
 

@@ -12,14 +12,14 @@ import dufm
 from dufm import DufmError, data, learned, networks
 
 F64 = torch.float64
-SMALL = {"dataset": "digits", "digest": data.digest("digits"), "depth": 3, "width": 16, "n_per_class": 5}
+SMALL = {"dataset": "digits", "digest": data.fingerprint("digits"), "depth": 3, "width": 16, "n_per_class": 5}
 
 
 def test_the_task_reports_what_training_by_hand_finds():
     found = learned.trained([3, 4], **SMALL, log_loss_end=-5.0)
     assert found["status"].tolist() == ["reached"] * 2
     X, y, held, held_y = data.split("digits", 5)
-    weights = learned.start(4, 3, 16, 64)
+    weights = learned.initial_weights(4, 3, 16, 64)
     run = networks.train(weights, X, y, until_log_loss=-5.0)
     W = [weight[0] for weight in run.weights]
     hidden = torch.relu(W[1] @ torch.relu(W[0] @ X))
@@ -56,9 +56,13 @@ def test_a_network_depends_on_its_own_seed_alone(training):
 
 
 def test_starts_differ_by_seed_depth_and_width_and_only_in_size_by_scale():
-    usual = learned.start(0, 3, 8, 6)[0]
-    assert torch.allclose(usual, 2**0.5 / 0.3 * learned.start(0, 3, 8, 6, 0.3)[0], rtol=1e-14)
-    others = [learned.start(1, 3, 8, 6)[0], learned.start(0, 4, 8, 6)[0], learned.start(0, 3, 9, 6)[0][:, :8]]
+    usual = learned.initial_weights(0, 3, 8, 6)[0]
+    assert torch.allclose(usual, 2**0.5 / 0.3 * learned.initial_weights(0, 3, 8, 6, 0.3)[0], rtol=1e-14)
+    others = [
+        learned.initial_weights(1, 3, 8, 6)[0],
+        learned.initial_weights(0, 4, 8, 6)[0],
+        learned.initial_weights(0, 3, 9, 6)[0][:, :8],
+    ]
     assert all(float((usual - other).abs().min()) > 0 for other in others)
 
 

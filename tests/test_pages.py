@@ -15,7 +15,7 @@ TEXT = {name: (ROOT / name).read_text(encoding="utf-8") for name in GUIDES}
 
 
 def test_the_generated_pages_are_in_step():
-    assert pages.readme() == TEXT["README.md"] and pages.ledger() == TEXT["LEDGER.md"], "run make pages"
+    assert pages.readme() == TEXT["README.md"] and pages.ledger_page() == TEXT["LEDGER.md"], "run make pages"
 
 
 def test_readme_is_short_and_shows_only_the_papers_claims():

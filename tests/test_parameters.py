@@ -131,13 +131,13 @@ def test_a_wrong_budget_is_refused(replace, line, message):
 def test_where_a_run_writes(checkout, tmp_path, monkeypatch):
     monkeypatch.setattr(files, "running", lambda: None)
     assert files.out_dir() == checkout / "out"
-    runs = [files.Run("27_stub", {"depth": depth}, False, None) for depth in (2, 3)]
+    runs = [files.NotebookRun("27_stub", {"depth": depth}, False, None) for depth in (2, 3)]
     folders = []
     for run in runs:
         monkeypatch.setattr(files, "running", lambda run=run: run)
         folders.append(files.out_dir())
     assert len(set(folders)) == 2 and all(folder.parent == checkout / "out" for folder in folders)
-    monkeypatch.setattr(files, "running", lambda: files.Run("27_stub", {}, False, str(tmp_path / "mine.ipynb")))
+    monkeypatch.setattr(files, "running", lambda: files.NotebookRun("27_stub", {}, False, str(tmp_path / "mine.ipynb")))
     assert files.out_dir() == tmp_path / "mine_files"
     monkeypatch.setenv("DUFM_OUT", str(tmp_path / "there"))
     assert files.out_dir() == tmp_path / "there"

@@ -160,10 +160,10 @@ def test_bad_input(call, words):
 def test_along_depth_carries_the_solution_and_says_what_is_missing(monkeypatch):
     found = search.along_depth(5, 2, [3, 4], restarts=2, seed=0)
     assert [solution.restarts for solution in found] == [2, 3]
-    row = search.summary(found[1], 4)
+    row = search.as_row(found[1], 4)
     assert row["name"] == "polygon" and row["climbs"] == 3 and row["locally_optimal"] == 1
     assert row["margin_ratio"] == found[1].margin / closed_form_margin("nc", 5, 4)
-    assert search.summary(None, 4).keys() == row.keys() and search.summary(None, 4)["name"] == ""
+    assert search.as_row(None, 4).keys() == row.keys() and search.as_row(None, 4)["name"] == ""
     ratio = [found[i].margin / closed_form_margin("polygon", 5, 3 + i) for i in (0, 1)]
     assert ratio == pytest.approx([1.0, 1.0], rel=1e-9)
     monkeypatch.setattr(search, "_best", lambda *arguments: None)

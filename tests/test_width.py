@@ -75,7 +75,7 @@ def runs():
 
 
 def test_summary_counts_the_networks_of_a_cell(runs):
-    cells = width.summary(runs, KEYS)
+    cells = width.by_cell(runs, KEYS)
     assert cells.networks.tolist() == [20, 32] and cells.decided.tolist() == [20, 30]
     assert cells.collapse.tolist() == [0, int((runs["rank"] == 7).sum())]
     assert cells.commonest.tolist() == ["rank", "rank"]
@@ -85,17 +85,17 @@ def test_summary_counts_the_networks_of_a_cell(runs):
 
 
 def test_a_cell_without_decided_networks_has_no_rank(runs):
-    cells = width.summary(runs.assign(name="undecided", rank=0), KEYS)
+    cells = width.by_cell(runs.assign(name="undecided", rank=0), KEYS)
     assert cells.decided.tolist() == [0, 0] and cells.mean_rank.isna().all() and cells.sd_rank.isna().all()
 
 
 def test_a_failed_cell_is_no_result(runs):
     with pytest.raises(DufmError, match="out of memory"):
-        width.summary(runs.assign(error=["out of memory"] * 20 + [""] * 32), KEYS)
+        width.by_cell(runs.assign(error=["out of memory"] * 20 + [""] * 32), KEYS)
 
 
 def test_differing_sees_counts_and_ranks_of_the_shared_cells(runs):
-    cells = width.summary(runs, KEYS)
+    cells = width.by_cell(runs, KEYS)
     more = cells.assign(width=[16, 64])
     assert width.differing(cells, cells, KEYS).tolist() == [False, False]
     assert len(width.differing(cells, more, KEYS)) == 1
@@ -105,7 +105,7 @@ def test_differing_sees_counts_and_ranks_of_the_shared_cells(runs):
 
 
 def test_rank_change_is_the_welch_interval(runs):
-    first, last = width.summary(runs, KEYS).itertuples()
+    first, last = width.by_cell(runs, KEYS).itertuples()
     few, many = (runs[(runs.width == d) & (runs["rank"] > 0)]["rank"] for d in (4, 16))
     expected = ttest_ind(many, few, equal_var=False).confidence_interval(0.95)
     close(torch.tensor(width.rank_change(first, last)[1:]), torch.tensor([expected.low, expected.high]), TOL)

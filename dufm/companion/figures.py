@@ -31,7 +31,7 @@ __all__ = [
     "depth_color",
     "depth_style",
     "draw",
-    "load",
+    "stored",
     "published",
     "show",
     "store",
@@ -139,7 +139,7 @@ def _data(name):
     raise DufmError(f"no numbers for figure {name!r} in {' or '.join(map(str, folders))}; run its notebook first")
 
 
-def load(name):
+def stored(name):
     """The columns of figure ``name``: a dict of arrays, numbers where a whole column is numbers."""
     _check_name(name)
     table = pandas.read_csv(_data(name), keep_default_na=False, na_values=["nan"])
@@ -186,7 +186,7 @@ def write(name, about):
     """Draw figure ``name`` into the output folder with its provenance; returns the picture for a page, PNG bytes."""
     data, folder = _data(name), files.out_dir() / "figures"
     with style():
-        fig = draw(name, load(name))
+        fig = draw(name, stored(name))
         made = {kind: _bytes(fig, kind, FILE_DPI) for kind in ("pdf", "png")}
         page = _small(_bytes(fig, "png", PAGE_DPI))
     if data.parent != folder:

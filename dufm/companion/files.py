@@ -11,7 +11,7 @@ from pathlib import Path
 from dufm._checks import DufmError
 
 __all__ = [
-    "Run",
+    "NotebookRun",
     "digest",
     "figures_folder",
     "find",
@@ -33,7 +33,7 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True)
-class Run:
+class NotebookRun:
     """The notebook that a kernel runs: ``published`` where the parameters are those of the committed outputs."""
 
     name: str
@@ -43,7 +43,7 @@ class Run:
 
 
 def running():
-    """The :class:`Run` that ``notebook.start`` left in this kernel's namespace; None outside a notebook."""
+    """The :class:`NotebookRun` that ``notebook.start`` left in this kernel's namespace; None outside a notebook."""
     with contextlib.suppress(ImportError):
         from IPython import get_ipython
 

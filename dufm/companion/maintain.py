@@ -165,7 +165,7 @@ def main(argv):
         elif argv[:1] == ["figures"]:
             redraw(argv[1:])
         elif argv == ["pages"]:
-            pages.write()
+            pages.write_pages()
         elif argv[:1] == ["links"] and len(argv) == 2:
             set_links(argv[1])
         else:

@@ -45,7 +45,7 @@ def start(name, namespace):
     defaults = {parameter.name: parameter.default for parameter in parameters}
     if files.refreshing() and values != defaults:
         raise DufmError(f"{name}: a refresh runs the defaults, got {values}")
-    namespace["_dufm_run"] = files.Run(name, values, values == _published_parameters(name, defaults), output)
+    namespace["_dufm_run"] = files.NotebookRun(name, values, values == _published_parameters(name, defaults), output)
     return types.SimpleNamespace(**values)
 
 

@@ -7,7 +7,7 @@ from dufm._checks import DufmError
 from dufm.companion import claims, files
 from dufm.companion.parameters import title
 
-__all__ = ["ledger", "minutes", "overview", "parts", "readme", "write"]
+__all__ = ["ledger_page", "minutes", "overview", "parts", "readme", "write_pages"]
 
 INTRODUCTION = """# Ledger of claims
 
@@ -26,7 +26,7 @@ def minutes():
         return {row["notebook"]: float(row["seconds"]) for row in csv.DictReader(file)}
 
 
-def ledger():
+def ledger_page():
     """Text of LEDGER.md."""
     records, known = claims.recorded(), claims.ledger().values()
     parts = [INTRODUCTION, f"In all: {claims.counts(records)}.\n"]
@@ -80,7 +80,7 @@ def readme():
     return text
 
 
-def write():
+def write_pages():
     """Write both pages."""
-    files.write_atomic(files.root() / "LEDGER.md", ledger())
+    files.write_atomic(files.root() / "LEDGER.md", ledger_page())
     files.write_atomic(files.root() / "README.md", readme())

@@ -82,7 +82,7 @@ depths, ranks = sorted(set(p.depths)), [(K, r) for K in sorted(set(p.classes)) f
 for K, r in notebook.progress(ranks, label="K, rank"):
     for L, found in zip(depths, search.along_depth(K, r, depths, restarts=p.restarts, seed=p.seed), strict=True):
         matrices[K, L, r] = found and found.Z.numpy()
-        rows.append({"num_classes": K, "depth": L, "rank": r} | search.summary(found, L))
+        rows.append({"num_classes": K, "depth": L, "rank": r} | search.as_row(found, L))
 again = pandas.DataFrame(rows)
 
 # %% [markdown]

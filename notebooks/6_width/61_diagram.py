@@ -90,7 +90,7 @@ def compute(cells, count):
 wanted = pandas.DataFrame([(K, L, d, p.scale, p.sharpness) for K in p.classes for L in p.depths for d in ladder(K, L)], columns=CELL)
 wanted["networks"] = p.networks // (1 + ((wanted.num_classes > 8) | (wanted.width > 64)))
 runs = pandas.concat([compute(group[CELL].to_dict("records"), count) for count, group in wanted[:: p.every].groupby("networks")])
-here = width.summary(runs, CELL).assign(seed=p.seed)
+here = width.by_cell(runs, CELL).assign(seed=p.seed)
 
 # %%
 KEYS = [*CELL, "networks", "seed"]

@@ -84,7 +84,7 @@ runs = []
 for count, group in wanted[:: p.every].groupby("networks"):
     grid = group[CELL].to_dict("records")
     runs.append(sweep.run(width.ends, grid, seeds=range(p.seed, p.seed + count), **notebook.sweep_options()))
-here = width.summary(pandas.concat(runs), CELL).assign(seed=p.seed)
+here = width.by_cell(pandas.concat(runs), CELL).assign(seed=p.seed)
 table = notebook.committed("63_shares").merge(wanted[KEYS])
 cells = pandas.concat([here, table]).drop_duplicates(KEYS).sort_values(CELL, ignore_index=True)
 differ = width.differing(here, table, KEYS)

@@ -88,7 +88,7 @@ def compute(init, widths, networks):
 
 twins = compute("twin", p.widths + p.wider, p.networks)
 runs = pandas.concat([compute("gaussian", p.widths, p.networks), twins, compute("limit", [K], 4 * p.networks)])
-cells = width.summary(runs, ["depth", "init", "width"])
+cells = width.by_cell(runs, ["depth", "init", "width"])
 counts = list(zip(cells.collapse, cells.networks, strict=True))
 cells["low"], cells["high"] = zip(*[stats.wilson(*count) for count in counts], strict=True)
 cells["share"], cells["shown"] = cells.collapse / cells.networks, [stats.share(*count) for count in counts]

@@ -75,7 +75,7 @@ p = notebook.start("71_rank_and_depth", globals())
 # %%
 X, y, held, held_y = data.split(p.dataset, p.n_per_class)
 for L in (min(p.depths), max(p.depths)):
-    run = networks.train(learned.start(p.seed, L, p.widths[0], len(X)), X, y)
+    run = networks.train(learned.initial_weights(p.seed, L, p.widths[0], len(X)), X, y)
     Z = networks.class_means(networks.forward(run.weights, X)[-1], y)
     sigma = torch.linalg.svdvals(Z)[0, :-1]
     values = " ".join(f"{share:.1f}" for share in (sigma / sigma[0]).tolist())
@@ -93,7 +93,7 @@ for L in (min(p.depths), max(p.depths)):
 
 # %%
 grid = {
-    "dataset": [p.dataset], "digest": [data.digest(p.dataset)], "n_per_class": [p.n_per_class], "batch_size": [p.batch_size],
+    "dataset": [p.dataset], "digest": [data.fingerprint(p.dataset)], "n_per_class": [p.n_per_class], "batch_size": [p.batch_size],
     "training": ["flow", "minibatch"], "depth": p.depths, "width": p.widths,
 }
 fresh = sweep.run(learned.trained, grid, seeds=range(p.seed, p.seed + p.seeds), cost=lambda depth, width, **_: depth * width, **notebook.sweep_options())

@@ -69,7 +69,7 @@ p = notebook.start("72_layers", globals())
 
 # %%
 X, y, held, held_y = data.split(p.dataset, p.n_per_class)
-start = learned.start(p.seed, max(p.depths), p.widths[0], len(X))
+start = learned.initial_weights(p.seed, max(p.depths), p.widths[0], len(X))
 run = networks.train(start, X, y)
 for words, weights in (("start", start), ("end", run.weights)):
     ranks = [float(networks.layer_ranks(A, y)) for A in (X, *(A[0] for A in networks.forward(weights, X)))]
@@ -82,7 +82,7 @@ for words, weights in (("start", start), ("end", run.weights)):
 
 # %%
 grid = {
-    "dataset": [p.dataset], "digest": [data.digest(p.dataset)], "n_per_class": [p.n_per_class], "batch_size": [50],
+    "dataset": [p.dataset], "digest": [data.fingerprint(p.dataset)], "n_per_class": [p.n_per_class], "batch_size": [50],
     "training": ["flow"], "depth": p.depths, "width": p.widths,
 }
 fresh = sweep.run(learned.trained, grid, seeds=range(p.seed, p.seed + p.seeds), cost=lambda depth, width, **_: depth * width, **notebook.sweep_options())

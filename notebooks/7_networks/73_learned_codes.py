@@ -67,7 +67,7 @@ p = notebook.start("73_learned_codes", globals())
 
 # %%
 X, y, held, held_y = data.split(p.dataset, p.n_per_class)
-run = networks.train(learned.start(p.seed, 2, p.width, len(X)), X, y)
+run = networks.train(learned.initial_weights(p.seed, 2, p.width, len(X)), X, y)
 Z = networks.class_means(networks.forward(run.weights, X)[-1], y)[0]
 code = learned.class_code(Z, 8)
 cosine = (code @ code.T).fill_diagonal_(-1)
@@ -114,7 +114,7 @@ figures.show(
 
 # %%
 grid = {
-    "dataset": [p.dataset], "digest": [data.digest(p.dataset)], "n_per_class": [p.n_per_class], "depth": p.depths, "width": [p.width],
+    "dataset": [p.dataset], "digest": [data.fingerprint(p.dataset)], "n_per_class": [p.n_per_class], "depth": p.depths, "width": [p.width],
     "log_loss_end": p.stages, "max_steps": [20000],
 }
 further = sweep.run(learned.trained, grid, seeds=range(p.seed, p.seed + p.seeds), cost=lambda depth, log_loss_end, **_: -depth * log_loss_end, **notebook.sweep_options())

@@ -69,7 +69,7 @@ p = notebook.start("74_limits", globals())
 X, y, held, held_y = data.split(p.dataset, p.n_per_class)
 deep, narrow = max(p.fail_depths), max(p.fail_widths)
 for words, relu_layers, scale in (("ReLU", deep - 1, networks.HE_SCALE), ("linear", 0, 1.0)):
-    outputs = networks.forward(learned.start(p.seed, deep, narrow, len(X), scale), X, relu_layers)
+    outputs = networks.forward(learned.initial_weights(p.seed, deep, narrow, len(X), scale), X, relu_layers)
     ranks = [float(networks.layer_ranks(A, y)) for A in outputs]
     print(f"{words:6s} width {narrow}, layers 1, 2, 4, …: " + " ".join(f"{ranks[2**k - 1]:.1f}" for k in range(len(ranks).bit_length())))
 
@@ -79,7 +79,7 @@ for words, relu_layers, scale in (("ReLU", deep - 1, networks.HE_SCALE), ("linea
 # Width 32, trained by full-batch flow to a loss of $10^{-6}$. Next to the ReLU network: the same with ReLUs at the first layer only, with none, and with images whose mean is not subtracted; and started from smaller weights.
 
 # %%
-common = {"dataset": p.dataset, "digest": data.digest(p.dataset), "n_per_class": p.n_per_class}
+common = {"dataset": p.dataset, "digest": data.fingerprint(p.dataset), "n_per_class": p.n_per_class}
 variants = {
     "ReLU": {}, "first layer ReLU": {"relu_layers": 1, "scale": 1.0}, "linear": {"relu_layers": 0, "scale": 1.0}, "ReLU, mean kept": {"centred": False},
     **{f"scale {s:g}": {"scale": s, "max_steps": p.flow_steps} for s in p.small_scales},
