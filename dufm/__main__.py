@@ -108,7 +108,7 @@ def _claims(_):
 def _list(arguments):
     from dufm.companion.reproduce import select
 
-    seconds = pages.minutes()
+    seconds = pages.seconds()
     for name in select(arguments.notebooks):
         time = f"{seconds[name] / 60:5.1f} min" if name in seconds else "        -"
         print(f"{time}  {name}: {title(name)}")
@@ -124,7 +124,7 @@ def _figures(arguments):
     os.environ["DUFM_OUT"] = str(out)
     from dufm.companion import figures  # loads matplotlib, after the cheap refusals
 
-    found = [path for path in sorted(files.figures_folder().glob("*.json")) if path.name[:2] in numbers]
+    found = [path for path in sorted((files.root() / "figures").glob("*.json")) if path.name[:2] in numbers]
     for path in found:
         about = files.read_json(path, {})
         figures.write(path.stem, {key: about[key] for key in ("alt", "notebook", "parameters")})

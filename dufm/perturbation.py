@@ -244,9 +244,9 @@ def measured_families(num_classes, depth, *, seed=0, s0=0.5, levels=12, size=1e-
     parts, C = random_directions(K, seed), _centring(K)
     sign = torch.tensor([1.0, -1.0], dtype=torch.float64)[:, None, None]
     marks = nc_log_loss(torch.from_numpy(np.geomspace(1.1 * s0, 2.5 * K, levels)), K).tolist()
-    start = balanced_init(s0 * C + sign * size * parts.sum(0), depth)
-    run = gradient_flow(start, rtol=1e-11, until_log_loss=marks[-1], record={"log_loss": marks})
-    Z = torch.cat([(s0 * C + sign * size * parts.sum(0)).unsqueeze(0), run.history.Z])
+    Z0 = s0 * C + sign * size * parts.sum(0)
+    run = gradient_flow(balanced_init(Z0, depth), rtol=1e-11, until_log_loss=marks[-1], record={"log_loss": marks})
+    Z = torch.cat([Z0.unsqueeze(0), run.history.Z])
     s = (Z * C).sum((-2, -1)).mean(-1) / (K - 1)
     E = (Z[:, 0] - Z[:, 1]) / (2 * size)
     rows = []

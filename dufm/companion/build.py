@@ -5,7 +5,7 @@ from pathlib import Path
 
 from dufm.companion import files
 
-__all__ = ["QUIET", "own_kernel", "pair_differs", "source_notebook"]
+__all__ = ["QUIET", "outputs", "own_kernel", "pair_differs", "source_notebook"]
 
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 JUPYTEXT = {"formats": "ipynb,py:percent", "notebook_metadata_filter": "kernelspec,-all"}
@@ -42,6 +42,11 @@ def pair_differs(name):
     lines = zip(text.splitlines(), back.splitlines(), strict=False)
     number, (here, there) = next(((i, pair) for i, pair in enumerate(lines, 1) if pair[0] != pair[1]), (0, ("", "")))
     return f"{path.name} and {name}.py differ, first in line {number}: source {here!r}, notebook {there!r}"
+
+
+def outputs(made):
+    """``(cell, output)`` for every output of an executed notebook."""
+    return [(cell, output) for cell in made.cells for output in cell.get("outputs", [])]
 
 
 def own_kernel(folder):

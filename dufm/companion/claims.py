@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from dufm._checks import DufmError
 from dufm.companion import files
+from dufm.companion.build import outputs
 from dufm.companion.words import did_you_mean, number
 
 __all__ = ["Claim", "ClaimFailed", "Verdict", "check", "counts", "failures", "ledger", "recorded", "table"]
@@ -71,6 +72,10 @@ class Claim:
         if self.kind == "between" and abs(value) < 1e-4 * (self.bounds[1] - self.bounds[0]):
             return "0"
         return f"{value:.4g}"
+
+    def found(self, verdict):
+        """What was found, in words: quantity, value, expectation."""
+        return f"{self.quantity}: {verdict.shown} (expected {self.expected})"
 
     def judge(self, value):
         """The verdict in a reader's words: holds, fails, refuted (a hypothesis) or deviates."""
@@ -161,19 +166,16 @@ def check(id, value):
 
 def _display(claim, verdict):
     status = claim.status.replace("_", " ") + (", a regression" if claim.pinned else "")
-    lines = (f"{verdict.verdict}: {claim.statement}", f"{claim.quantity}: {verdict.shown} (expected {claim.expected})")
+    lines = (f"{verdict.verdict}: {claim.statement}", claim.found(verdict))
     text = f"{claim.id} {lines[0]}\n    {lines[1]}; {status}"
     outcome = f" {claim.outcome}" if claim.outcome else ""
     markdown = f"**{verdict.verdict}** · {claim.statement}{outcome}  \n`{claim.id}`, {status}: {lines[1]}"
     record = {"id": claim.id, "shown": verdict.shown, "verdict": verdict.verdict}
-    try:
-        from IPython import get_ipython
-        from IPython.display import display
-    except ImportError:
-        get_ipython = None
-    if get_ipython is None or get_ipython() is None:
+    if files.shell() is None:
         print(text)
     else:
+        from IPython.display import display
+
         display({"text/plain": text, "text/markdown": markdown}, raw=True, metadata={"dufm_claim": record})
 
 
@@ -187,8 +189,8 @@ def recorded(folder=None):
 
 def recorded_in(notebooks):
     """Verdicts kept in these executed notebooks, by claim id."""
-    outputs = (output for made in notebooks for cell in made.cells for output in cell.get("outputs", []))
-    records = (output.get("metadata", {}).get("dufm_claim") for output in outputs)
+    found = (output for made in notebooks for _, output in outputs(made))
+    records = (output.get("metadata", {}).get("dufm_claim") for output in found)
     return {record["id"]: Verdict(record["shown"], record["verdict"]) for record in records if record}
 
 
@@ -218,7 +220,7 @@ def table(records, claims, *, folder):
     rows = ["| claim | found | verdict | notebook |", "|---|---|---|---|"]
     for claim in claims:
         record = records.get(claim.id)
-        found = f"{claim.quantity}: {record.shown} (expected {claim.expected})" if record else claim.quantity
+        found = claim.found(record) if record else claim.quantity
         found += f". {claim.outcome}" if claim.outcome else ""
         path = files.source_path(files.find(claim.id)).relative_to(files.root() / "notebooks").with_suffix(".ipynb")
         kind = claim.status.replace("_", " ") + (", regression" if claim.pinned else "")

@@ -131,8 +131,8 @@ def store(name, table):
 
 
 def _data(name):
-    """Path of a figure's numbers: this output folder's, else the published."""
-    folders = [files.out_dir() / "figures", files.figures_folder()]
+    """Path of a figure's numbers: this output folder's, else the published, which a refresh does not take."""
+    folders = [files.out_dir() / "figures", *([] if files.refreshing() else [files.root() / "figures"])]
     for folder in folders:
         if (folder / f"{name}.csv").is_file():
             return folder / f"{name}.csv"
@@ -215,12 +215,13 @@ def _small(png):
 def published(name):
     """Show the committed picture of figure ``name``, as a notebook does on its first screen."""
     _check_name(name)
-    about = files.read_json(files.figures_folder() / f"{name}.json", None)
+    folder = files.root() / "figures"
+    about = files.read_json(folder / f"{name}.json", None)
     if about is None:
         _display(b"", name, f"figure {name} has not been published yet")
     else:
         buffer = io.BytesIO()
-        with Image.open(files.figures_folder() / f"{name}.png") as picture:
+        with Image.open(folder / f"{name}.png") as picture:
             size = [round(side * PAGE_DPI / FILE_DPI) for side in picture.size]
             picture.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(buffer, "PNG")
         _display(_small(buffer.getvalue()), name, about["alt"])
@@ -237,9 +238,7 @@ def bundle(png, alt):
 
 
 def _display(png, name, alt):
-    with contextlib.suppress(ImportError):
-        from IPython import get_ipython
+    if files.shell() is not None:
         from IPython.display import display
 
-        if get_ipython() is not None:
-            display(bundle(png, alt), raw=True, metadata={"dufm_figure": name})
+        display(bundle(png, alt), raw=True, metadata={"dufm_figure": name})

@@ -13,7 +13,6 @@ from dufm._checks import DufmError
 __all__ = [
     "NotebookRun",
     "digest",
-    "figures_folder",
     "find",
     "names",
     "out_dir",
@@ -23,6 +22,7 @@ __all__ = [
     "refreshing",
     "root",
     "running",
+    "shell",
     "source_path",
     "write_atomic",
     "write_json",
@@ -42,14 +42,19 @@ class NotebookRun:
     output_notebook: str | None
 
 
-def running():
-    """The :class:`NotebookRun` that ``notebook.start`` left in this kernel's namespace; None outside a notebook."""
+def shell():
+    """The IPython shell of this kernel; None outside one."""
     with contextlib.suppress(ImportError):
         from IPython import get_ipython
 
-        shell = get_ipython()
-        return shell.user_ns.get("_dufm_run") if shell else None
+        return get_ipython()
     return None
+
+
+def running():
+    """The :class:`NotebookRun` that ``notebook.start`` left in this kernel's namespace; None outside a notebook."""
+    here = shell()
+    return here.user_ns.get("_dufm_run") if here else None
 
 
 def root():
@@ -86,11 +91,6 @@ def out_dir():
         return root() / "out"
     values = json.dumps(run.parameters, sort_keys=True)
     return root() / "out" / f"{run.name[:2]}-{hashlib.sha256(values.encode()).hexdigest()[:8]}"
-
-
-def figures_folder():
-    """Folder of the published figures; during a refresh, of those that will be published."""
-    return Path(os.environ["DUFM_OUT"]) / "figures" if refreshing() else root() / "figures"
 
 
 def names():

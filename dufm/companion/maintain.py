@@ -3,8 +3,6 @@
 ``python -m dufm.companion.maintain notebooks [NN ...]``, ``… figures [NN ...]``, ``… pages``, ``… links OWNER/REPO``.
 """
 
-import csv
-import io
 import os
 import re
 import shutil
@@ -16,7 +14,7 @@ from pathlib import Path
 
 from dufm._checks import DufmError
 from dufm.companion import claims, files, pages
-from dufm.companion.build import QUIET, own_kernel, source_notebook
+from dufm.companion.build import QUIET, outputs, own_kernel, source_notebook
 from dufm.companion.reproduce import select
 
 __all__ = ["address", "main", "redraw", "refresh", "set_links"]
@@ -46,11 +44,6 @@ def _refresh_one(root, staging, name):
     import jupytext
     import nbformat
 
-    shutil.rmtree(staging / "figures", ignore_errors=True)
-    (staging / "figures").mkdir()
-    for path in (root / "figures").glob("*.*"):
-        if path.suffix in (".json", ".png"):
-            shutil.copyfile(path, staging / "figures" / path.name)
     source = files.source_path(name)
     began, text = time.perf_counter(), source.read_bytes()
     made = _execute(name)
@@ -61,11 +54,10 @@ def _refresh_one(root, staging, name):
         raise DufmError(f"{name} does not check {', '.join(failed)}; nothing was written")
     if source.read_bytes() != text:
         raise DufmError(f"{source.name} was edited while it ran; nothing was written")
-    fresh = [path for path in (staging / "figures").glob(f"{name[:2]}_*") if path.with_suffix(".csv").is_file()]
     for path in (root / "figures").glob(f"{name[:2]}_*"):
         if path.suffix in (".csv", ".json", ".pdf", ".png"):
             path.unlink()
-    for path in fresh:
+    for path in (staging / "figures").glob(f"{name[:2]}_*"):
         shutil.copyfile(path, root / "figures" / path.name)
     _first_screen(made)
     files.write_atomic(target, nbformat.writes(made) + "\n")
@@ -94,17 +86,15 @@ def _execute(name):
 
 def _first_screen(made):
     """Put the picture just drawn where the notebook shows the published one."""
-    shown = {}
-    for cell in made.cells:
-        for output in cell.get("outputs", []):
-            name = output.get("metadata", {}).get("dufm_figure")
-            if name and "figures.show" in cell.source:
-                shown[name] = output["data"]
-    for cell in made.cells:
-        for output in cell.get("outputs", []):
-            name = output.get("metadata", {}).get("dufm_figure")
-            if name in shown and "figures.published" in cell.source:
-                output["data"] = dict(shown[name])
+    pictures = [(cell.source, out, out.metadata.dufm_figure) for cell, out in outputs(made) if _is_picture(out)]
+    shown = {name: out["data"] for source, out, name in pictures if "figures.show" in source}
+    for source, out, name in pictures:
+        if name in shown and "figures.published" in source:
+            out["data"] = dict(shown[name])
+
+
+def _is_picture(output):
+    return "dufm_figure" in output.get("metadata", {})
 
 
 def redraw(wanted):
@@ -124,19 +114,16 @@ def redraw(wanted):
             del os.environ["DUFM_OUT"]
         target = files.source_path(about["notebook"]).with_suffix(".ipynb")
         executed = nbformat.read(target, as_version=4)
-        for output in (output for cell in executed.cells for output in cell.get("outputs", [])):
-            if output.get("metadata", {}).get("dufm_figure") == path.stem:
+        for _, output in outputs(executed):
+            if _is_picture(output) and output.metadata.dufm_figure == path.stem:
                 output["data"] = figures.bundle(page, about["alt"])
         files.write_atomic(target, nbformat.writes(executed) + "\n")
 
 
 def _note_time(root, name, seconds):
-    path = root / "notebooks" / "times.csv"
-    text = path.read_text(encoding="utf-8") if path.is_file() else "notebook,seconds\n"
-    times = {row["notebook"]: row["seconds"] for row in csv.DictReader(io.StringIO(text))}
-    times[name] = f"{seconds:.0f}"
-    rows = [f"{key},{times[key]}\n" for key in sorted(times) if key in files.names()]
-    files.write_atomic(path, "notebook,seconds\n" + "".join(rows))
+    times = pages.seconds() | {name: seconds}
+    rows = [f"{key},{times[key]:.0f}\n" for key in sorted(times) if key in files.names()]
+    files.write_atomic(root / "notebooks" / "times.csv", "notebook,seconds\n" + "".join(rows))
 
 
 def address():

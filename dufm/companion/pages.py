@@ -7,7 +7,7 @@ from dufm._checks import DufmError
 from dufm.companion import claims, files
 from dufm.companion.parameters import title
 
-__all__ = ["ledger_page", "minutes", "overview", "parts", "readme", "write_pages"]
+__all__ = ["ledger_page", "overview", "parts", "readme", "seconds", "write_pages"]
 
 INTRODUCTION = """# Ledger of claims
 
@@ -17,7 +17,7 @@ This page is generated from `notebooks/claims.toml` and the executed notebooks.
 """
 
 
-def minutes():
+def seconds():
     """Seconds a notebook takes at its defaults, by name, as last measured."""
     path = files.root() / "notebooks" / "times.csv"
     if not path.is_file():
@@ -46,7 +46,7 @@ def _parts():
 
 def parts():
     """The parts as a table for README: question, answer, minutes, first notebook."""
-    took, rows = minutes(), ["| part | question | answer | minutes | start with |", "|---|---|---|---|---|"]
+    took, rows = seconds(), ["| part | question | answer | minutes | start with |", "|---|---|---|---|---|"]
     for folder, part, names in _parts():
         time = sum(took.get(name, 0.0) for name in names) / 60
         link = f"[{names[0][:2]}](notebooks/{folder}/{names[0]}.ipynb)"
@@ -56,7 +56,7 @@ def parts():
 
 def overview():
     """``(title, question, answer, figure, notebooks as a Markdown list)`` for each part, links as from notebooks/."""
-    took = minutes()
+    took = seconds()
     for folder, part, names in _parts():
         links = [
             f"- [{name[:2]}]({folder}/{name}.ipynb) {title(name)} ({max(took.get(name, 0.0) / 60, 0.1):.1f} min)"

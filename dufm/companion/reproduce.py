@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from dufm._checks import DufmError
 from dufm.companion import claims, files, notebook
-from dufm.companion.build import QUIET, own_kernel, pair_differs, source_notebook
+from dufm.companion.build import QUIET, outputs, own_kernel, pair_differs, source_notebook
 from dufm.companion.parameters import declared, typed
 from dufm.companion.words import did_you_mean
 
@@ -224,7 +224,7 @@ def closing(known, records, failed, errors, width):
         rows.append((0 if claim.id in failed else order.get(verdict, 3), claim, record, verdict))
     for rank, claim, record, verdict in sorted(rows, key=lambda row: (row[0], row[1].id)):
         if rank < 3:
-            found = f"{claim.quantity}: {record.shown} (expected {claim.expected})" if record else ""
+            found = claim.found(record) if record else ""
             lines.append(f"{claim.id} {verdict}: {claim.statement} {found}")
     if any(verdict == "not applicable" for *_, verdict in rows):
         lines.append("not applicable: the parameters are not the published ones, for which the expectation was set")
@@ -242,8 +242,7 @@ def _first_error(path):
 
     if not path.exists():
         return None
-    for cell in nbformat.read(path, as_version=4).cells:
-        for output in cell.get("outputs", []):
-            if output.output_type == "error":
-                return f"{output.ename}: {output.evalue.splitlines()[0] if output.evalue else ''}"
+    for _, output in outputs(nbformat.read(path, as_version=4)):
+        if output.output_type == "error":
+            return f"{output.ename}: {output.evalue.splitlines()[0] if output.evalue else ''}"
     return None
