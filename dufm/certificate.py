@@ -61,7 +61,7 @@ def kkt_certificate(Z, depth, rank=None, *, active_tol=ACTIVE_TOL):
     which factor-level stationarity ``W_l = W_{>l}ᵀ Λ W_{<l}ᵀ`` reduces to.  Where they are not unique they are those of
     least norm.  The block of Λ off the range of Z never enters; :func:`off_range_values` reads it.
     ``Z``: ``(..., K, N)``.  A matrix whose smallest margin is not positive after the cut, or that has not the rank, has
-    residual and gap inf.  Source: Lyu & Li (2020) for the KKT points; the reduction is derived in notebook 03.
+    residual and gap inf.  Source: Lyu & Li (2020) for the KKT points; the reduction is derived in notebook 21.
     ``DufmError`` for a rank outside 1 … K − 1, or more than 2000 margins N(K − 1).
     """
     depth = check_count("depth", depth, 2)

@@ -26,6 +26,8 @@ from dufm.model import balanced_init, chain, gaussian_init, orthogonal_init
 __all__ = [
     "HalfWidth",
     "at_start",
+    "by_cell",
+    "completed",
     "differing",
     "ends",
     "half_width",
@@ -41,7 +43,6 @@ __all__ = [
     "rank_change",
     "rank_error",
     "scaling_exponent",
-    "by_cell",
 ]
 
 # ---------------------------------------------------------------- where random networks end
@@ -127,6 +128,14 @@ def differing(cells, others, keys):
     both = cells.merge(others, on=keys, suffixes=("", "_other"))
     moved = (both.mean_rank - both.mean_rank_other).abs() > 1e-4
     return (both.collapse != both.collapse_other) | (both.decided != both.decided_other) | moved
+
+
+def completed(cell, rank):
+    """A row of :func:`by_cell` as a named tuple, its undecided networks counted as decided at ``rank``."""
+    known, missing = cell.decided, cell.networks - cell.decided
+    mean = (known * cell.mean_rank + missing * rank) / cell.networks
+    squares = (known - 1) * cell.sd_rank**2 + known * (cell.mean_rank - mean) ** 2 + missing * (rank - mean) ** 2
+    return cell._replace(decided=cell.networks, mean_rank=mean, sd_rank=(squares / (cell.networks - 1)) ** 0.5)
 
 
 def rank_error(cells):

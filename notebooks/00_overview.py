@@ -12,8 +12,8 @@
 # **Question.** Train a deep linear classifier without regularisation, long past the point where every sample is right. Which
 # geometry do the class means end in?
 #
-# **Answer.** At two layers in *neural collapse*, all classes at equal angles. With depth other arrangements, of lower rank, do
-# better and are reached: *softmax codes*. *The Implicit Bias of Depth: From Neural Collapse to Softmax Codes* (C. Garrod,
+# **Answer.** At two layers in *neural collapse*, all classes at equal angles. From three layers on, with six classes or more, other
+# arrangements of lower rank do better, and such are reached: often *softmax codes*, though not for every number of classes. *The Implicit Bias of Depth: From Neural Collapse to Softmax Codes* (C. Garrod,
 # J. P. Keating, C. Thrampoulidis, ICML 2026, [arXiv:2605.23087](https://arxiv.org/abs/2605.23087)) announces this. These notebooks
 # derive and measure what its abstract says, and some things beyond it; here is a picture for each part.
 

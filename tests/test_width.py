@@ -62,6 +62,16 @@ def test_starts_refuse(bad):
         width.random_start(**arguments)
 
 
+def test_undecided_networks_completed_are_the_cell_with_those_ranks():
+    ranks = [3, 3, 2, 0, 4, 0]
+    runs = pandas.DataFrame({"width": 8, "rank": ranks, "name": [f"rank {r}" if r else "undecided" for r in ranks]})
+    cell = width.by_cell(runs.assign(error=""), ["width"])
+    full = width.completed(next(cell.itertuples()), 5)
+    known = [rank or 5 for rank in ranks]
+    assert (full.decided, full.networks) == (6, 6)
+    assert (full.mean_rank, full.sd_rank) == pytest.approx((np.mean(known), np.std(known, ddof=1)))
+
+
 # ---------------------------------------------------------------- counts and intervals
 
 

@@ -93,10 +93,11 @@ figures.show("62_products", alt="Largest relative distance of the products aroun
 #
 # The rate changes when the layers do. At depth 3 one can say exactly how.
 #
-# **Statement.** *Let $L = 3$ and $d\to\infty$. While $W_1$ has not moved, $\kappa/\kappa_0 = \sqrt{1 + (3s/s_\text{lazy})^2}$ with $s_\text{lazy} = L\sigma^L\sqrt{d/K}$.*
+# **Statement.** *Let $L = 3$ and $d\to\infty$ at fixed $s/s_\text{lazy}$, $s_\text{lazy} = L\sigma^L\sqrt{d/K}$, and let $\sigma\to0$, so that $Z(0)$, of size $\sigma^3$, leaves no trace in the softmax. Then $\kappa/\kappa_0 = \sqrt{1 + (3s/s_\text{lazy})^2}$.*
 #
 # **Proof.**
-# 1. Take one direction $v$. Its features $x = W_1v$ have the frozen length $|x| = \sigma\sqrt{d/K}$. Let $u$ be the row of $W_3$ that reads it and $h = W_2x$, so that $s = u\cdot h$.
+# 0. The logits are then $sC$ and the force is $I - P = g(s)\,C$. The rows $u_c$ of $W_3$ and the vectors $W_2W_1e_c$ start orthogonal and of equal lengths in the limit; the equations below keep both properties, so that every direction $v$ in the range of $C$ moves alike and the logits stay $sC$.
+# 1. Take one direction $v$. Its features $x = W_1v$ have the length $|x| = \sigma\sqrt{d/K}$, frozen in the limit: $\dot x = g\,W_2^\top u$ moves $x$ by a share of itself that is $|u|^2/|x|^2 = O(K/d)$ of the share by which $\dot u = gW_2x$ moves $u$. Let $u$ be the row of $W_3$ that reads it and $h = W_2x$, so that $s = u\cdot h$.
 # 2. With $g$ the pull of the loss, $\dot u = g\,h$ and $\dot h = g\,|x|^2u$. For $h = |x|\tilde h$ this reads $\dot u = g|x|\tilde h$, $\dot{\tilde h} = g|x|u$: a hyperbolic rotation.
 # 3. Its constants are $|u|^2 - |\tilde h|^2$ and $(|u|^2 + |\tilde h|^2)^2 - 4(u\cdot\tilde h)^2$. At the start $|u| = |\tilde h| = \sigma$ and $u\cdot\tilde h \approx 0$, so the second is $4\sigma^4$.
 # 4. $\dot s = g|x|^2(|u|^2+|\tilde h|^2)$, hence $\kappa = |x|^2\sqrt{4\sigma^4 + 4s^2/|x|^2}$, which at $s = 0$ is $2\sigma^4d/K$, the leading part of $\kappa_0$. The ratio is $\sqrt{1 + s^2/(\sigma^4|x|^2)}$, and $\sigma^2|x| = s_\text{lazy}/3$. $\square$

@@ -13,7 +13,7 @@
 #
 # **Answer.** No. Among balanced factors the width has no effect whatever: the logits follow the same path at every width. Replace the factors of a wide random network by balanced ones *with the same product*, and most networks of four or more layers end at low rank where all of the originals collapse, although not a single logit of the start was changed.
 #
-# Before: [63, the half-width](63_half_width.ipynb). After: [71, rank and depth of real networks](../7_networks/71_rank_and_depth.ipynb).
+# Before: [63, the half-width](63_half_width.ipynb). After: [65, the basin from random balanced starts](65_basin_elsewhere.ipynb).
 
 # %%
 from dufm import figures
@@ -41,7 +41,7 @@ figures.published("64_twins")
 #
 # **Twins.** To separate width from imbalance, take a Gaussian network, multiply out its logits $Z_0$, and factorise them anew in balance: $W_l = \Sigma^{1/L}$ between the singular vectors of $Z_0 = U\Sigma V^\top$, padded with zeros to the same width. Both start from the same logits and follow the same loss. If width as such protected collapse, both would be protected.
 #
-# By the statement the twins can feel the width through $Z_0$ alone, whose law depends on it. As $d\to\infty$ its entries become independent, $N(0, \sigma^{2L}/K)$: given the layers below, the last one gives Gaussian columns with the Gram matrix $\sigma^2B_L/d \to (\sigma^{2L}/K)\,I$. So the share of twins that collapse should tend to that of such Gaussian matrices in balanced factors. And the twins can be followed at width $K$, whatever the width of the network whose logits they take: below, all are, and some a second time at full width.
+# By the statement the twins can feel the width through $Z_0$ alone, whose law depends on it. As $d\to\infty$ its entries become independent, $N(0, \sigma^{2L}/K)$: given the layers below, the last one gives Gaussian columns with the Gram matrix $\sigma^2B_L/d \to (\sigma^{2L}/K)\,I$. So the share of twins that collapse should tend to that of such Gaussian matrices in balanced factors. And the twins can be followed at width $K$, whatever the width of the network whose logits they take: below, all are.
 
 # %% tags=["parameters"]
 depths: list[int] = [3, 4, 6]  # depths L [2, 16]
@@ -86,8 +86,8 @@ def compute(init, widths, networks):
     return sweep.run(width.ends, grid, seeds=range(p.seed, p.seed + networks), **notebook.sweep_options())
 
 
-twins = compute("twin", p.widths + p.wider, p.networks)
-runs = pandas.concat([compute("gaussian", p.widths, p.networks), twins, compute("limit", [K], 4 * p.networks)])
+starts = {"gaussian": p.widths, "twin": p.widths + p.wider, "limit": [K]}
+runs = pandas.concat([compute(init, widths, p.networks * (4 if init == "limit" else 1)) for init, widths in starts.items()])
 cells = width.by_cell(runs, ["depth", "init", "width"])
 counts = list(zip(cells.collapse, cells.networks, strict=True))
 cells["low"], cells["high"] = zip(*[stats.wilson(*count) for count in counts], strict=True)
@@ -106,16 +106,7 @@ figures.show(
 #
 # ## One path for all widths
 #
-# The twins of the widest Gaussian networks once more, now in balanced factors of their full width. How many end elsewhere than at width $K$?
-
-# %%
-full = compute("balanced", [max(p.widths)], p.networks)
-narrow = twins[twins.width == max(p.widths)]
-elsewhere = (full["name"].to_numpy() != narrow["name"].to_numpy()).sum()
-print(f"{elsewhere} of {len(full)} networks")
-
-# %% [markdown]
-# And the paths themselves: six random $Z_0$ of small norm, balanced at widths 4, 16 and 64 and followed down to the loss $e^{-20}$; the largest relative distance between logits at equal loss.
+# Six random $Z_0$ of small norm, balanced at widths 4, 16 and 64 and followed down to the loss $e^{-20}$; the largest relative distance between logits at equal loss.
 
 # %%
 Z0 = torch.from_numpy(0.02 * np.random.default_rng(p.seed).standard_normal((6, K, K)))
@@ -132,7 +123,6 @@ print("balanced starts of widths 4, 16, 64: paths apart by", stats.below(apart, 
 
 # %% tags=["verdict"]
 claims.check("64-balanced", apart)
-claims.check("64-same-end", elsewhere)
 at = {(init, d): rows.set_index("depth") for (init, d), rows in cells.groupby(["init", "width"])}
 plain, twin, widest, limit = at["gaussian", max(p.widths)], at["twin", max(p.widths)], at["twin", max(p.wider)], at["limit", K]
 claims.check("64-twins-apart", (plain.low - twin.high).min())

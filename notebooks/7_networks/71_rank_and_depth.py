@@ -14,7 +14,7 @@
 # **Answer.** On handwritten digits it does. The class means of its logits lose effective rank from layer count to layer count; width gives part of it back, though only
 # to deep networks. Trained by minibatches the same happens, a little less strictly.
 #
-# Before: [64, balance undoes width](../6_width/64_balance_undoes_width.ipynb). After: [72, where in the network rank is lost](72_layers.ipynb).
+# Before: [65, the basin from random balanced starts](../6_width/65_basin_elsewhere.ipynb). After: [72, where in the network rank is lost](72_layers.ipynb).
 
 # %%
 from dufm import figures
