@@ -11,6 +11,7 @@ The rooms, ground floor first; each imports only from those before it::
     margin, codes, code_search    norms and closed margins; named codes; the search for softmax codes
     certificate, ends, search     KKT certificate and polish; from a run to its certified end; multi-start search
     agreement                     depth's best solution beside the softmax code of the same rank
+    diagnosis                     a user's own logits: what have they become?
     perturbation                  small deviations from collapse: four families and their laws
     basin, shares                 which starts collapse, and what share of all directions they are
     width, learned                random networks by depth and width; networks trained on images
@@ -31,6 +32,7 @@ from dufm.codes import (
     polygon,
     simplex_etf,
 )
+from dufm.diagnosis import Diagnosis, diagnose
 from dufm.ends import End, Limit, SpectralEnd, end, limit, spectral_end, spectral_limit
 from dufm.flow import History, Trajectory, gradient_descent, gradient_flow
 from dufm.hadamard import hadamard_polyhedron
@@ -81,6 +83,7 @@ def __getattr__(name):
 __all__ = [
     "Certificate",
     "Characters",
+    "Diagnosis",
     "DufmError",
     "End",
     "History",
@@ -94,6 +97,7 @@ __all__ = [
     "characters",
     "cheapest_factors",
     "closed_form_margin",
+    "diagnose",
     "early_singular_values",
     "effective_rank",
     "efficiency",

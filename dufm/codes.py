@@ -11,19 +11,21 @@ import numpy as np
 import scipy.linalg
 import torch
 
-from dufm._checks import DufmError, check_count, check_dtype
+from dufm._checks import DufmError, check_count, check_dtype, check_logits
 from dufm._nnls import nonnegative_least_squares
 from dufm.metrics import centred, margins, numerical_rank
 
 __all__ = [
     "LITERATURE",
     "antiprism",
+    "class_code",
     "clebsch",
     "code_logits",
     "code_matrix",
     "hypercube",
     "icosahedron",
     "name_of",
+    "named",
     "one_vs_rest_margin",
     "orthoplex",
     "pairs_and_singles",
@@ -197,6 +199,23 @@ def principal_points(features, rank):
     return X / X.norm(dim=-1, keepdim=True).mean(-2, keepdim=True)
 
 
+def class_code(Z, rank):
+    """Class code ``(..., K, rank)`` of centred class-mean logits ``Z`` ``(..., K, K)``: unit vectors, one a class.
+
+    The rows of ``U√Σ`` at unit length, ``UΣVᵀ`` the best approximation of Z of this rank: what balanced factors hold.
+
+    ``DufmError`` for bad logits, a rank outside 1 … K − 1, or a class whose vector is zero.
+    """
+    num_classes, _ = check_logits(Z)
+    rank = check_count("rank", rank, 1, num_classes - 1)
+    U, sigma, _ = torch.linalg.svd(Z)
+    W = U[..., :rank] * sigma[..., None, :rank].sqrt()
+    length = W.norm(dim=-1, keepdim=True)
+    if not (length > 0).all():
+        raise DufmError(f"Z must give every class a vector at rank {rank}, but one is zero")
+    return W / length
+
+
 # ---------------------------------------------------------------- names
 
 _NAMED_TOL = 1e-6
@@ -225,20 +244,25 @@ _SINGLE = {
 }
 
 
-@lru_cache(maxsize=64)
-def _known(num_classes):
-    """Names and their sorted margins and singular values, as rows."""
-    known = {"NC": pairs_and_singles(num_classes, 0)}
+def named(num_classes):
+    """The codes of :func:`name_of` for K classes: centred logits ``(K, K)`` of smallest margin 1, by name, a dict."""
+    codes = {"NC": pairs_and_singles(num_classes, 0)}
     for pairs in range(1, num_classes // 2 + 1):
         singles = num_classes - 2 * pairs
         name = "orthoplex" if not singles else f"{pairs} pair{'s' * (pairs > 1)}, {singles} single"
-        known[name] = pairs_and_singles(num_classes, pairs)
+        codes[name] = pairs_and_singles(num_classes, pairs)
     if num_classes > 4:
-        known["polygon"] = code_matrix(polygon(num_classes))
+        codes["polygon"] = code_matrix(polygon(num_classes))
     if num_classes == 8:
-        known["cube"] = code_matrix(hypercube(8))
-    known |= {name: code_matrix(make()) for name, (size, make) in _SINGLE.items() if size == num_classes}
-    return list(known), torch.stack([_fingerprint(Z) for Z in known.values()])
+        codes["cube"] = code_matrix(hypercube(8))
+    return codes | {name: code_matrix(make()) for name, (size, make) in _SINGLE.items() if size == num_classes}
+
+
+@lru_cache(maxsize=64)
+def _known(num_classes):
+    """Names and their sorted margins and singular values, as rows."""
+    codes = named(num_classes)
+    return list(codes), torch.stack([_fingerprint(Z) for Z in codes.values()])
 
 
 def _fingerprint(Z):

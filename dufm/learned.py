@@ -1,7 +1,7 @@
 r"""What networks have learned from images: the ranks of their layers, and the code that their classes form.
 
-:func:`trained` is a task for ``sweep.run``.  A network's *class code* of rank r are the K rows of ``U√Σ`` at unit
-length, ``UΣVᵀ`` the best approximation of rank r of its centred class-mean logits: what balanced factors would hold.
+:func:`trained` is a task for ``sweep.run``.  The code its classes form is
+:func:`dufm.codes.class_code` of its centred class-mean logits.
 """
 
 import math
@@ -11,11 +11,11 @@ import pandas
 import torch
 
 from dufm import data, networks
-from dufm._checks import DufmError, check_count, check_logits
-from dufm.codes import one_vs_rest_margin
+from dufm._checks import DufmError, check_count
+from dufm.codes import class_code, one_vs_rest_margin
 from dufm.metrics import effective_rank, nc_metrics
 
-__all__ = ["class_code", "initial_weights", "joined", "random_margins", "trained"]
+__all__ = ["initial_weights", "joined", "random_margins", "trained"]
 
 _CELL = ("dataset", "digest", "n_per_class", "batch_size")
 _NETWORK = ("training", "depth", "width", "seed")
@@ -99,21 +99,6 @@ def initial_weights(seed, depth, width, features, scale=networks.HE_SCALE):
     experiments at one depth and width.
     """
     return networks.he_init(depth, width, features, 10, scale=scale, seed=_derived(seed, depth, width))
-
-
-def class_code(Z, rank):
-    """Class code ``(..., K, rank)`` of centred class-mean logits ``Z`` ``(..., K, K)``: unit vectors, one a class.
-
-    ``DufmError`` for bad logits, a rank outside 1 … K − 1, or a class whose vector is zero.
-    """
-    num_classes, _ = check_logits(Z)
-    rank = check_count("rank", rank, 1, num_classes - 1)
-    U, sigma, _ = torch.linalg.svd(Z)
-    W = U[..., :rank] * sigma[..., None, :rank].sqrt()
-    length = W.norm(dim=-1, keepdim=True)
-    if not (length > 0).all():
-        raise DufmError(f"Z must give every class a vector at rank {rank}, but one is zero")
-    return W / length
 
 
 def random_margins(num_classes, dim, count, *, seed):

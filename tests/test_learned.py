@@ -9,7 +9,7 @@ import torch
 from tolerances import LINALG, close
 
 import dufm
-from dufm import DufmError, data, learned, networks
+from dufm import DufmError, codes, data, learned, networks
 
 F64 = torch.float64
 SMALL = {"dataset": "digits", "digest": data.fingerprint("digits"), "depth": 3, "width": 16, "n_per_class": 5}
@@ -40,8 +40,8 @@ def test_the_task_reports_what_training_by_hand_finds():
     values, vectors = torch.linalg.eigh(means @ means.T)
     gram = vectors @ torch.diag(values.clamp(min=0).sqrt()) @ vectors.T
     unit = gram.diagonal().sqrt()
-    close(learned.class_code(means, 9) @ learned.class_code(means, 9).T, gram / unit / unit[:, None], 1e-6)
-    margin = dufm.one_vs_rest_margin(learned.class_code(means, 9))
+    close(codes.class_code(means, 9) @ learned.class_code(means, 9).T, gram / unit / unit[:, None], 1e-6)
+    margin = dufm.one_vs_rest_margin(codes.class_code(means, 9))
     assert float(found["margin_9"][1]) == pytest.approx(float(margin), rel=1e-6)
 
 
@@ -124,16 +124,16 @@ def test_networks_of_other_images_are_not_joined(other):
 def test_the_class_code_of_a_known_code_is_that_code():
     """Logits WWᵀ of the regular polygon: the code of rank 2 is the polygon, turned."""
     W = dufm.polygon(10)
-    code = learned.class_code(3.0 * W @ W.T, 2)
+    code = codes.class_code(3.0 * W @ W.T, 2)
     close(code @ code.T, W @ W.T, LINALG[F64])
     assert float(dufm.one_vs_rest_margin(code)) == pytest.approx(1 - math.cos(2 * math.pi / 10), rel=1e-12)
 
 
 def test_class_codes_refuse_what_gives_no_code():
     with pytest.raises(DufmError, match="rank must be an integer from 1 to 9, got 10"):
-        learned.class_code(torch.eye(10, dtype=F64), 10)
+        codes.class_code(torch.eye(10, dtype=F64), 10)
     with pytest.raises(DufmError, match="every class a vector at rank 2"):
-        learned.class_code(torch.zeros(4, 4, dtype=F64), 2)
+        codes.class_code(torch.zeros(4, 4, dtype=F64), 2)
 
 
 def test_random_margins_of_three_on_a_circle():

@@ -32,7 +32,7 @@ figures.published("73_code")
 #
 # **Proof.** $WW^\top WW^\top = W(HH^\top)W^\top = \bar Z\bar Z^\top$, so $WW^\top = (\bar Z\bar Z^\top)^{1/2} = U\Sigma U^\top$: the rows of $W$ have the inner products of the rows of $U\Sigma^{1/2}$, and are those up to a rotation. $\square$
 #
-# So, up to a rotation, a balanced classifier of these logits would hold the rows of $U\Sigma^{1/2}$, one a class. Scaled to unit length they are the network's **class code** $w_1,\dots,w_K\in\mathbb R^r$ (`learned.class_code`). A *softmax code* (Jiang et al., ICML 2024;
+# So, up to a rotation, a balanced classifier of these logits would hold the rows of $U\Sigma^{1/2}$, one a class. Scaled to unit length they are the network's **class code** $w_1,\dots,w_K\in\mathbb R^r$ (`codes.class_code`). A *softmax code* (Jiang et al., ICML 2024;
 # [32](../3_codes/32_known_codes.ipynb)) has the largest one-vs-rest margin of all codes, so
 # $$\text{gap} = 1 - \frac{\min_k\operatorname{dist}(w_k,\operatorname{conv}\{w_j\}_{j\ne k})}{\text{that of the softmax code of } K\text{ classes in } r\text{ dimensions}}\in[0,1],$$
 # which is 0 for a softmax code and only then, and 1 where some class lies in the hull of the others.
@@ -69,7 +69,7 @@ p = notebook.start("73_learned_codes", globals())
 X, y, held, held_y = data.split(p.dataset, p.n_per_class)
 run = networks.train(learned.initial_weights(p.seed, 2, p.width, len(X)), X, y)
 Z = networks.class_means(networks.forward(run.weights, X)[-1], y)[0]
-code = learned.class_code(Z, 8)
+code = dufm.codes.class_code(Z, 8)
 cosine = (code @ code.T).fill_diagonal_(-1)
 pair = divmod(int(cosine.argmax()), 10)
 print(f"smallest angle {float(dufm.codes.smallest_angle(code)):.0f} degrees, between classes {pair[0]} and {pair[1]}")

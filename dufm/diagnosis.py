@@ -1,0 +1,281 @@
+r"""A user's own classifier: what have its logits become?
+
+The class means of the logits are read as the end of a run (:func:`dufm.end`): centred, cut, polished, certified.  What
+is not separated, or not near a certified solution, has no rank, and the reason stands in its place.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.optimize
+import torch
+
+from dufm._checks import DufmError, check_count
+from dufm.agreement import selected_code
+from dufm.certificate import MAX_MARGINS, Certificate
+from dufm.codes import class_code, named, one_vs_rest_margin
+from dufm.ends import DECIDED_MOVE, end
+from dufm.margin import closed_form_margin, normalized_margin
+from dufm.metrics import centred, effective_rank, nc_metrics
+
+__all__ = ["Diagnosis", "code_distance", "diagnose"]
+
+_TRIES = 8  # starts of the search for the best numbering of a code's vectors
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What :func:`diagnose` found of one network; ``str()`` is a table.
+
+    ``Z`` ``(K, K)``: centred class-mean logits, a class a column; ``samples``; ``depth``, None where none was given;
+    ``margins``: least, median and largest margin of a sample; ``effective_rank`` and ``stable_rank`` ‖Z‖_F²/σ_1² of Z.
+    ``rank``: that of the certified solution, None where nothing is ``decided``, and then ``reason`` says why.
+    ``name``: the nearest named code, ``distance`` how far Z is from it (:func:`code_distance`).
+    ``nc``: :func:`dufm.nc_metrics` as plain numbers with the ``rank`` used, of the ``layer`` named, "features" or
+    "logits".  ``certificate`` of the solution, None without a depth or a decision; ``margin_ratio``: normalised margin
+    over that of neural collapse at this depth, NaN without one; ``code_gap``: ``1 −`` the one-vs-rest margin of the
+    class code of this rank over that of the softmax code, NaN without a rank.
+    """
+
+    Z: torch.Tensor
+    samples: int
+    depth: int | None
+    margins: tuple
+    effective_rank: float
+    stable_rank: float
+    rank: int | None
+    decided: bool
+    reason: str
+    name: str
+    distance: float
+    nc: dict
+    layer: str
+    certificate: Certificate | None
+    margin_ratio: float
+    code_gap: float
+
+    @property
+    def sentence(self):
+        """The finding in one sentence."""
+        if not self.decided:
+            return f"{self.reason}; no rank decided"
+        if self.name == "NC" and self.rank == len(self.Z) - 1:
+            return f"neural collapse, NC2 {self.nc['nc2']:.2g}"
+        return f"rank {self.rank} of {len(self.Z) - 1}: nearest the {self.name}, {self.distance:.0%} away"
+
+    def __str__(self):
+        """The table."""
+        least, median, largest = self.margins
+        nc = ", ".join(f"{key.upper()} {self.nc[key]:.2g}" for key in ("nc1", "nc2", "nc3"))
+        rows = {
+            "classes": f"{len(self.Z)}, {self.samples} samples",
+            "margins": f"least {least:.3g}, median {median:.3g}, largest {largest:.3g}",
+            "rank": f"{self.rank or 'not decided'} of {len(self.Z) - 1}; "
+            f"effective {self.effective_rank:.2f}, stable {self.stable_rank:.2f}",
+            "collapse": f"{nc} of the {self.layer}, at rank {self.nc['rank']}",
+            "nearest code": f"{self.name}, {self.distance:.1%} away",
+        }
+        if self.depth:
+            rows[f"depth {self.depth}"] = f"margin {self.margin_ratio:.4f} of that of neural collapse"
+        if self.certificate:
+            residual, gap = float(self.certificate.residual), float(self.certificate.gap)
+            rows["certificate"] = f"residual {residual:.0e}, gap {gap:.0e} of the solution nearby"
+        if self.decided:
+            rows["softmax code"] = f"of rank {self.rank}: {self.code_gap:.1%} short of its one-vs-rest margin"
+        return "\n".join([*(f"{key:12s}  {value}" for key, value in rows.items()), self.sentence])
+
+
+def diagnose(logits, labels, *, depth=None, features=None, classifier=None):
+    r"""What a trained classifier has become, from its logits on the training samples: :class:`Diagnosis`.
+
+    ``logits``: ``(N, K)`` as PyTorch gives them, or ``(K, N)``: ``labels`` ``(N,)``, integers 0 … K − 1, tell which;
+    unsorted and unbalanced as they come.  NumPy or torch, float32 or float64, on any device; the work is in float64.
+    Column c of ``Z`` is the mean of the logits of class c less its mean over the classes.  The rank is that of the
+    certified solution within 10% of Z at ``depth`` (weight matrices of the linear part, features included);
+    without a depth only the named codes, critical at every depth, are looked at.
+    ``features`` ``(N, d)`` and ``classifier`` ``(K, d)``, rows as PyTorch has them, give the collapse metrics of that
+    layer (NC3 is NaN without the classifier); else they are those of the logits.  Every class counts alike:
+    Σ_W is the mean over the classes of their own covariances.
+    ``DufmError`` for lengths that do not fit, a square matrix that reads differently both ways, a class without a
+    sample, labels that are no class, logits that are no finite floating numbers, and a depth below 2.
+    """
+    logits, labels = _logits_and_labels(logits, labels)
+    depth = None if depth is None else check_count("depth", depth, 2)
+    samples, num_classes = logits.shape
+    own = logits.gather(1, labels[:, None])
+    gaps = (own - logits).scatter(1, labels[:, None], torch.inf).amin(1)
+    Z = centred(_means(logits, labels, num_classes).mT)
+    sigma = torch.linalg.svdvals(Z)
+    rank, certificate, reason = _decide(Z, depth, gaps)
+    name, distance = _nearest_code(Z)
+    if depth is None and rank is None and not reason:
+        rank, reason = _by_name(name, distance, num_classes, gaps)
+    nc, layer = _collapse(logits, labels, features, classifier, rank or num_classes - 1)
+    return Diagnosis(
+        Z=Z,
+        samples=samples,
+        depth=depth,
+        margins=(float(gaps.min()), float(gaps.median()), float(gaps.max())),
+        effective_rank=float(effective_rank(Z)),
+        stable_rank=float(sigma.square().sum() / sigma[0].square()) if sigma[0] > 0 else 0.0,
+        rank=rank,
+        decided=rank is not None,
+        reason=reason,
+        name=name,
+        distance=distance,
+        nc=nc,
+        layer=layer,
+        certificate=certificate,
+        margin_ratio=_margin_ratio(Z, depth),
+        code_gap=math.nan if rank is None else _code_gap(Z, rank),
+    )
+
+
+def code_distance(Z, code, *, tries=_TRIES, seed=0):
+    r"""Distance of logits ``Z`` ``(K, K)`` from those of a ``code`` ``(K, K)``, whatever its scale and numbering.
+
+    :math:`\min_{\pi, c}\|Z - c\,\Pi Z_0\Pi^\top\|_F/\|Z\|_F` over the permutations of the classes and c ≥ 0, both
+    centred.  The permutation is searched (FAQ, then exchanges of two; Vogelstein et al. 2015), from ``tries`` random
+    starts: an upper bound.  1 where nothing is alike, and for Z = 0.
+    """
+    Z, code = (centred(torch.as_tensor(part)).double().cpu().numpy() for part in (Z, code))
+    size = np.linalg.norm(Z) * np.linalg.norm(code)
+    if size == 0:
+        return 1.0
+    rng, best = np.random.default_rng(seed), 0.0
+    for _ in range(tries):
+        options = {"maximize": True, "rng": rng, "P0": "randomized"}
+        rough = scipy.optimize.quadratic_assignment(Z, code, options=options)
+        guess = np.column_stack([np.arange(len(Z)), rough.col_ind])
+        found = scipy.optimize.quadratic_assignment(
+            Z, code, method="2opt", options={"maximize": True, "rng": rng, "partial_guess": guess}
+        )
+        best = max(best, found.fun / size)
+    return math.sqrt(max(0.0, 1.0 - min(best, 1.0) ** 2))
+
+
+# ---------------------------------------------------------------- what comes in
+
+
+def _logits_and_labels(logits, labels):
+    logits, labels = _matrix("logits", logits), torch.as_tensor(labels).detach().cpu()
+    whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
+    if labels.ndim != 1 or not whole:
+        raise DufmError(f"labels must be integers of shape (N,), got {labels.dtype} of shape {tuple(labels.shape)}")
+    rows, columns = logits.shape
+    if len(labels) not in (rows, columns):
+        raise DufmError(f"labels must have one entry a sample: {len(labels)} do not fit logits {rows, columns}")
+    if rows == columns and not torch.equal(logits, logits.mT):
+        raise DufmError(
+            f"logits of shape {rows, columns} read two ways: a sample a row, as PyTorch gives them, or a sample a "
+            "column; repeat one sample with its label, so that the numbers of samples and of classes differ"
+        )
+    logits = logits if len(labels) == rows else logits.mT
+    num_classes = logits.shape[1]
+    if num_classes < 2:
+        raise DufmError(f"logits must have at least 2 classes, got shape {rows, columns}")
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise DufmError(f"labels must be from 0 to {num_classes - 1}, got {int(labels.min())} to {int(labels.max())}")
+    missing = sorted(set(range(num_classes)) - set(labels.tolist()))
+    if missing:
+        raise DufmError(f"labels must name every class: there is no sample of {', '.join(map(str, missing[:5]))}")
+    return logits, labels.long()
+
+
+def _matrix(name, values):
+    values = torch.as_tensor(values).detach()
+    if not values.is_floating_point() or values.ndim != 2 or values.numel() == 0:
+        shape = tuple(values.shape)
+        raise DufmError(f"{name} must be a matrix of floating numbers, got {values.dtype} of shape {shape}")
+    values = values.cpu().double()
+    if not torch.isfinite(values).all():
+        raise DufmError(f"{name} must be finite, but it holds NaN or inf")
+    return values
+
+
+def _means(rows, labels, num_classes):
+    """Means of the rows of each class, ``(K, d)``."""
+    sums = rows.new_zeros(num_classes, rows.shape[1]).index_add(0, labels, rows)
+    return sums / torch.bincount(labels, minlength=num_classes)[:, None]
+
+
+# ---------------------------------------------------------------- what is found
+
+
+def _decide(Z, depth, gaps):
+    """Rank, certificate and reason; all empty where there is no depth to decide at."""
+    wrong = int((gaps <= 0).sum())
+    if wrong:
+        return None, None, f"not separated: {wrong} of {len(gaps)} samples have no positive margin"
+    if depth is None:
+        return None, None, ""
+    if Z.numel() - len(Z) > MAX_MARGINS:
+        return None, None, f"{len(Z)} classes are too many to certify"
+    found = end(Z, depth)
+    if not found.decided:
+        return None, None, f"not converged: least margin {float(gaps.min()):.3g}"
+    return int(found.rank), found.certificate, ""
+
+
+def _nearest_code(Z):
+    codes = named(len(Z))
+    away = {name: code_distance(Z, code) for name, code in codes.items()}
+    name = min(away, key=away.get)
+    return name, away[name]
+
+
+def _by_name(name, distance, num_classes, gaps):
+    """Rank of a named code that is near enough, where no depth is given; else None and why."""
+    if distance > DECIDED_MOVE:
+        return None, f"not converged: least margin {float(gaps.min()):.3g}, no named code within {DECIDED_MOVE:.0%}"
+    return int(torch.linalg.matrix_rank(named(num_classes)[name], rtol=1e-6)), ""
+
+
+def _margin_ratio(Z, depth):
+    if depth is None or not Z.any():
+        return math.nan
+    return float(normalized_margin(Z, depth)) / closed_form_margin("nc", len(Z), depth)
+
+
+def _code_gap(Z, rank):
+    if rank == 1:
+        return 0.0
+    best = one_vs_rest_margin(selected_code(len(Z), rank))
+    return float(1.0 - one_vs_rest_margin(class_code(Z, rank)) / best)
+
+
+def _collapse(logits, labels, features, classifier, rank):
+    num_classes = logits.shape[1]
+    if features is None:
+        if classifier is not None:
+            raise DufmError("classifier needs the features that it reads: pass features of shape (N, d) too")
+        layer, features, classifier = "logits", logits, torch.eye(num_classes, dtype=logits.dtype)
+    else:
+        layer, features = "features", _matrix("features", features)
+        fits = len(features) == len(labels)
+        classifier = features.new_zeros(num_classes, features.shape[1]) if classifier is None else classifier
+        classifier = _matrix("classifier", classifier)
+        if not fits or classifier.shape != (num_classes, features.shape[1]):
+            raise DufmError(
+                f"features must have shape (N, d) and classifier (K, d), N = {len(labels)} and K = {num_classes}, got "
+                f"{tuple(features.shape)} and {tuple(classifier.shape)}"
+            )
+    found = nc_metrics(_balanced(features, labels, num_classes), classifier, rank=rank)
+    return {key: int(value) if key == "rank" else float(value) for key, value in found.items()}, layer
+
+
+def _balanced(rows, labels, num_classes):
+    """Columns ``(d, Kn)``, n a class, with the class means of ``rows`` and the covariance of every class.
+
+    n is twice the largest class: a deviation stands with both signs, scaled, and the rest of a class is its mean.
+    """
+    means, counts = _means(rows, labels, num_classes), torch.bincount(labels, minlength=num_classes)
+    most = int(counts.max())
+    place = torch.cat([torch.arange(int(count)) for count in counts])
+    order = labels.argsort(stable=True)
+    spread = rows.new_zeros(num_classes, most, rows.shape[1])
+    scale = (most / counts.to(rows)).sqrt()[labels[order], None]
+    spread[labels[order], place] = scale * (rows[order] - means[labels[order]])
+    both = torch.cat([spread, -spread], 1) + means[:, None]
+    return both.flatten(0, 1).mT
