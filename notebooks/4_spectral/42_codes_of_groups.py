@@ -114,6 +114,8 @@ figures.show(
 )
 
 # %% [markdown]
+# Names without a code of this companion's list are given by rank. Low rank is not always the largest margin: for $\mathbb Z/12$ rank 3 beats the polygon, and the largest share of starts need not lie at either.
+#
 # **The polygon without characters.** The proof is about spectra. Full networks, started with one pair of characters ahead, know nothing of it. Each pair $k$ without a common factor with $K$ takes the lead once; at $\log\mathcal L=-10^4$ the certified rank-2 solution nearest to the network is compared with the polygon:
 
 # %%
@@ -130,8 +132,6 @@ polygons = pd.DataFrame(polygons, columns=["K", "k", "network from its solution"
 polygons.assign(**{name: [stats.below(x, 1e-5 if "from" in name else 1e-8) for x in polygons[name]] for name in polygons.columns[2:]})
 
 # %% [markdown]
-# Names without a code of this companion's list are given by rank. Low rank is not always the largest margin: for $\mathbb Z/12$ rank 3 beats the polygon, and the largest share of starts need not lie at either.
-#
 # ## Verdict
 
 # %% tags=["verdict"]
