@@ -12,8 +12,9 @@ from dufm._climb import BETA, climb, random_codes, soft_margin
 from dufm._nnls import nonnegative_least_squares
 from dufm._polish import margin_slopes
 from dufm.codes import one_vs_rest_margin, separators, smallest_angle
+from dufm.metrics import margins
 
-__all__ = ["SoftmaxCode", "softmax_code"]
+__all__ = ["SoftmaxCode", "softmax_code", "unit_norm_margins"]
 
 STEPS = 600
 LATE = 0.4
@@ -73,6 +74,26 @@ def softmax_code(num_classes, dim, *, restarts=128, seed=0):
     vectors, best, residual = found
     agree = int(((value / best - 1.0).abs() < AGREE_TOL).sum())
     return SoftmaxCode(vectors, best, float(smallest_angle(vectors)), residual, agree, restarts)
+
+
+def unit_norm_margins(num_classes, dim, *, networks=64, seed=0):
+    r"""Smallest margins :math:`\min_{j\ne k}\langle w_k - w_j, h_k\rangle` ``(networks,)`` that random networks reach
+    when every row of the classifier and every feature is kept at length 1.
+
+    Independent Gaussian directions for both ascend the soft margin while its sharpness grows, which is training with
+    the inverse temperature raised; nothing ties h to w.  The last sharpness leaves a margin up to 1e-3 below its limit.
+    ``DufmError``: K < 2, d < 2.
+    """
+    num_classes = check_count("num_classes", num_classes, 2)
+    shape = check_count("networks", networks, 1), num_classes, check_count("dim", dim, 2)
+    seed = check_count("seed", seed, 0)
+    W, H = climb(
+        torch.stack([random_codes(*shape, 2 * seed), random_codes(*shape, 2 * seed + 1)], 1),
+        _unit,
+        _tangent,
+        steps=STEPS,
+    ).unbind(1)
+    return margins(W @ H.mT).amin((-2, -1))
 
 
 def _unit(X):

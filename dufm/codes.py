@@ -35,6 +35,7 @@ __all__ = [
     "separators",
     "simplex_etf",
     "smallest_angle",
+    "truncated_tetrahedron",
 ]
 
 # Largest cosine of the best spherical code of K points in R^d, (K, d), and who proved it; also in the tables of
@@ -115,6 +116,17 @@ def clebsch():
     """Sixteen unit vectors in R⁵, cosines 1/5 and −3/5: the sign vectors with an even number of minuses."""
     signs = [s for s in itertools.product((1.0, -1.0), repeat=5) if math.prod(s) > 0]
     return torch.tensor(signs, dtype=torch.float64) / math.sqrt(5)
+
+
+def truncated_tetrahedron(ratio):
+    """Twelve unit vectors ``(±1, ±1, ±ratio)/n`` and permutations, an even number of minuses, ``(12, 3)``; ratio > 1.
+
+    An orbit of the tetrahedron's group, transitive and irreducible, for every ratio; Archimedes' solid at 3.
+    """
+    places = [(ratio, 1.0, 1.0), (1.0, ratio, 1.0), (1.0, 1.0, ratio)]
+    signs = [s for s in itertools.product((1.0, -1.0), repeat=3) if math.prod(s) > 0]
+    W = torch.tensor(places, dtype=torch.float64).unsqueeze(1) * torch.tensor(signs, dtype=torch.float64)
+    return W.flatten(0, 1) / math.sqrt(ratio**2 + 2.0)
 
 
 def code_matrix(W):

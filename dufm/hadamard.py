@@ -102,6 +102,13 @@ class HadamardPolyhedron:
         """Vertices in all orbits together."""
         return sum(vertex.orbit_size for vertex in self.orbits)
 
+    @cached_property
+    def vertices(self):
+        """All vertices ``(num_vertices, K − 1)`` as floats, and the index of each one's orbit, int64."""
+        group = _linear_group(self.num_classes.bit_length() - 1)
+        images = [np.unique(np.array(vertex.spectrum, dtype=float)[group], axis=0) for vertex in self.orbits]
+        return np.vstack(images), np.repeat(np.arange(len(images)), [len(points) for points in images])
+
     def best(self, depth):
         """Indices of the orbits of lowest cost at this depth; more than one only where 40 digits agree."""
         depth = check_count("depth", depth, 2)
@@ -142,6 +149,22 @@ class HadamardPolyhedron:
         away = np.linalg.norm(sigma - listed, axis=-1) / np.linalg.norm(listed, axis=-1)
         found = np.where(away.min(-1) <= SAME_VALUES, away.argmin(-1), OFF_LIST)
         return np.where(np.isnan(sigma).any((-2, -1)), UNDECIDED, found)
+
+    def named_by_growth(self, earlier, later, orbits):
+        """Whether raw spectra ``(..., K − 1)`` at two losses, tenfold in log ℒ, name a vertex of ``orbits`` ``(...)``.
+
+        What grows from ``earlier`` to ``later`` with a slope above 1/2 in log(−log ℒ) must be the support of the vertex
+        that is nearest to ``later``, of all vertices, both at smallest margin 1; and this must lie in the orbit given.
+        Nothing is polished or certified.  Bool ``(...)``, false where the orbit is negative.
+        """
+        points, orbit = self.vertices
+        later, earlier = (np.asarray(s, dtype=float) for s in (later, earlier))
+        margin = (later @ _odd_parity(self.num_classes - 1) * 2 / self.num_classes).min(-1, keepdims=True)
+        scaled = later / margin
+        square = (scaled**2).sum(-1, keepdims=True) - 2 * scaled @ points.T + (points**2).sum(-1)
+        nearest = square.argmin(-1)
+        grows = np.log10(later / earlier) > 0.5
+        return (grows == (points[nearest] > 0)).all(-1) & (orbit[nearest] == np.asarray(orbits))
 
     @cached_property
     def _signatures(self):

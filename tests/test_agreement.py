@@ -2,8 +2,11 @@
 
 import math
 
+import numpy as np
 import pytest
+import scipy.optimize
 import torch
+from scipy.spatial.transform import Rotation
 
 import dufm
 from dufm import DufmError, closed_form_margin, kkt_certificate, normalized_margin
@@ -15,7 +18,18 @@ from dufm.agreement import (
     kinds,
     selected_code,
 )
-from dufm.codes import antiprism, code_logits, code_matrix, name_of, orthoplex, pairs_and_singles, petersen, polygon
+from dufm.codes import (
+    antiprism,
+    code_logits,
+    code_matrix,
+    name_of,
+    orthoplex,
+    pairs_and_singles,
+    petersen,
+    polygon,
+    separators,
+    truncated_tetrahedron,
+)
 
 
 def test_selected_codes():
@@ -54,6 +68,30 @@ def test_tight_frames_and_constant_multipliers():
         frame_spread(orthoplex(6)[:5]) == pytest.approx(math.sqrt(2) - 1)
         and constant_multipliers(orthoplex(6)[:5]) > 0.1
     )
+
+
+def test_transitive_and_irreducible_is_enough_for_a_code_and_does_not_make_one():
+    # The best orbit of the octahedron's rotations, the snub cube, found without anything that knows of criticality.
+    group = Rotation.create_group("O").as_matrix()
+    others = [g for g in group if not np.allclose(g, np.eye(3))]
+
+    def margin(x):
+        w = x / np.linalg.norm(x)
+        return -min(1.0 - w @ g @ w for g in others)
+
+    starts = np.random.default_rng(0).standard_normal((20, 3))
+    options = {"xatol": 1e-13, "fatol": 1e-15, "maxiter": 4000}
+    best = min(
+        (scipy.optimize.minimize(margin, x, method="Nelder-Mead", options=options) for x in starts), key=lambda r: r.fun
+    )
+    snub = torch.from_numpy(np.array([g @ best.x / np.linalg.norm(best.x) for g in group]))
+    assert kkt_certificate(code_logits(snub), 3, 3, active_tol=1e-4).residual < 1e-5
+    assert kkt_certificate(code_logits(snub), 10, 3, active_tol=1e-4).residual < 1e-5
+    for ratio in (2.0, 4.0):  # as symmetric, but no maximum: H differs from W
+        W = truncated_tetrahedron(ratio)
+        assert frame_spread(W) < 1e-12 and (W * separators(W)[0]).sum(1).max() < 0.99
+        assert kkt_certificate(code_logits(W), 3, 3).residual > 0.1
+    assert kkt_certificate(code_logits(truncated_tetrahedron(3.0)), 3, 3).residual < 1e-9
 
 
 def test_compare_finds_the_known_gaps():

@@ -9,7 +9,7 @@ import torch
 
 from dufm import DufmError
 from dufm._climb import climb, random_codes
-from dufm.code_search import _tangent, _unit, softmax_code
+from dufm.code_search import _tangent, _unit, softmax_code, unit_norm_margins
 from dufm.codes import LITERATURE, one_vs_rest_margin, polygon, simplex_etf, smallest_angle
 
 
@@ -89,3 +89,12 @@ def test_softmax_code_is_repeatable():
 def test_bad_input(call, words):
     with pytest.raises(DufmError, match=words):
         call()
+
+
+def test_unit_norm_networks_arrive_at_the_code():
+    for num_classes, dim in ((6, 5), (5, 2), (8, 3)):  # simplex, polygon, antiprism
+        found = unit_norm_margins(num_classes, dim, networks=8)
+        assert (found / softmax_code(num_classes, dim, restarts=16).margin - 1).abs().max() < 1e-3
+    # Below the code's where it gets stuck, never above it: ten in three dimensions have a second optimum.
+    ten = unit_norm_margins(10, 3, networks=32, seed=1) / softmax_code(10, 3, restarts=64).margin
+    assert ten.max() < 1 + 1e-9 and ten.min() < 1 - 1e-3

@@ -174,6 +174,36 @@ def test_names_and_powers(sixteen):
     assert {v.powers for v in hadamard_polyhedron(3).orbits} == {"1^7", "2^4", "4^1 2^3", "4^3"}
 
 
+def test_the_best_at_every_real_depth(sixteen):
+    x, four_thirds = sympy.Symbol("x", positive=True), sympy.Rational(4, 3)
+    cubic = sympy.expand((x + 2) / 3 * (3 * x + 7) - 8 * x)
+    assert cubic == x**2 - sympy.Rational(11, 3) * x + sympy.Rational(14, 3) and sympy.discriminant(cubic, x) < 0
+    chord = x ** sympy.log(four_thirds, 2) - (x + 2) / 3
+    assert all(sympy.simplify(chord.subs(x, end)) == 0 for end in (1, 2))
+    assert sympy.log(four_thirds, 2) < 1  # concave
+    # The least of all listed costs against the envelope of the proof, and which orbit has it.
+    powers = {4: ((3, 0), (2, 1)), 8: ((7, 0), (4, 1), (3, 2)), 16: ((15, 0), (8, 1), (5, 2), (4, 3))}
+    for polyhedron in (hadamard_polyhedron(2), hadamard_polyhedron(3), sixteen):
+        for depth in np.geomspace(2.0, 200.0, 301):
+            costs = [float(vertex.cost(depth)) for vertex in polyhedron.orbits]
+            least, rank = min((n * 2 ** (2 * k / depth), n) for n, k in powers[polyhedron.num_classes])
+            assert min(costs) == pytest.approx(least, rel=1e-12)
+            assert polyhedron.orbits[int(np.argmin(costs))].rank == rank
+
+
+def test_raw_spectra_name_their_vertex():
+    eight = hadamard_polyhedron(3)
+    points, orbit = eight.vertices
+    assert points.shape == (64, 7) and np.bincount(orbit).tolist() == [1, 7, 28, 28]
+    draw = np.random.default_rng(0)
+    earlier = 10 * points + draw.uniform(0.01, 0.5, points.shape)
+    later = 100 * points + np.where(points > 0, 0.0, earlier)
+    assert eight.named_by_growth(earlier, later, orbit).all()
+    assert not eight.named_by_growth(earlier, later, np.full(64, -2)).any()
+    still = np.where(points > 0, later, 10 * earlier)  # what the vertex drops still grows
+    assert not eight.named_by_growth(earlier, still, orbit)[1:].any()
+
+
 @pytest.mark.parametrize(
     "call, words",
     [

@@ -55,6 +55,7 @@ import torch
 
 import dufm
 from dufm import claims, figures, notebook
+from dufm.codes import name_of
 from dufm.spectral import random_turns
 
 p = notebook.start("43_turned_vectors", globals())
@@ -64,11 +65,14 @@ chi = dufm.characters("hadamard", K)
 # %% [markdown]
 # ## One angle
 #
-# The start: $m$ characters that lead the others by nearly two, and so end in the cube ($K = 8$) or the square ($K = 4$). Turned by the largest angle, its singular values are what they were, and its logits are not diagonal:
+# The start: $m$ characters that lead the others by nearly two. Whether that lead is enough is a matter of depth: at scale 0.1 the scalar equations take this spectrum to the cube (at $K=4$ the square) from depth 4 on; at depth 3 it is bound for the Reed–Muller code, and at $K = 4$ for neural collapse, where nothing of what
+# follows about the cube applies. So the end is printed first. Turned by the largest angle, the singular values are what they were, and the logits are not diagonal:
 
 # %%
 s0 = torch.full((chi.num_free,), 0.7 * p.scale, dtype=torch.float64)
 s0[[2**i - 1 for i in range(p.log2_classes)]] = 1.3 * p.scale
+end = dufm.spectral_end(dufm.spectral_flow(s0, p.depth, chi).s, p.depth, chi)
+print(f"at depth {p.depth} this start is bound for: {name_of(chi.logits(end.spectrum))}, rank {int(end.rank)}")
 R = random_turns(K, p.angles, p.seed)
 turned = R @ chi.logits(s0) @ R.mT
 print("singular values:", torch.linalg.svdvals(turned[-1])[: K - 1].numpy().round(4))
@@ -140,8 +144,8 @@ claims.check("43-growth", np.abs(power * p.depth - 1).max())
 # ## Try it
 #
 # 1. `angles = [0.1, 0.2, 0.3]`: is there anything left of the scalar equations, and of the exponents?
-# 2. `depth = 2`, `depth = 3`: what becomes of the part off the diagonal now?
-# 3. `log2_classes = 2`: the square. Which power does the late growth have, and which $\beta$ is that?
+# 2. `depth = 3`: the same start is bound for the Reed–Muller code. What becomes of the part off the diagonal now, and with `log2_classes = 2`, where it is bound for collapse?
+# 3. `log2_classes = 2`, `depth = 5`: the square. Which power does the late growth have, and which $\beta$ is that?
 
 # %% tags=["nbval-ignore-output"]
 notebook.provenance(p)
