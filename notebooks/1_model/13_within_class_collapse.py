@@ -13,7 +13,7 @@
 #
 # **Answer.** Relative to what grows, yes, at every layer; absolutely, no. The variation of the free features within their classes never increases, but most of it stays: it comes to lie where the network above does not look, and is merely
 # outgrown. At a run that ends in neural collapse, layer $l$ of $L$ ends with $\operatorname{Tr}\Sigma_W/\operatorname{Tr}\Sigma_B\sim s^{-2l/L}$, where $s$ is the size of the logits: deeper layers collapse faster, and nothing collapses exponentially.
-# For NC1 a power $s^{-(2l+4)/L}$ is expected; it is found to a tenth, except at the last layers.
+# NC1 is expected to fall like $s^{-(2l+4)/L}$.
 # Before: [12, balance](12_balance.ipynb). After: [14, NC1 at low rank](14_nc1_at_low_rank.ipynb).
 
 # %%
@@ -63,6 +63,7 @@ networks: int = 32  # networks in each batch [2, 256]
 levels: list[float] = [0, -2, -5, -10, -20, -50, -100, -200, -400, -800, -1400, -2000]  # values of log ℒ [-1e5, 0]
 depths: list[int] = [2, 3, 4, 5, 6]  # depths at which the powers are tested with three classes [2, 8]
 late: list[float] = [-20000, -100000]  # two values of log ℒ between which they are tested [-1e6, -10]
+rtol: float = 1e-6  # local error of the integrator where the powers are tested [1e-9, 1e-3]
 seed: int = 0  # seed of every random draw [0, 1000000]
 budget: str = "default"  # how much to compute {smoke, default, full}
 
@@ -78,10 +79,10 @@ p = notebook.start("13_within_class_collapse", globals())
 device, norm = notebook.device(), torch.linalg.matrix_norm
 
 
-def batch(depth, num_classes, levels, seed):
+def batch(depth, num_classes, levels, seed, networks, rtol):
     """Factors of one batch at the levels of log ℒ, and which runs end in certified neural collapse."""
-    start = dufm.gaussian_init(depth, p.width, num_classes, scale=p.scale, batch=p.networks, seed=seed, n_per_class=p.n_per_class)
-    run = dufm.gradient_flow([W.to(device) for W in start], until_log_loss=min(levels), record={"log_loss": levels})
+    start = dufm.gaussian_init(depth, p.width, num_classes, scale=p.scale, batch=networks, seed=seed, n_per_class=p.n_per_class)
+    run = dufm.gradient_flow([W.to(device) for W in start], until_log_loss=min(levels), rtol=rtol, record={"log_loss": levels})
     return run.history.factors, torch.from_numpy(dufm.end(run, depth).name == "NC")
 
 
@@ -91,7 +92,7 @@ def batch(depth, num_classes, levels, seed):
 # The first run that ends in collapse, at its features: the deviations $V_1$, the part of them that the network above sees, and the class means.
 
 # %%
-factors, collapsed = batch(p.depth, p.num_classes, p.levels, p.seed)
+factors, collapsed = batch(p.depth, p.num_classes, p.levels, p.seed, p.networks, 1e-4)
 one = [W[:, int(collapsed.nonzero()[0, 0])].cpu() for W in factors]
 features, above = dufm.split_at(one, 1)
 grouped = features.unflatten(-1, (p.num_classes, p.n_per_class))
@@ -114,10 +115,10 @@ for layer in range(1, p.depth):
     rows.append(pd.DataFrame({"depth": p.depth, "layer": layer, "minus_log_loss": -np.array(p.levels), **spread}))
 table = pd.concat(rows)
 figures.store("13_collapse", table)
-within = (features_ := dufm.split_at(factors, 1)[0].unflatten(-1, (p.num_classes, p.n_per_class))).sub(features_.mean(-1, keepdim=True)).square().sum((-3, -2, -1))
-grown = float((within[1:] / within[:-1]).max())
-left = stats.mean_interval((within[-1] / within[0])[collapsed].cpu())
-print(f"{int(collapsed.sum())} of {p.networks} runs end in neural collapse; of Tr Σ_W at their features {stats.mean((within[-1] / within[0])[collapsed].cpu())} is left")
+grouped = dufm.split_at(factors, 1)[0].unflatten(-1, (p.num_classes, p.n_per_class))
+within = (grouped - grouped.mean(-1, keepdim=True)).square().sum((-3, -2, -1))
+left = (within[-1] / within[0])[collapsed].cpu()
+print(f"{int(collapsed.sum())} of {p.networks} runs end in neural collapse; of Tr Σ_W at their features {stats.mean(left)} is left")
 
 # %% tags=["figure"]
 figures.show(
@@ -131,30 +132,28 @@ figures.show(
 #
 # The derivation says nothing about the number of classes. With three classes every depth ends in neural collapse, so depths up to six can be tested. The expectation, all exponents within a tenth, was
 # written down before the first look. That look, between $\log\mathcal L = -800$ and $-2000$, refuted it at $L = 5$ and 6: the samples of a class
-# still disagree there ($A_lV_l$ is not small), so that step 1 has not ended. The levels below are later by two decades, chosen after that failure; the networks are fresh ones, the tolerance is the old one, and what is compared is the mean exponent of all networks.
+# still disagree there ($A_lV_l$ is not small), so that step 1 has not ended. The levels below are later by two decades. There NC1 failed at the last layers still, by up to a third, on two sets of networks. But the tilt of step 4 is set by the imbalance, and an integrator
+# lets that drift: with its tolerance at $10^{-6}$ in place of $10^{-4}$ the exponents at $L = 3$, 4 moved to the law and no longer moved at $10^{-8}$. So here the tolerance is $10^{-6}$; the networks are fresh ones, and the expectation is the old one.
 
 # %%
 rows = []
 for L in notebook.progress(p.depths, label="three classes"):
-    others, ended = batch(L, 3, p.late, p.seed + 1)
+    others, ended = batch(L, 3, p.late, p.seed + 2, p.networks // 2, p.rtol)
     for layer in range(1, L):
         found = dufm.nc_metrics(*dufm.split_at(others, layer), 2)
         for key, law in (("trace_ratio", -2 * layer / L), ("nc1", -(2 * layer + 4) / L)):
             slope = (found[key][-1] / found[key][0]).log() / np.log(p.late[-1] / p.late[0])
             rows.append((L, layer, key, int(ended.sum()), law, *stats.mean_interval(slope[ended].cpu())))
 powers = pd.DataFrame(rows, columns=["L", "layer", "quantity", "collapsed", "law", "exponent", "low", "high"])
-powers["shown"] = [f"{row.exponent:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in powers.itertuples()]
-powers.pivot(index=["L", "layer", "collapsed"], columns="quantity", values=["law", "shown"]).rename(lambda x: round(x, 3) if isinstance(x, float) else x)
-
-# %% [markdown]
-# The ratio of traces follows its power at every layer. NC1 does at all layers but the last ones, where it is smallest.
+powers["shown"] = [f"{row.exponent:.3f} [{row.low:.3f}, {row.high:.3f}], law {row.law:.3f}" for row in powers.itertuples()]
+powers.pivot(index=["L", "layer", "collapsed"], columns="quantity", values="shown")
 
 # %% [markdown]
 # ## Verdict
 
 # %% tags=["verdict"]
-claims.check("13-never-grows", grown)
-claims.check("13-stays", left[1])
+claims.check("13-never-grows", (within[1:] / within[:-1]).max())
+claims.check("13-stays", stats.mean_interval(left)[1])
 last = dufm.nc_metrics(*dufm.split_at(factors, p.depth - 1), p.num_classes - 1)["nc1"][-1, collapsed]
 claims.check("13-nc1-penultimate", float(last.max()))
 traces = dufm.nc_metrics(*dufm.split_at(factors, 1), p.num_classes - 1)["trace_ratio"][:, collapsed].cpu()

@@ -141,7 +141,7 @@ pd.Series(ratios).unstack().rename_axis(index="K", columns="L").round(3)
 claims.check("15-low-rank", max(slopes[family, L][2] for family in ("powers", "shared") for L in p.depths))
 claims.check("15-reversal", min(slopes["turned", L][1] for L in p.depths))
 claims.check("15-bound", max(ratios.values()))
-claims.check("15-powers", min((samples["powers", L, r] * r ** ((L - 1) / 2)).min() for L in p.depths for r in p.ranks if r > 1))
+claims.check("15-powers", min((samples["powers", L, r] * r ** ((L - 1) / 2)).min() - 1 for L in p.depths for r in p.ranks if r > 1))
 means = [stats.mean_interval(samples["turned", 2, r] ** 2 * p.dimension) if 2 in p.depths else 3 * [np.nan] for r in p.ranks]
 claims.check("15-turned", max(abs(middle - 1) / (high - middle) for middle, _, high in means))
 
