@@ -14,7 +14,8 @@ The rooms, ground floor first; each imports only from those before it::
     diagnosis                     a user's own logits: what have they become?
     perturbation                  small deviations from collapse: four families and their laws
     basin, shares                 which starts collapse, and what share of all directions they are
-    width, learned                random networks by depth and width; networks trained on images
+    width, alignment              random networks by depth and width; starts of the same logits and other factors
+    learned                       networks trained on images
 
 What the notebooks share is in ``dufm.companion``; ``dufm.figures``, ``dufm.sweep`` and the others are short for it.
 """

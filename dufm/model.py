@@ -139,18 +139,20 @@ def cheapest_factors(factors):
         hidden, max_iter=2000, tolerance_grad=1e-6, tolerance_change=1e-12, line_search_fn="strong_wolfe"
     )
 
-    def turned():
-        first, *rest = [torch.linalg.matrix_exp(A) @ W for A, W in zip(hidden, factors, strict=False)] + [factors[-1]]
-        return [first, *(W @ torch.linalg.matrix_exp(-A) for A, W in zip(hidden, rest, strict=True))]
-
     def cost():
         search.zero_grad()
-        total = sum(W.square().sum((-2, -1)) for W in turned()).log().sum()
+        total = sum(W.square().sum((-2, -1)) for W in turned(factors, hidden)).log().sum()
         total.backward()
         return total
 
     search.step(cost)
-    return [W.detach() for W in turned()]
+    return [W.detach() for W in turned(factors, hidden)]
+
+
+def turned(factors, generators):
+    """``W_l → e^{A_l} W_l e^{−A_{l−1}}``, A_0 = A_L = 0: factors of the same product, unchecked."""
+    first, *rest = [torch.linalg.matrix_exp(A) @ W for A, W in zip(generators, factors, strict=False)] + [factors[-1]]
+    return [first, *(W @ torch.linalg.matrix_exp(-A) for A, W in zip(generators, rest, strict=True))]
 
 
 def _sizes(depth, width, num_classes, n_per_class):

@@ -21,6 +21,23 @@ def test_mean_interval_covers_95_percent():
     assert stats.wilson(sum(covered), len(covered))[0] < 0.95 < stats.wilson(sum(covered), len(covered))[1]
 
 
+def test_within_slope_is_the_regression_on_indicators_and_its_interval_covers():
+    rng, groups = np.random.default_rng(1), np.repeat(np.arange(60), 4)
+    x = rng.standard_normal((240, 2)) + rng.standard_normal(60)[groups][:, None]
+    y = x @ [0.5, -2.0] + 3 * rng.standard_normal(60)[groups] + rng.standard_normal(240)
+    design = np.hstack([x, np.eye(60)[groups]])
+    found, low, high = stats.within_slope(x, y, groups)
+    assert found == pytest.approx(np.linalg.lstsq(design, y, rcond=None)[0][:2])
+    assert (low < found).all() and (found < high).all()
+    covered = []
+    for _ in range(600):
+        # Errors that a group shares after its constant is taken: half of its rows go up together.
+        shared = rng.standard_normal(60)[groups] * np.tile([1, 1, -1, -1], 60)
+        _, low, high = stats.within_slope(x[:, 0], shared + rng.standard_normal(240), groups)
+        covered.append(low <= 0 <= high)
+    assert 0.9 < np.mean(covered) < 0.98
+
+
 def test_words():
     assert stats.share(3, 10) == "0.30 [0.11, 0.60]"
     assert stats.share(3, 10, digits=3).startswith("0.300 [")

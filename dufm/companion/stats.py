@@ -8,7 +8,7 @@ from scipy.stats import binomtest, t
 from dufm._checks import DufmError
 from dufm.companion.words import number
 
-__all__ = ["below", "mean", "mean_interval", "share", "wilson"]
+__all__ = ["below", "mean", "mean_interval", "share", "wilson", "within_slope"]
 
 
 def wilson(hits, total):
@@ -39,6 +39,24 @@ def mean(values, digits=2):
     """The mean of ``values`` with its interval, ``8.25 [8.17, 8.32]``; no negative zero."""
     middle, low, high = (round(x, digits) + 0.0 for x in mean_interval(values))
     return f"{middle:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def within_slope(x, y, groups):
+    """Slope of y on x with a constant of its own for every group, and both ends of its 95% interval.
+
+    ``groups``: a label a row.  Least squares; the error allows any dependence inside a group and none between groups.
+    ``x`` ``(n,)`` or ``(n, p)``; three numbers, or three arrays of p.
+    """
+    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    member = np.unique(np.asarray(groups), return_inverse=True)[1]
+    share = np.eye(member.max() + 1)[member]
+    parts = (x.reshape(len(y), -1), y[:, None])
+    columns, y = (part - share @ (share.T @ part / share.sum(0)[:, None]) for part in parts)
+    inverse = np.linalg.inv(columns.T @ columns)
+    found = inverse @ columns.T @ y
+    scores = inverse @ (columns * (y - columns @ found)).T @ share
+    half = 1.96 * np.sqrt((scores**2).sum(1))
+    return tuple(part.reshape(x.shape[1:]) for part in (found[:, 0], found[:, 0] - half, found[:, 0] + half))
 
 
 def below(value, bound):

@@ -11,9 +11,9 @@
 #
 # **Question.** With several samples a class, do they fall together, and at which layers?
 #
-# **Answer.** Relative to what grows, yes, at every layer; absolutely, no. What the network above a layer cannot see gets no gradient and is merely outgrown. At a run
-# that ends in neural collapse, layer $l$ of $L$ ends with $\operatorname{Tr}\Sigma_W/\operatorname{Tr}\Sigma_B\sim s^{-2l/L}$ and $\mathrm{NC1}\sim s^{-(2l+4)/L}$, where $s$ is the
-# size of the logits: deeper layers collapse faster, and nothing collapses exponentially. The first power is measured to a percent, the second to a tenth except at the last layer.
+# **Answer.** Relative to what grows, yes, at every layer; absolutely, no. The variation of the free features within their classes never increases, but most of it stays: it comes to lie where the network above does not look, and is merely
+# outgrown. At a run that ends in neural collapse, layer $l$ of $L$ ends with $\operatorname{Tr}\Sigma_W/\operatorname{Tr}\Sigma_B\sim s^{-2l/L}$, where $s$ is the size of the logits: deeper layers collapse faster, and nothing collapses exponentially.
+# NC1 is expected to fall like $s^{-(2l+4)/L}$, and does at every layer but the last ones of five and six layers, where it falls faster.
 # Before: [12, balance](12_balance.ipynb). After: [14, NC1 at low rank](14_nc1_at_low_rank.ipynb).
 
 # %%
@@ -34,17 +34,24 @@ figures.published("13_collapse")
 # Along the flow to neural collapse at depth $L$ with logits of size $s\approx-\log\mathcal L$, we expect at layer $l = 1,\dots,L-1$
 # $$\frac{\operatorname{Tr}\Sigma_W}{\operatorname{Tr}\Sigma_B}\sim s^{-2l/L},\qquad \mathrm{NC1}\sim s^{-(2l+4)/L}.$$
 #
-# **Derivation** (orders of magnitude, not a proof). Write $F_l = M_l\otimes\mathbf 1^\top + V_l$, class means and deviations from them, and $A_l = W_L\cdots W_{l+1}$ for what follows.
-# 1. *The gradient of $W_1$ is $A_1^\top(\cdot)$*: its columns lie in the row space of $A_1$, of dimension at most $K$. There the deviations shrink quickly, because samples of one class with
-#    different logits have different gradients, until $A_1V_1\approx0$. Then all samples of a class have one gradient, and $V_1$ stands still, at a size of order one.
-# 2. *Between the classes everything grows*: balanced layers (notebook 12) have singular values $s^{1/L}$, so $\|M_l\|\sim s^{l/L}$.
+# The first step has a proof. Write $Q$ for the projection that takes class means away, $V_l = F_lQ$ for the deviations and $A_l = W_L\cdots W_{l+1}$ for what follows layer $l$.
+#
+# **Statement.** *Along the flow $\|V_1\|_F$ never increases, at any depth and from any start. If $A_1/\|A_1\|$ converges, $\|A_1\|\to\infty$, and the deviations $A_1V_1$ of the logits stay bounded, then what is left of $V_1$ is in the end
+# orthogonal to the rows of the limit.*
+#
+# **Proof.** $\dot W_1 = A_1^\top G$ with $G = -\partial\mathcal L/\partial Z$, so $\frac{d}{dt}\frac12\|V_1\|_F^2 = \langle A_1V_1, GQ\rangle$. Column by column this is the sum over the samples of a class of $\langle z_i-\bar z,\ g_i-\bar g\rangle$, where $g_i$ is minus the gradient at $z_i$ of one and the
+# same convex function, the loss of that class. Gradients of convex functions are monotone: no such sum is positive. For the second part divide $A_1V_1$ by $\|A_1\|$: since $V_1$ is bounded, $\bigl(\lim A_1/\|A_1\|\bigr)V_1\to0$. $\square$
+#
+# At every instant $V_1$ moves within the rows of $A_1$, a space of dimension at most $K$. But that space turns as $A_1$ does, so no part of $V_1$ is conserved: the statement is about the limit, and how much is left is for the measurement to say.
+#
+# **Derivation of the powers** (orders of magnitude, not a proof).
+# 1. *$V_1$ comes to rest at a size of order one.* Once $A_1V_1\approx0$ all samples of a class have one gradient, $GQ\approx0$.
+# 2. *Between the classes everything grows*: balanced layers (notebook 12) have singular values $s^{1/L}$, so the class means have $\|M_l\|\sim s^{l/L}$.
 # 3. *$V_l = W_l\cdots W_2V_1$ stays of order one as well*: the directions of each layer that grow are those that the layers above see, and these $V_1$ avoids. With 2 the trace
 #    ratio is $1/s^{2l/L}$.
 # 4. *NC1 counts deviations in the span of $M_l$ only*, while $A_lV_l\approx0$ says that they avoid the row space of $A_l$. For balanced layers the two spaces are one. But the imbalance
 #    $D_l = W_{l+1}^\top W_{l+1} - W_lW_l^\top$ is conserved, so beside $W_lW_l^\top\sim s^{2/L}$ they are tilted by an angle of order $s^{-2/L}$. Hence
-#    $\mathrm{NC1}\sim(s^{-2/L})^2/s^{2l/L} = s^{-(2l+4)/L}$.
-#
-# So the slow last stage of NC1 is a trace of the *initial imbalance*.
+#    $\mathrm{NC1}\sim(s^{-2/L})^2/s^{2l/L} = s^{-(2l+4)/L}$, if every layer's tilt is that large.
 
 # %% tags=["parameters"]
 num_classes: int = 4  # number of classes K [3, 10]
@@ -56,6 +63,7 @@ networks: int = 32  # networks in each batch [2, 256]
 levels: list[float] = [0, -2, -5, -10, -20, -50, -100, -200, -400, -800, -1400, -2000]  # values of log ℒ [-1e5, 0]
 depths: list[int] = [2, 3, 4, 5, 6]  # depths at which the powers are tested with three classes [2, 8]
 late: list[float] = [-20000, -100000]  # two values of log ℒ between which they are tested [-1e6, -10]
+rtol: float = 1e-6  # local error of the integrator where the powers are tested [1e-9, 1e-3]
 seed: int = 0  # seed of every random draw [0, 1000000]
 budget: str = "default"  # how much to compute {smoke, default, full}
 
@@ -65,16 +73,16 @@ import pandas as pd
 import torch
 
 import dufm
-from dufm import claims, figures, notebook
+from dufm import claims, figures, notebook, stats
 
 p = notebook.start("13_within_class_collapse", globals())
 device, norm = notebook.device(), torch.linalg.matrix_norm
 
 
-def batch(depth, num_classes, levels):
+def batch(depth, num_classes, levels, seed, networks, rtol):
     """Factors of one batch at the levels of log ℒ, and which runs end in certified neural collapse."""
-    start = dufm.gaussian_init(depth, p.width, num_classes, scale=p.scale, batch=p.networks, seed=p.seed, n_per_class=p.n_per_class)
-    run = dufm.gradient_flow([W.to(device) for W in start], until_log_loss=min(levels), record={"log_loss": levels})
+    start = dufm.gaussian_init(depth, p.width, num_classes, scale=p.scale, batch=networks, seed=seed, n_per_class=p.n_per_class)
+    run = dufm.gradient_flow([W.to(device) for W in start], until_log_loss=min(levels), rtol=rtol, record={"log_loss": levels})
     return run.history.factors, torch.from_numpy(dufm.end(run, depth).name == "NC")
 
 
@@ -84,7 +92,7 @@ def batch(depth, num_classes, levels):
 # The first run that ends in collapse, at its features: the deviations $V_1$, the part of them that the network above sees, and the class means.
 
 # %%
-factors, collapsed = batch(p.depth, p.num_classes, p.levels)
+factors, collapsed = batch(p.depth, p.num_classes, p.levels, p.seed, p.networks, 1e-4)
 one = [W[:, int(collapsed.nonzero()[0, 0])].cpu() for W in factors]
 features, above = dufm.split_at(one, 1)
 grouped = features.unflatten(-1, (p.num_classes, p.n_per_class))
@@ -107,7 +115,10 @@ for layer in range(1, p.depth):
     rows.append(pd.DataFrame({"depth": p.depth, "layer": layer, "minus_log_loss": -np.array(p.levels), **spread}))
 table = pd.concat(rows)
 figures.store("13_collapse", table)
-print(f"{int(collapsed.sum())} of {p.networks} runs end in neural collapse")
+grouped = dufm.split_at(factors, 1)[0].unflatten(-1, (p.num_classes, p.n_per_class))
+within = (grouped - grouped.mean(-1, keepdim=True)).square().sum((-3, -2, -1))
+left = (within[-1] / within[0])[collapsed].cpu()
+print(f"{int(collapsed.sum())} of {p.networks} runs end in neural collapse; of Tr Σ_W at their features {stats.mean(left)} is left")
 
 # %% tags=["figure"]
 figures.show(
@@ -120,34 +131,41 @@ figures.show(
 # ## The powers, where they were not looked for
 #
 # The derivation says nothing about the number of classes. With three classes every depth ends in neural collapse, so depths up to six can be tested. The expectation, all exponents within a tenth, was
-# written down before the first look. That look, between $\log\mathcal L = -800$ and $-2000$, refuted it: at $L = 5$ and 6 exponents were off by up to 0.78, NC1 alike at all layers. The samples of a class
-# still disagree there ($A_lV_l$ is not small), so that step 1 has not ended. Two decades later, with the same tolerance:
+# written down before the first look. That look, between $\log\mathcal L = -800$ and $-2000$, refuted it at $L = 5$ and 6: the samples of a class
+# still disagree there ($A_lV_l$ is not small), so that step 1 has not ended. The levels below are later by two decades. There NC1 failed at the last layers still, by up to a third, on two sets of networks. But the tilt of step 4 is set by the imbalance, and an integrator
+# lets that drift: with its tolerance at $10^{-6}$ in place of $10^{-4}$ the exponents at $L = 3$, 4 moved to the law and no longer moved at $10^{-8}$. So here the tolerance is $10^{-6}$; the networks are fresh ones, and the expectation is the old one.
 
 # %%
 rows = []
 for L in notebook.progress(p.depths, label="three classes"):
-    others, ended = batch(L, 3, p.late)
+    others, ended = batch(L, 3, p.late, p.seed + 2, p.networks // 2, p.rtol)
     for layer in range(1, L):
         found = dufm.nc_metrics(*dufm.split_at(others, layer), 2)
-        median = {key: found[key][:, ended].median(1).values for key in ("nc1", "trace_ratio")}
-        slope = {key: float((y[-1] / y[0]).log()) / np.log(p.late[-1] / p.late[0]) for key, y in median.items()}
-        rows.append((L, layer, int(ended.sum()), slope["nc1"], -(2 * layer + 4) / L, slope["trace_ratio"], -2 * layer / L))
-powers = pd.DataFrame(rows, columns=["L", "layer", "collapsed", "NC1", "NC1, law", "traces", "traces, law"])
-powers.round(3)
+        for key, law in (("trace_ratio", -2 * layer / L), ("nc1", -(2 * layer + 4) / L)):
+            slope = (found[key][-1] / found[key][0]).log() / np.log(p.late[-1] / p.late[0])
+            rows.append((L, layer, key, int(ended.sum()), law, *stats.mean_interval(slope[ended].cpu())))
+powers = pd.DataFrame(rows, columns=["L", "layer", "quantity", "collapsed", "law", "exponent", "low", "high"])
+powers["shown"] = [f"{row.exponent:.3f} [{row.low:.3f}, {row.high:.3f}], law {row.law:.3f}" for row in powers.itertuples()]
+powers.pivot(index=["L", "layer", "collapsed"], columns="quantity", values="shown")
 
 # %% [markdown]
-# The ratio of traces follows its power at every layer. NC1 does at all layers but the last, where it is smallest and its median least steady.
+# The ratio of traces follows its power at every layer. NC1 does within 3% at all layers but two: at the last ones of $L = 5$ and 6 it falls faster, by an eighth and a quarter, in narrow intervals, so that this is no noise and no longer the integrator. The order of magnitude of step 4, one tilt for every layer, misses
+# something there; or these layers have not come to their power yet.
 
 # %% [markdown]
 # ## Verdict
 
 # %% tags=["verdict"]
-last, first = table[table.layer == p.depth - 1], table[table.layer == 1]
-claims.check("13-nc1-penultimate", float(last.nc1[last.minus_log_loss == 200].iloc[0]) if -200.0 in p.levels else float("nan"))
-slope = np.log(first.trace_ratio.iloc[-1] / first.trace_ratio.iloc[-3]) / np.log(p.levels[-1] / p.levels[-3])
-claims.check("13-outgrown", slope * p.depth / 2)
-claims.check("13-power-traces", (powers["traces"] / powers["traces, law"] - 1).abs().max())
-claims.check("13-power-nc1", (powers["NC1"] / powers["NC1, law"] - 1).abs().max())
+claims.check("13-never-grows", (within[1:] / within[:-1]).max())
+claims.check("13-stays", stats.mean_interval(left)[1])
+last = dufm.nc_metrics(*dufm.split_at(factors, p.depth - 1), p.num_classes - 1)["nc1"][-1, collapsed]
+claims.check("13-nc1-penultimate", float(last.max()))
+traces = dufm.nc_metrics(*dufm.split_at(factors, 1), p.num_classes - 1)["trace_ratio"][:, collapsed].cpu()
+slope = stats.mean_interval((traces[-1] / traces[-3]).log() / np.log(p.levels[-1] / p.levels[-3]) * p.depth / 2)
+claims.check("13-outgrown", max(abs(end + 1) for end in slope[1:]))
+for id, key in (("13-power-traces", "trace_ratio"), ("13-power-nc1", "nc1")):
+    rows = powers[powers.quantity == key]
+    claims.check(id, (rows.exponent / rows.law - 1).abs().max())
 
 # %% [markdown]
 # ## Where it breaks

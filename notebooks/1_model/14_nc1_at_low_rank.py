@@ -12,7 +12,7 @@
 # **Question.** Deep networks often end at a rank below $K-1$. Do the samples of a class still collapse there, and does the usual measure show it?
 #
 # **Answer.** They do, and the usual measure does not. $\Sigma_B$ keeps eigenvalues that the flow has frozen and not erased; a plain pseudo-inverse divides by them, and NC1 levels off
-# near a third however small the loss. With the pseudo-inverse taken at the rank of the end it falls like a power, as at full rank.
+# at a constant, a third in the median and between a hundredth and a few units from run to run. With the pseudo-inverse taken at the rank of the end it falls like a power: the one of full rank at the early layers, $s^{-2}$ at the last.
 # Before: [13, within-class collapse](13_within_class_collapse.ipynb). After: [15, norm propagation](15_norm_propagation.ipynb).
 
 # %%
@@ -29,14 +29,18 @@ figures.published("14_low_rank")
 #
 # Let $\Sigma_B = \sum_i\mu_iv_iv_i^\top$, $\mu_1\ge\mu_2\ge\dots$, be the covariance between classes at some layer, and
 # $$\mathrm{NC1}_r = \frac1K\sum_{i\le r}\frac{v_i^\top\Sigma_Wv_i}{\mu_i} .$$
-# The plain NC1 is $r = K-1$. *At a run whose logits end at rank $r<K-1$, $\mathrm{NC1}_r\to0$, while $\mathrm{NC1}_{K-1}$ has a positive limit in general.*
+# The plain NC1 is $r = K-1$. *At a run whose logits end at rank $r<K-1$, $\mathrm{NC1}_{K-1}$ has a positive limit in general, while at layer $l$ of $L$ $\mathrm{NC1}_r\sim s^{-\min(2,\ (2l+4)/L)}$.*
 #
-# **Derivation.**
-# 1. At $L\ge3$ a singular value that the flow discards does not shrink; it stops (notebooks 21 and 25): the gain of a direction is proportional to the product of all other layers
-#    in it, and those have stopped as well. In the discarded directions class means are therefore *frozen* at a finite size: $\mu_i$, $i>r$, tends to a constant.
-# 2. Within the classes, the deviations that the network above does not see are frozen too (notebook 13, step 1). In the direction $v_i$, $i>r$, the network above is frozen and small beside the rest, so
-#    $v_i^\top\Sigma_Wv_i$ tends to a constant. The quotient of two constants does not vanish.
-# 3. In the kept directions, $i\le r$, the derivation of notebook 13 holds word for word: $\mathrm{NC1}_r\sim s^{-(2l+4)/L}$ at layer $l$.
+# **Derivation** (its two ingredients are measured below; it is no proof).
+# 1. At $L\ge3$ a singular value $\varepsilon$ that the flow discards does not shrink; it stops. Beside kept values $s$, and aligned with them, $\varepsilon^{-q} - \beta s^{-q}$ is constant, with $q = 1 - 2/L$ and a $\beta$ that belongs to the end (notebook 28): as $s\to\infty$, $\varepsilon$ tends to a
+#    constant. In the discarded directions class means are therefore *frozen* at a finite size: $\mu_i$, $i>r$, tends to a constant.
+# 2. The deviations within the classes come to rest where the network above does not see them (notebook 13). In a discarded direction it sees them with a gain that has frozen too, while $\int GQ\,dt$ over late times vanishes, because multiplied by the growing gain of a kept direction it is still
+#    bounded. So $v_i^\top\Sigma_Wv_i$ tends to a constant. The quotient of two constants does not vanish, unless the upper one happens to.
+# 3. In the kept directions, $i\le r$, notebook 13 has deviations of order $s^{-2/L}$, from the tilt that the imbalance forces. There is a second source. In a frozen direction the *logits* of the samples of a class go on differing, by a constant. Their
+#    margins agree in the limit all the same, so that the kept directions must make up for it: the gain of the layers above there, $s^{(L-l)/L}$, times the deviation is of order one. Deviations of order $s^{-(L-l)/L}$ over $\mu_i\sim s^{2l/L}$ give $s^{-2}$,
+#    at every layer. The slower of the two powers counts: $(2l+4)/L$ up to $l = L-2$, and $2$ rather than $2 + 2/L$ at the penultimate layer.
+#
+# Step 3 was found after the first 32 runs had shown $-2.0$ and not $-2.4$ at the penultimate layer. It is tested here on fresh networks and on all layers, with a tolerance set beforehand.
 #
 # So "the class means differ in this direction" and "the logits differ in this direction" part company at a low-rank end, and NC1 has to be asked about the second. `dufm.nc_metrics` takes the rank as an argument; without one
 # it reads the widest gap of the logits. The rank itself comes from a certificate (`dufm.end`), never from a threshold on $\mu_i$: $\mu_{r+1}/\mu_1$ falls with the loss, slowly, and would cross any threshold sometime.
@@ -49,7 +53,8 @@ scale: float = 0.5  # initial scale, entries N(0, scale²/fan-in) [0.05, 1]
 n_per_class: int = 5  # samples a class [2, 20]
 networks: int = 32  # networks in the batch [2, 256]
 levels: list[float] = [0, -2, -5, -10, -20, -50, -100, -200, -400, -800, -1400, -2000]  # values of log ℒ [-1e5, 0]
-seed: int = 0  # seed of every random draw [0, 1000000]
+rtol: float = 1e-6  # local error of the integrator, whose drift of the imbalance would be mistaken for deviations [1e-9, 1e-3]
+seed: int = 1  # seed of every random draw [0, 1000000]
 budget: str = "default"  # how much to compute {smoke, default, full}
 
 # %%
@@ -58,7 +63,7 @@ import pandas as pd
 import torch
 
 import dufm
-from dufm import claims, figures, notebook
+from dufm import claims, figures, notebook, stats
 
 p = notebook.start("14_nc1_at_low_rank", globals())
 device, K = notebook.device(), p.num_classes
@@ -70,7 +75,7 @@ device, K = notebook.device(), p.num_classes
 
 # %%
 start = dufm.gaussian_init(p.depth, p.width, K, scale=p.scale, batch=p.networks, seed=p.seed, n_per_class=p.n_per_class)
-run = dufm.gradient_flow([W.to(device) for W in start], until_log_loss=min(p.levels), record={"log_loss": p.levels})
+run = dufm.gradient_flow([W.to(device) for W in start], until_log_loss=min(p.levels), rtol=p.rtol, record={"log_loss": p.levels})
 end = dufm.end(run, p.depth)
 low = (end.decided & (end.rank < K - 1)).cpu()
 if not low.any():
@@ -113,12 +118,30 @@ figures.show(
 )
 
 # %% [markdown]
+# Exponents between the last three levels, a row a layer: median over all low-rank ends, with the 10% and 90% quantiles. The few runs that are on their way from one solution to another have exponents far from all others.
+
+
+# %%
+def exponents(layer, rank):
+    """Slope of log NC1 on log s between the third last and the last level, one number a low-rank run."""
+    late = dufm.nc_metrics(*dufm.split_at(run.history.factors, layer), rank)["nc1"][-3:, low].log().cpu()
+    return (late[-1] - late[0]) / np.log(p.levels[-1] / p.levels[-3])
+
+
+rows = []
+for layer in range(1, p.depth):
+    low_, middle, high = torch.quantile(exponents(layer, rank), torch.tensor([0.1, 0.5, 0.9]).double()).tolist()
+    rows.append((layer, -min(2, (2 * layer + 4) / p.depth), -(2 * layer + 4) / p.depth, middle, low_, high))
+powers = pd.DataFrame(rows, columns=["layer", "law", "full rank", "median", "10%", "90%"]).set_index("layer")
+powers.round(2)
+
+# %% [markdown]
 # ## Verdict
 
 # %% tags=["verdict"]
-final = table[table.minus_log_loss == table.minus_log_loss.max()].set_index("pseudo_inverse")["median"]
-claims.check("14-nc1-low-rank", final["at the final rank"])
-claims.check("14-nc1-plain", final["plain"])
+claims.check("14-nc1-low-rank", stats.mean_interval(exponents(p.depth - 1, rank))[2])
+claims.check("14-nc1-plain", max(abs(end) for end in stats.mean_interval(exponents(p.depth - 1, K - 1))[1:]))
+claims.check("14-exponent", (powers["median"] / powers["law"] - 1).abs().max())
 
 # %% [markdown]
 # ## Where it breaks
