@@ -218,7 +218,7 @@ def least_lag(s, depth):
 
 
 def greedy_lag(num_classes, depth):
-    """``3.5 (L − 2) 4^{−2/L} + (log2 K − 1) 4^q``: with a :func:`least_lag` above it the greedy basis is what is kept."""
+    """Lag ``3.5 (L − 2) 4^{−2/L} + (log2 K − 1) 4^q``: with a larger :func:`least_lag` the greedy cube is the end."""
     return 3.5 * (depth - 2) * 4 ** (-2 / depth) + (math.log2(num_classes) - 1) * 4 ** (1 - 2 / depth)
 
 
