@@ -6,8 +6,11 @@ Throughout ``q = 1 − 2/L`` and ``y = s^{−q}``.  A trajectory that leaves 0 i
 What share of all directions lies inside: :mod:`dufm.shares`.
 """
 
+import math
+
 import numpy as np
 import torch
+from scipy.integrate import quad
 
 from dufm._checks import DufmError, check_count, check_finite_positive
 from dufm.characters import characters
@@ -24,7 +27,10 @@ __all__ = [
     "distance_from_end",
     "ends_of_four",
     "greedy_basis",
+    "greedy_lag",
     "late_ratio",
+    "least_lag",
+    "local_label",
     "map_starts",
     "triangle_cells",
 ]
@@ -63,6 +69,18 @@ def critical_labels(lags, depth, scales, *, rounds=4):
         return _laggards_gain(torch.where(lags, laggard, leader), lags, depth, (-40.0, -60.0))
 
     return _only_change(collapse_wins, torch.zeros(len(scales)), torch.full((len(scales),), 2.0), rounds)
+
+
+def local_label(label, scale, depth, num_classes):
+    r"""What is left at leaders of size s_0 of a label c, for two sizes of values at K = 2^m, to first order in s_0:
+
+    :math:`c - \frac qK\int_0^{s_0} s^{-q}\bigl[1 - (1 + cs^q)^{-1/q}\bigr]ds`, which is :math:`ce^{-s_0/K}` for small
+    :math:`cs_0^q`.
+    """
+    q = 1 - 2 / check_count("depth", depth, 3)
+    # In v = s^(1 − q) the integrand is bounded.
+    lost = quad(lambda v: 1 - (1 + label * v ** (q / (1 - q))) ** (-1 / q), 0, scale ** (1 - q), epsabs=0)[0]
+    return label - q / ((1 - q) * num_classes) * lost
 
 
 def critical_ratio(depth, sizes, *, rounds=4):
@@ -187,12 +205,30 @@ def greedy_basis(s):
     return sorted(basis)
 
 
+def least_lag(s, depth):
+    """Least ``y_j − y_b`` over the members b of :func:`greedy_basis` and all j outside the span of those before b."""
+    y = s ** (2 / check_count("depth", depth, 3) - 1)
+    lag, span = math.inf, {0}
+    for i in (torch.argsort(y) + 1).tolist():
+        if i not in span:
+            behind = [float(y[j - 1] - y[i - 1]) for j in range(1, len(y) + 1) if j not in {*span, i}]
+            lag = min([lag, *behind])
+            span |= {i ^ j for j in span}
+    return lag
+
+
+def greedy_lag(num_classes, depth):
+    """Lag ``3.5 (L − 2) 4^{−2/L} + (log2 K − 1) 4^q``: with a larger :func:`least_lag` the greedy cube is the end."""
+    return 3.5 * (depth - 2) * 4 ** (-2 / depth) + (math.log2(num_classes) - 1) * 4 ** (1 - 2 / depth)
+
+
 def code_counts(seeds, num_classes, depth, scale, starts):
     """How many uniform directions of mean ``scale`` end in each of ``CODES`` at K = 2^m; a count a seed, by name.
 
     Neural collapse keeps K − 1 equal values, Reed–Muller (the orthoplex) K/2, the cube log2 K; all by
-    :func:`dufm.spectral_end`.  "greedy cube" counts those cubes that keep the :func:`greedy_basis` of their start.
-    ``DufmError`` as :func:`dufm.spectral_flow`.
+    :func:`dufm.spectral_end`.  "greedy cube" counts those cubes that keep the :func:`greedy_basis` of their start;
+    "sure" the starts with a :func:`least_lag` above :func:`greedy_lag`, none at depth 2, and "sure and greedy" those of
+    them that are greedy cubes.  ``DufmError`` as :func:`dufm.spectral_flow`.
     """
     K, bits = check_count("num_classes", num_classes, 4), int(num_classes).bit_length() - 1
     ranks = torch.tensor([K - 1, K // 2, bits])
@@ -205,8 +241,12 @@ def code_counts(seeds, num_classes, depth, scale, starts):
         least = torch.where(end.spectrum > 0, end.spectrum, torch.inf).amin(-1)
         named = (end.rank[:, None] == ranks) & (least > 0.999 * end.spectrum.amax(-1))[:, None]
         code = torch.where(end.decided, torch.where(named.any(-1), named.int().argmax(-1), 3), 4)
-        cubes = [i for i, kind in enumerate(code.tolist()) if CODES[kind] == "cube"]
-        kept = [(end.spectrum[i].nonzero().flatten() + 1).tolist() for i in cubes]
-        greedy = sum(found == greedy_basis(directions[i]) for i, found in zip(cubes, kept, strict=True))
-        counts.append([*code.bincount(minlength=len(CODES)).tolist(), greedy])
-    return dict(zip([*CODES, "greedy cube"], map(list, zip(*counts, strict=True)), strict=True))
+        basis = [greedy_basis(start) for start in directions]
+        kept = [(spectrum.nonzero().flatten() + 1).tolist() for spectrum in end.spectrum]
+        greedy = (code == 2) & torch.tensor([a == b for a, b in zip(basis, kept, strict=True)])
+        enough = greedy_lag(K, depth)
+        sure = torch.tensor([depth > 2 and least_lag(scale * start, depth) > enough for start in directions])
+        marks = [int(x.sum()) for x in (greedy, sure, sure & greedy)]
+        counts.append([*code.bincount(minlength=len(CODES)).tolist(), *marks])
+    names = [*CODES, "greedy cube", "sure", "sure and greedy"]
+    return dict(zip(names, map(list, zip(*counts, strict=True)), strict=True))

@@ -28,6 +28,7 @@ __all__ = [
     "imbalance_path",
     "imbalance_peak",
     "measured_families",
+    "measured_imbalance",
     "measured_repulsion",
     "project",
     "random_directions",
@@ -143,13 +144,20 @@ def imbalance_path(x, b, s, num_classes, depth, *, rtol=1e-10):
 
 def imbalance_peak(num_classes, depth, *, s0=0.01):
     """Largest growth of ‖E‖/s from ``s0`` on over all mixtures of x and b: 1 where imbalance is never amplified."""
+    return _imbalance_peak(num_classes, depth, s0)[0]
+
+
+def _imbalance_peak(K, depth, s0):
+    """The peak, the s at which it is reached, and the mixture (‖C Diag(x) C‖, ‖b uᵀ‖) that reaches it."""
     check_finite_positive("s0", s0)
-    s = np.geomspace(s0, 6 * num_classes, 400)
-    maps = np.stack(imbalance_path([1.0, 0.0], [0.0, 1.0], s, num_classes, depth, rtol=1e-6), 1)
+    s = np.geomspace(s0, 6 * K, 400)
+    maps = np.stack(imbalance_path([1.0, 0.0], [0.0, 1.0], s, K, depth, rtol=1e-6), 1)
     # ‖C Diag(x) C‖² = (1 − 2/K)‖x‖² for x that sums to zero, ‖b uᵀ‖² = ‖b‖².
-    weight = np.array([math.sqrt(1 - 2 / num_classes), 1.0])
-    maps = maps * weight[:, None] / weight
-    return float((np.linalg.norm(maps, 2, axis=(1, 2)) * s0 / s).max())
+    weight = np.array([math.sqrt(1 - 2 / K), 1.0])
+    left, size, right = np.linalg.svd(maps * weight[:, None] / weight)
+    growth = size[:, 0] * s0 / s
+    top = int(growth.argmax())
+    return float(growth[top]), float(s[top]), right[top, 0]
 
 
 # ---------------------------------------------------------------- what the flow does
@@ -166,12 +174,13 @@ def forces(s, group):
 
 
 def early_phase(s0, depth, shares):
-    """Spectral flow from small ``s0`` ``(K − 1,)``, Hadamard, beside the early law, at ``shares`` of the escape time.
+    r"""Spectral flow from small ``s0`` ``(K − 1,)``, Hadamard, beside the early law, at ``shares`` of the escape time.
 
     At depth 2, where nothing escapes, the clock is the time at which the law brings the largest value to 1.  A dict of
     arrays, one entry a share that is reached before log ℒ = −1: ``share``; the ``largest`` and the ``smallest`` value
-    and ``law_largest``, ``law_smallest``; ``deviation``, the largest relative one over all values; ``ratio_change``,
-    the largest relative change of a ratio to the first value; ``force_change``, the largest ``|g_i − 1|``.
+    and ``law_largest``, ``law_smallest``; ``deviation``, the largest relative one over all values; ``used``, the
+    largest share that a value's deviation has of what is allowed: of the law at time :math:`e^{2m}t`,
+    :math:`m = \sum_i s_i/K`, over that at t, less 1.
     """
     depth = check_count("depth", depth, 2)
     chi = characters("hadamard", s0.shape[-1] + 1)
@@ -182,16 +191,18 @@ def early_phase(s0, depth, shares):
     s = spectral_flow(s0, depth, chi, rtol=1e-9, until_log_loss=-1.0, record=times).history.s
     reached = ~s.isnan().any(-1)
     s, shares = s[reached], shares[reached]
-    law = early_singular_values(shares.unsqueeze(-1) * clock, s0, depth)
+    time = shares.unsqueeze(-1) * clock
+    law = early_singular_values(time, s0, depth)
+    late = early_singular_values(time * (2 * s.sum(-1, keepdim=True) / chi.num_classes).exp(), s0, depth)
+    deviation = (s / law - 1).abs()
     columns = {
         "share": shares,
         "largest": s.amax(-1),
         "smallest": s.amin(-1),
         "law_largest": law.amax(-1),
         "law_smallest": law.amin(-1),
-        "deviation": (s / law - 1).abs().amax(-1),
-        "ratio_change": (s / s[:, :1] / (s0 / s0[0]) - 1).abs().amax(-1),
-        "force_change": (forces(s, chi) - 1).abs().amax(-1),
+        "deviation": deviation.amax(-1),
+        "used": (deviation / (late / law - 1)).amax(-1),
     }
     return {name: column.numpy() for name, column in columns.items()}
 
@@ -264,3 +275,21 @@ def measured_families(num_classes, depth, *, seed=0, s0=0.5, levels=12, size=1e-
     names = ("family", "s", "growth", "law", "deviation")
     columns = dict(zip(names, zip(*rows, strict=True), strict=True))
     return {name: np.array(column) if name == "family" else np.array(column, float) for name, column in columns.items()}
+
+
+def measured_imbalance(num_classes, depth, *, s0=0.01, size=1e-6, seed=0):
+    """Growth of ‖E‖/s in a full network, from the mixture of class imbalance and at the s of :func:`imbalance_peak`.
+
+    From balanced factors of ``s0 (C ± size E)``, E of random x and b along each other; the norm is that of all of what
+    E has become, whatever family it is in.
+    """
+    K = check_count("num_classes", num_classes, 3)
+    _, peak, mixture = _imbalance_peak(K, depth, s0)
+    C, u = _centring(K), torch.full((K,), K**-0.5, dtype=torch.float64)
+    x = C @ torch.from_numpy(np.random.default_rng([check_count("seed", seed, 0), K]).standard_normal(K))
+    x /= x.norm()
+    E = mixture[0] * C @ torch.diag(x) @ C / math.sqrt(1 - 2 / K) + mixture[1] * torch.outer(x, u)
+    start = balanced_init(s0 * torch.stack([C + size * E, C - size * E]), depth)
+    Z = gradient_flow(start, rtol=1e-11, until_log_loss=nc_log_loss(peak, K)).Z
+    s = float((Z * C).sum((-2, -1)).mean()) / (K - 1)
+    return float(torch.linalg.matrix_norm(Z[0] - Z[1])) / (2 * size * s)

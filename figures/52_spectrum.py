@@ -31,6 +31,6 @@ def draw(data):
     fig.supxlabel(r"mean singular value $\bar s$", fontsize=9)
     shapes = [("-", "0.3", 1.8), (":", "0.3", 1.8), ("-", "0.75", 0.8), ("--", "black", 0.8)]
     key = [Line2D([], [], linestyle=dash, color=color, linewidth=wide) for dash, color, wide in shapes]
-    words = ["largest at the start", "smallest at the start", "the other five", "turning point $s^*$"]
+    words = ["largest at the start", "smallest at the start", "the other five", "$s^*$, the turn of small deviations"]
     fig.legend(key, words, loc="outside upper center", ncols=4)
     return fig

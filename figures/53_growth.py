@@ -31,6 +31,6 @@ def draw(data):
         Line2D([], [], color="black", linestyle="--", linewidth=0.8),
         Line2D([], [], color="black", marker="v", linestyle="", markersize=5),
     ]
-    words = ["flow (one shape a depth $L$)", "law", "turning point $s^* = K(1 - 2/L)$"]
+    words = ["flow (one shape a depth $L$)", "law", "turn of small deviations, $s^* = K(1 - 2/L)$"]
     fig.legend(key, words, loc="outside upper center", ncols=3)
     return fig

@@ -11,6 +11,17 @@ COLORS = (figures.PALETTE["nc"], "#f7dda4", "#e69f00", "#a86f00", "#ffffff")
 LABELS = ("neural collapse", "square without $s_1$", "without $s_2$", "without $s_3$", "undecided")
 
 
+def lost_for_good(depth):
+    """Curves s_3^−q = s_1^−q + s_2^−q, q = 1 − 2/L, for each of the three in the place of s_3, in the plane."""
+    q = 1 - 2 / depth
+    t = np.linspace(1e-3, 1 - 1e-3, 200)
+    s = np.stack([t, 1 - t, (t**-q + (1 - t) ** -q) ** (-1 / q)])
+    s /= s.sum(0)
+    for turn in range(3):
+        _, b, c = np.roll(s, turn, axis=0)
+        yield b + c / 2, c * 3**0.5 / 2
+
+
 def draw(data):
     depths, scales = np.unique(data["depth"]), np.unique(data["scale"])[::-1]
     corners = triangle_cells(round(np.sqrt(data["cell"].max() + 1)))
@@ -25,6 +36,9 @@ def draw(data):
         faces = [color[name] for name in data["most"][here][order]]
         ax.add_collection(PolyCollection(points, facecolors=faces, edgecolors="none", antialiased=False))
         ax.plot([0, 1, 0.5, 0], [0, 0, 3**0.5 / 2, 0], color="black", linewidth=0.5)
+        if depths[column] > 2:
+            for x, y in lost_for_good(depths[column]):
+                ax.plot(x, y, color="black", linestyle="--", linewidth=0.6)
         ax.set(xlim=(-0.08, 1.08), ylim=(-0.24, 0.95), aspect="equal")
         ax.set_axis_off()
         share = data["collapse"][here].sum() / data["starts"][here].sum()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dufm import DufmError, basin, late_separatrix
+from dufm import DufmError, basin, late_separatrix, perturbation
 from dufm.shares import boundary_labels
 from dufm.spectral import spectral_flow
 
@@ -114,10 +114,80 @@ def test_greedy_basis_skips_what_is_spanned():
 
 def test_code_counts_are_shares_of_what_was_drawn():
     found = basin.code_counts([0, 1], 8, 3, 0.1, 60)
-    assert list(found) == [*basin.CODES, "greedy cube"]
+    assert list(found) == [*basin.CODES, "greedy cube", "sure", "sure and greedy"]
     assert all(sum(found[name][seed] for name in basin.CODES) == 60 for seed in (0, 1))
     assert found["Reed–Muller"][0] > found["cube"][0] > 0
     assert found != basin.code_counts([2, 3], 8, 3, 0.1, 60)
     deep = basin.code_counts([0], 8, 10, 1e-3, 40)
     assert deep["cube"][0] >= 38 and deep["greedy cube"] == deep["cube"]
+    assert 10 < deep["sure"][0] == deep["sure and greedy"][0] < 40
     assert basin.code_counts([0], 8, 2, 0.1, 20)["collapse"] == [20]
+
+
+def test_least_lag_looks_only_outside_the_span():
+    y = torch.tensor([1.0, 1.5, 1.6, 4.0, 4.2, 4.3, 4.7], dtype=torch.float64)
+    # 1 leads 2 by 0.5; 2 its product 3 by 0.1; 4, outside the span {1, 2, 3}, leads 5 by 0.2.
+    assert math.isclose(basin.least_lag(y**-3, 3), 0.1, rel_tol=1e-9)
+    y[2] = 9.0
+    assert math.isclose(basin.least_lag(y**-3, 3), 0.2, rel_tol=1e-9)
+
+
+# ---------------------------------------------------------------- steps of the proofs in 56, 57 and 59
+
+
+@pytest.mark.parametrize("K", [4, 8, 16])
+def test_products_never_gain_on_the_sum_of_their_factors(K):
+    """y_j − Σ y_b, j the product of the b, along the flow; its rate for two is (L − 2) E[(1 − χ)(1 − χ')]."""
+    depth, q = 4, 0.5
+    s0 = 0.3 * torch.from_numpy(np.random.default_rng(K).dirichlet(np.ones(K - 1), 20) * (K - 1)).clip(1e-3)
+    losses = np.linspace(math.log(K), -60, 40).tolist()
+    history = spectral_flow(s0, depth, "hadamard", rtol=1e-9, record={"log_loss": losses}, until_log_loss=-60.0).history
+    y = history.s**-q
+    y = y[~y.isnan().any(-1).any(-1)]
+    for factors in ([1, 2], [1, 2, 4] if K > 4 else [1, 3]):
+        product = 0
+        for b in factors:
+            product ^= b
+        ahead = y[..., product - 1] - sum(y[..., b - 1] for b in factors)
+        assert len(ahead) > 20 and (ahead.diff(dim=0) > -1e-9).all() and (ahead[-1] > ahead[0]).all()
+
+
+@pytest.mark.parametrize("K", [4, 8, 16])
+def test_forces_of_two_sizes(K):
+    """Leaders (or laggards) that are a subgroup less 0: the ratio of the forces in 57, against the softmax itself."""
+    bits = K.bit_length() - 1
+    z, y = 3.7, 2.2
+    for k in range(1, bits):
+        inside = torch.arange(1, K) < 2**k
+        share, least = 2**k / K, 2.0**-k
+        g = perturbation.forces(torch.where(inside, z, y).double(), "hadamard")
+        expected = 1 / (1 - least + least * math.exp(share * (z - y)))
+        assert torch.allclose(g[0] / g[~inside], torch.tensor(expected, dtype=g.dtype), rtol=1e-12)
+        g = perturbation.forces(torch.where(inside, y, z).double(), "hadamard")
+        expected = 1 / (1 - least + least * math.exp(-share * (z - y)))
+        assert torch.allclose(g[0] / g[~inside], torch.tensor(expected, dtype=g.dtype), rtol=1e-12)
+
+
+def test_leaders_of_a_subgroup_fall_back_above_the_turning_point():
+    """(1 + v/y)^q < 1 − ν + ν e^{θv}, νθ = 1/K, for all v > 0 once y ≥ Kq, and no sooner."""
+    v = np.geomspace(1e-4, 50, 400)
+    for K, k, depth in ((4, 1, 3), (8, 2, 6), (16, 1, 20)):
+        q, share, least = 1 - 2 / depth, 2**k / K, 2.0**-k
+        right = 1 - least + least * np.exp(share * v)
+        assert ((1 + v / (K * q)) ** q < right).all()
+        assert not ((1 + v / (0.9 * K * q)) ** q < right).all()
+
+
+def test_local_label_is_that_of_the_flow():
+    """A trajectory of known label at 1e-4 is followed to 0.03 and 0.1, at K = 4 and 8."""
+    for K, lags, depth in ((4, FOUR, 3), (8, [True] * 3 + [False] * 4, 10)):
+        q = 1 - 2 / depth
+        s0 = torch.full((K - 1,), 1e-4, dtype=torch.float64)
+        s0[torch.tensor(lags)] = (1e4**q + 0.4) ** (-1 / q)
+        losses = torch.linspace(math.log(K * math.log(K)) - 1e-3, -1.0, 300).tolist()
+        run = spectral_flow(s0, depth, "hadamard", rtol=1e-11, record={"log_loss": losses}, until_log_loss=-1.0)
+        s = run.history.s[(run.history.s.amax(-1) < 0.2)]
+        label = s.amin(-1) ** -q - s.amax(-1) ** -q
+        for leader, found in zip(s.amax(-1).tolist()[:3], label.tolist(), strict=False):
+            lost = 0.4 - basin.local_label(0.4, leader, depth, K)
+            assert abs(0.4 - found - lost) < 3 * leader * lost + 1e-5

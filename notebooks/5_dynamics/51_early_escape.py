@@ -12,7 +12,8 @@
 # **Question.** Training starts from small singular values that are not equal. What happens to their ratios before the loss has moved?
 #
 # **Answer.** At $L = 2$ nothing: all grow alike, and every ratio is kept. From $L = 3$ on each value follows its own closed form, which ends at
-# a finite time, the earliest for the largest value: it reaches size 1 while the others have hardly left their start.
+# a finite time, the earliest for the largest value: when it arrives, another has grown by a factor that stays bounded however small the start,
+# for one that began at 0.4 of the largest by 55 at $L = 3$ and by 2.3 at $L = 10$.
 # Before: [47, the cube](../4_spectral/47_cube.ipynb). After: [52, repulsion](52_repulsion.ipynb).
 
 # %%
@@ -31,17 +32,21 @@ figures.published("51_early")
 # [41](../4_spectral/41_frozen_vectors.ipynb)):
 # $$\dot s_i = L\,s_i^{2-2/L}g_i,\qquad g_i = \sum_a p(a)\bigl(1 - \chi_i(a)\bigr),\qquad p = \mathrm{softmax}(f),\quad f(a) = \tfrac1K\sum_i s_i\chi_i(a).$$
 #
-# *Write $q = 1 - 2/L$. As long as all $g_i = 1$,*
+# *Write $q = 1 - 2/L$. With all $g_i = 1$ the solution is*
 # $$s_i(t) = \bigl[s_i(0)^{-q} - (L-2)\,t\bigr]^{-1/q}\quad(L\ge3),\qquad s_i(t) = s_i(0)\,e^{2t}\quad(L = 2).$$
-# *So $L = 2$ keeps every ratio. For $L\ge3$ the largest value $s_1$ escapes at the finite time $t_1 = s_1(0)^{-q}/(L-2)$, and at that moment another
-# one has grown by the factor $\bigl[1 - (s_i(0)/s_1(0))^{q}\bigr]^{-1/q}$ only, however small the start.*
+# *Call it $\hat s_i(t)$. The flow stays between $\hat s_i(e^{-2m}t)$ and $\hat s_i(e^{2m}t)$, where $m = \frac1K\sum_js_j(t)$: the closed form is exact in the limit
+# of small starts, with a relative error of the order of $m$ for as long as $t$ is a fixed share of $t_1$. There $L = 2$ keeps every ratio. For $L\ge3$ the form
+# of the largest value $s_1$ escapes at the finite time $t_1 = s_1(0)^{-q}/(L-2)$, and at that moment that of another one has grown by the factor
+# $\bigl[1 - (s_i(0)/s_1(0))^{q}\bigr]^{-1/q}$ only.*
 #
-# **Derivation.**
-# 1. At $Z = 0$ all classes are equally likely, $p = 1/K$, and $\sum_a\chi_i(a) = 0$, so $g_i = 1$. Near zero $f = O(s)$, hence $g_i = 1 + O(s)$: the
-#    statement is exact in the limit of small starts, and the error is of the order of the largest value.
-# 2. With $g_i = 1$ the equations separate. For $L\ge3$ divide by $s^{2-2/L}$: $\frac{d}{dt}s^{-q} = -qs^{-q-1}\dot s = -qL = -(L-2)$. Integrate. For $L = 2$,
+# **Proof.**
+# 1. With $g_i = 1$ the equations separate. For $L\ge3$ divide by $s^{2-2/L}$: $\frac{d}{dt}s^{-q} = -qs^{-q-1}\dot s = -qL = -(L-2)$. Integrate. For $L = 2$,
 #    $\dot s = 2s$.
-# 3. The bracket of $s_1$ vanishes at $t_1$. Put $t_1$ into the bracket of $s_i$, which is then $s_i(0)^{-q} - s_1(0)^{-q}$. $\square$
+# 2. *How far the force can be from 1.* Characters are $\pm1$, so $|f(a)|\le m$ for every class, and $p(a)$ lies between $e^{-2m}/K$ and $e^{2m}/K$. The terms $1 - \chi_i(a)$
+#    of $g_i$ are not negative, and with all $p(a) = 1/K$ they add up to 1, because $\sum_a\chi_i(a) = 0$. Hence $e^{-2m}\le g_i\le e^{2m}$.
+# 3. All $g_i > 0$, so all values rise, and $m$ with them: its value at $t$ bounds all earlier ones. For $L\ge3$ integrate $\frac{d}{dt}s_i^{-q} = -(L-2)g_i$: up to time $t$ the fall of $s_i^{-q}$ is between
+#    $e^{-2m}$ and $e^{2m}$ times $(L-2)t$, which is what $\hat s_i$ has at these times. For $L = 2$ the same with $\log s_i$.
+# 4. The bracket of $s_1$ vanishes at $t_1$. Put $t_1$ into the bracket of $s_i$, which is then $s_i(0)^{-q} - s_1(0)^{-q}$. $\square$
 #
 # The force is the same for all at this stage; what differs is the speed that depth gives to a value of a given size. A value $s$ is a product of $L$
 # numbers $s^{1/L}$. The gradient that reaches one of them is multiplied by the others, $s^{1-1/L}$, and so is what its change does to $s$: together
@@ -87,13 +92,12 @@ pd.DataFrame({"start": s0, "flow": found, "closed form": law}, index=["s_1", "s_
 # ## Many depths
 #
 # Seven values between 1 and 0.4 of `early_scale`, for eight classes. `perturbation.early_phase` follows them to a list of shares of the escape time, and
-# returns the forces $g_i$ as well. The law is put to the test as long as every $g_i$ is within $3\cdot10^{-4}$ of 1, a bound fixed beforehand.
+# divides each value's relative deviation from the law by the one that the statement allows, $\hat s_i(e^{2m}t)/\hat s_i(t) - 1$: if a share above 1 is used, it is false.
 
 # %%
 begin = torch.from_numpy(p.early_scale * np.linspace(1.0, 0.4, 7))
 shares = 1 - np.geomspace(0.99, 1e-3, p.levels)
 paths = {L: pd.DataFrame(perturbation.early_phase(begin, L, shares)) for L in notebook.progress(p.depths, "L")}
-early = {L: path[path.force_change < 3e-4] for L, path in paths.items()}
 tables = [
     pd.DataFrame({"depth": L, "share": path.share, "which": which, "value": path[which], "law": path[f"law_{which}"]})
     for L, path in paths.items()
@@ -106,19 +110,19 @@ figures.show(
     "51_early",
     alt="The largest and the smallest of seven singular values against time, one panel for each depth, on a logarithmic "
     "axis. Marks lie on the dashed closed form until the loss falls. At depth 2 both are parallel lines; for larger depths "
-    "the largest shoots up at the escape time while the smallest has hardly moved.",
+    "the largest shoots up at the escape time while the smallest is still far below, the less grown the deeper the network.",
 )
 
 # %% [markdown]
-# How well the law holds, and to which share of the clock the forces stay within their bound; then the factor that the smallest value has gained when the
-# largest leaves, read from the flow at the last time it was looked at, and as the statement has it. At $L = 2$ nothing leaves.
+# The largest relative deviation of a value from the law about half-way, and the largest share of what is allowed that is used at any time; then the factor that the
+# smallest value has gained when the largest leaves, read from the flow at the last time it was looked at, and as the statement has it. At $L = 2$ nothing leaves.
 
 # %%
 q = {L: 1 - 2 / L for L in p.depths}
 rows = {
     L: {
-        "largest deviation": stats.below(early[L].deviation.max(), 1e-9),
-        "holds to": f"{early[L].share.max():.3f}",
+        "deviation half-way": stats.below(path.deviation[path.share < 0.5].max(), 1e-9),
+        "most used": f"{path.used.max():.3f}",
         "smallest gained": f"{path.smallest.iloc[-1] / float(begin[-1]):.4g}",
         "by the factor": f"{(1 - 0.4 ** q[L]) ** (-1 / q[L]):.4g}" if L > 2 else "none",
     }
@@ -130,8 +134,7 @@ pd.DataFrame(rows).T.rename_axis("L")
 # ## Verdict
 
 # %% tags=["verdict"]
-claims.check("51-early", max(path.deviation.max() for path in early.values()))
-claims.check("51-ratios-stay", early[2].ratio_change.max() if 2 in early else float("nan"))
+claims.check("51-early", max(path.used.max() for path in paths.values()))
 
 # %% [markdown]
 # ## Where it breaks
@@ -151,8 +154,8 @@ pd.DataFrame(off).T.map(lambda x: f"{x[0]:.1e}" if len(x) else "over").rename_ax
 # %% [markdown]
 # ## Try it
 #
-# 1. `early_scale = 1e-8`, `depths = [3]`: the share of the clock for which the law does not hold falls from 0.38 to 0.02. Which power of the start is this?
-# 2. `depths = [20]`: which share of its size has the smallest value gained when the largest escapes? What is the limit as $L\to\infty$?
+# 1. `early_scale = 1e-8`: at which depth does the smallest value's gain come nearest to the factor? By which power of the start should it?
+# 2. `depths = [20]`: by which factor has the smallest value grown when the largest escapes? What is the limit as $L\to\infty$?
 # 3. `scales = [0.2, 0.5]`: which depth is the first to lose the law, and which force leaves 1 first?
 
 # %% tags=["nbval-ignore-output"]

@@ -7,13 +7,13 @@
 # ---
 
 # %% [markdown]
-# # All ways to deviate from neural collapse fall into four families, of which depth amplifies two
+# # Small deviations from neural collapse fall into four families, of which depth amplifies two
 #
 # **Question.** Singular values are $K - 1$ numbers, but a $K\times K$ matrix of logits can deviate from neural collapse in $K^2$ directions. What does training
 # do to the others?
 #
-# **Answer.** They fall into four families, each with its own law. Symmetric deviations that leave the classes' own logits alone grow like the singular values, class
-# imbalance is amplified somewhat less, antisymmetric deviations and common shifts only shrink, at every depth.
+# **Answer.** To first order they fall into four families, each with its own law. From three layers on, symmetric deviations that leave the classes' own logits alone grow like the singular values, and class
+# imbalance is amplified somewhat less. Antisymmetric deviations and common shifts only shrink, at every depth. With three classes there is no family of the first kind.
 # Before: [53, the growth law](53_growth_law.ipynb). After: [55, the separatrix](55_separatrix.ipynb).
 
 # %%
@@ -40,24 +40,32 @@ figures.published("54_families")
 # $$x' = \frac{2-2/L}{s}x - \frac1K\bigl[x + \rho\,((K-2)x + \sqrt K\,b)\bigr],\qquad b' = \frac{1-1/L}{s}b - \frac1{LK}\bigl[b + \rho\,\bigl(\tfrac{K-2}{\sqrt K}x + b\bigr)\bigr].$$
 # *With $C$ itself and $uu^\top$, which do not deviate, these are all $K^2$ directions, and they are orthogonal.*
 #
-# **Derivation.**
-# 1. *How Z moves.* $\dot Z = \sum_{l=1}^L (ZZ^\top)^{(L-l)/L}\,G\,(Z^\top Z)^{(l-1)/L}$, $G = I - P$. On the ray $G = \kappa C$ with $\kappa = K/(e^s + K - 1)$, so $\dot s = Ls^{2-2/L}\kappa$;
-#    $Z = sC$ has singular value $s$ on $\mathbf 1^\perp$ and 0 along $u$.
-# 2. *How G changes.* Column $c$ of $\delta P$ is $p\circ(E_{\cdot c} - \langle p, E_{\cdot c}\rangle)$, with $p_1 = \kappa/K$ for the wrong classes and $p_0 = p_1e^s$ for the true one. So besides a multiple of
-#    $E$ only its diagonal and its column sums enter. If $E$ is centred with zero diagonal, $\delta G = -(\kappa/K)E$.
-# 3. *How the powers change.* For symmetric $E$, $\dot Z = LZ^{2-2/L}G$ to first order: derivative $L(2-\tfrac2L)s^{1-2/L}$. For antisymmetric centred $E$, $ZZ^\top = s^2C + s(E + E^\top) = s^2C$: none.
-# 4. *Families one and two*, with $ds$ as the clock: $E' = [(2-\tfrac2L)/s - 1/K]E$ and $E' = -E/K$. Divide by $s$.
-# 5. *Three.* No margin sees $uc^\top$, so $\delta G = 0$. But $u$ is tilted into the range of $Z$, and of the $L$ terms in 1 only $L - 1$ act between $u$ and $\mathbf 1^\perp$: $E' = (1-\tfrac1L)E/s$.
-# 6. *Four.* $C\,\mathrm{Diag}(x)\,C$ is symmetric like the first, but has the diagonal $(1-\tfrac2K)x$, which step 2 turns into a pull of the classes on each other, with weight $\rho$. $bu^\top$ tilts the other
-#    side as in 5, is seen by the loss through one factor only, hence $1/L$, and feeds the same pull. $\square$
+# **Proof.** Let $\kappa = K/(e^s + K - 1)$ and $p_1 = \kappa/K$.
+# 1. *How Z moves.* $\dot Z = \sum_{l=1}^L A_l\,G\,B_l$ with $A_l = (ZZ^\top)^{(L-l)/L}$, $B_l = (Z^\top Z)^{(l-1)/L}$, $G = I - P$, and $A_L = B_1 = I$ whatever the rank of $Z$. On the ray a wrong class has the
+#    probability $p_1$ and the true one $p_0 = e^sp_1$, so $G = \kappa C$; $A_l = s^{2(L-l)/L}C$ for $l<L$, $B_l = s^{2(l-1)/L}C$ for $l>1$; hence $\dot s = Ls^{2-2/L}\kappa$.
+# 2. *How G changes.* Column $c$ of $\delta P$ is $p\circ(E_{\cdot c} - \langle p, E_{\cdot c}\rangle\mathbf 1)$, $p = p_1\mathbf 1 + (p_0-p_1)e_c$. Let the columns of $E$ sum to zero and $d$ be its diagonal. Then
+#    $\langle p, E_{\cdot c}\rangle = (p_0 - p_1)d_c = \rho\,d_c$. Off the diagonal $\delta P_{jc} = p_1(E_{jc} - \rho d_c)$; on it $p_0d_c(1-\rho) = p_1(d_c + \rho(K-1)d_c)$, for $e^s(1-\rho) = 1 + (K-1)\rho$. Together
+#    $$\delta P = p_1\{E + \rho\,[K\,\mathrm{Diag}(d) - \mathbf 1d^\top]\} = p_1\{E + \rho K\,C\,\mathrm{Diag}(d)\},\qquad\delta G = -\delta P.$$
+# 3. *How the powers change.* $ZZ^\top = s^2C + s(EC + CE^\top) + EE^\top$ has $K-1$ eigenvalues near $s^2$ and one near 0. To first order a power $\alpha>0$ acts on the part of $EC + CE^\top$ within $\mathbf 1^\perp$ like the
+#    derivative, $\alpha s^{2\alpha-1}$, and on its part between $u$ and $\mathbf 1^\perp$ like the divided difference $s\,(s^{2\alpha} - 0)/(s^2 - 0) = s^{2\alpha-1}$. If $E$ has no part $uu^\top$, the singular value near 0 is
+#    $O(|E|^2)$, and since $u^\top G = 0$ and $Gu = O(|E|)$, all that it adds is $O(|E|^{1+4/L})$; with such a part, $O(|E|^{1+2/L})$. Both vanish beside $E$.
+# 4. *Family one*, $E = E^\top$ centred, $d = 0$. $\delta G = -p_1E$. $Z$ is symmetric, $A_l$ and $B_l$ are powers of it, and on $\mathbf 1^\perp$ it is near a multiple of the identity: $\delta A_l\,CB_l + A_lC\,\delta B_l = (2-\frac2L)s^{1-2/L}E$
+#    for every $l$. Sum, divide by $\dot s$: $E' = [(2-\frac2L)/s - \frac1K]E$. *Family two*, $E = -E^\top$ centred: $d = 0$, $EC + CE^\top = 0$, and so for $Z^\top Z$: only $\delta G$ is left, $E' = -E/K$. Divide by $s$.
+# 5. *Three*, $E = uc^\top$. No margin sees it: $\delta G = 0$. $CE = 0$, so $Z^\top Z$ does not change, but $ZZ^\top$ does, by $s(uc^\top + cu^\top)$: $\delta A_l\,\kappa C\,B_l = \kappa s^{1-2/L}uc^\top$ for $l<L$, nothing for $l = L$.
+#    Hence $E' = (1-\frac1L)E/s$.
+# 6. *Four*, $E = C\,\mathrm{Diag}(x)\,C + bu^\top$. Its first part has the diagonal $(1-\frac2K)x$, its second $b/\sqrt K$: $Kd = (K-2)x + \sqrt K\,b$. As $d\perp\mathbf 1$, $C\,\mathrm{Diag}(d) = C\,\mathrm{Diag}(d)\,C + du^\top/\sqrt K$, so that
+#    $$\delta G = -p_1\bigl\{C\,\mathrm{Diag}\bigl(x + \rho Kd\bigr)\,C + \bigl(b + \rho\sqrt K\,d\bigr)u^\top\bigr\}:$$
+#    the same kind. Between $A_l$ and $B_l$ its first part keeps the factor $s^{2-2/L}$ for every $l$; the second is killed by $B_lu = 0$ unless $l = 1$: hence $1/L$. Of the powers, the first part of $E$ changes both, as in 4; $bu^\top$
+#    changes only $Z^\top Z$, by $s(bu^\top + ub^\top)$, and gives $\kappa s^{1-2/L}bu^\top$ for $l>1$, as in 5. Sum, divide by $\dot s = Ls^{2-2/L}\kappa$, insert $Kd$: the two equations.
+# 7. *All directions.* $K(K-3)/2 + (K-1)(K-2)/2 + 3(K-1) + 2 = K^2$. Orthogonal: $\langle E, C\,\mathrm{Diag}(x)\,C\rangle = \sum_cx_cd_c$ for centred $E$, which vanishes if $d = 0$ or $E = C$; the rest is plain. $\square$
 
 # %% tags=["parameters"]
 classes: list[int] = [3, 4, 5, 7]  # numbers of classes K [3, 10]
 depths: list[int] = [2, 3, 6]  # depths L of the networks [2, 10]
 peak_depths: list[int] = [2, 3, 4, 6, 10]  # depths of the table of peaks [2, 20]
 sizes: list[float] = [1e-3, 1e-4, 1e-5, 1e-6]  # sizes at which first order is judged [1e-6, 1e-2]
-runs: int = 32  # random networks with three classes, for each depth [1, 1000]
-seed: int = 0  # seed of directions and networks [0, 1000000]
+peak_classes: int = 3  # number of classes whose peaks a network is to reach [3, 10]
+seed: int = 0  # seed of the directions [0, 1000000]
 budget: str = "default"  # how much to compute {smoke, default, full}
 
 # %%
@@ -124,21 +132,20 @@ for K in p.classes:
 pd.DataFrame(peaks).T.rename_axis(["K", "L"])
 
 # %% [markdown]
-# **Three classes** have no deviation of the first family. Class imbalance *is* amplified there too, but it has nowhere to go: rank 1 cannot separate three
-# classes, and at rank $2 = K - 1$ collapse is the best. Random networks, each followed to its limit and certified there:
+# **Three classes** have no deviation of the first family: class imbalance is all that depth amplifies. Does a network reach the peaks of the equations? It starts at $s = 0.01$ with the worst mixture of $x$ and $b$
+# and ends where the peak should be; its deviation is measured whole, whatever family it has come to. (Amplified does not mean lost: rank 1 cannot separate three classes.)
 
 # %%
-three = {}
-for L in (3, 6):
-    end = dufm.end(dufm.gradient_flow(dufm.gaussian_init(L, 8, 3, scale=0.5, batch=p.runs, seed=p.seed)), L)
-    three[L] = {"networks": p.runs, "in collapse": int((end.name == "NC").sum()), "undecided": int((~end.decided).sum())}
-pd.DataFrame(three).T.rename_axis("L")
+deep = [L for L in p.peak_depths if L > 2]
+grown = {L: perturbation.measured_imbalance(p.peak_classes, L, seed=p.seed) for L in notebook.progress(deep, "peaks")}
+reach = pd.DataFrame({"network": grown, "equations": {L: perturbation.imbalance_peak(p.peak_classes, L) for L in deep}})
+reach.round(2).rename_axis("L")
 
 # %% [markdown]
 # ## Where it breaks
 #
 # *The tilted directions are first order only by a fractional power.* A shift and an imbalance at once give $u$ a singular value of its own, of the order of the square of the deviation,
-# and in step 1 it enters with the power $2/L$. So the law of families three and four is off by (size)$^{4/L}$, while the first two, by $\pm E$, are off by the square. Four classes, depth 6:
+# and in step 1 it enters with the power $2/L$ at least. So the laws of families three and four may be off by (size)$^{4/L}$ (step 3), while the first two, by $\pm E$, are off by the square. Four classes, depth 6:
 
 # %%
 first_order = pd.DataFrame({size: pd.DataFrame(perturbation.measured_families(4, 6, seed=p.seed, size=size)).groupby("family").deviation.max() for size in p.sizes})
@@ -151,8 +158,7 @@ first_order.loc[list(perturbation.FAMILIES)].map(lambda x: stats.below(x, 1e-7))
 
 # %% tags=["verdict"]
 claims.check("54-four-families", off.max())
-claims.check("54-never-repelled", off[["antisymmetric", "shift"]].max())
-claims.check("54-three-classes", sum(row["networks"] - row["in collapse"] for row in three.values()))
+claims.check("54-imbalance-peak", (reach["network"] / reach["equations"] - 1).abs().max())
 claims.check("54-first-order", exponent)
 
 # %% [markdown]
