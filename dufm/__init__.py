@@ -10,6 +10,7 @@ The rooms, ground floor first; each imports only from those before it::
     networks, data                bias-free networks and their training; images
     margin, codes, code_search    norms and closed margins; named codes; the search for softmax codes
     certificate, ends, search     KKT certificate and polish; from a run to its certified end; multi-start search
+    rank_two                      least product of two singular values, depth from which rank 2 is best
     agreement                     depth's best solution beside the softmax code of the same rank
     diagnosis                     a user's own logits: what have they become?
     perturbation                  small deviations from collapse: four families and their laws

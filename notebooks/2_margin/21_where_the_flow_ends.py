@@ -12,8 +12,8 @@
 # **Question.** Gradient flow on the cross-entropy never stops: the loss goes to zero and the weights to infinity. Which *direction* do the logits
 # $Z = W_L\cdots W_1$ settle on?
 #
-# **Answer.** On a critical point of "separate every class by 1 at the least Schatten-$2/L$ cost". At $L = 2$ that problem is convex and its solution is
-# neural collapse. From $L = 3$ on it has many critical points, some of low rank, and networks end in several of them: in better ones than collapse, and in worse.
+# **Answer.** On a critical point of "separate every class by 1 at the least Schatten-$2/L$ cost". At $L = 2$ that problem is convex and its only solution is
+# neural collapse (notebook 27). From $L = 3$ on it has many critical points, some of low rank, and networks end in several of them: in better ones than collapse, and in worse.
 # Before: [15, norm propagation](../1_model/15_norm_propagation.ipynb). After: [22, the rate](22_rate.ipynb).
 
 # %%
@@ -30,20 +30,22 @@ figures.published("21_ends")
 #
 # Let column $c$ of $Z$ be the logits of class $c$, and $p = 2/L$.
 #
-# *Once every sample is classified well enough that $\mathcal L < \log 2$, the direction of the flow converges to a KKT point of
-# $\min\sum_l\|W_l\|_F^2$ subject to $z_{cc} - z_{jc}\ge1$ for $j\ne c$. A KKT point is balanced, and its product $Z = U_r\Sigma V_r^\top$ satisfies, with some
+# *Once every sample is classified well enough that $\mathcal L < \log 2$, every limit point of the direction $W/\|W\|$ of the flow is along a KKT point of
+# $\min\sum_l\|W_l\|_F^2$ subject to $z_{cc} - z_{jc}\ge1$ for $j\ne c$. If the logits of one of them are isolated among those of all KKT points, up to scale, then the direction of the logits converges to them. A KKT point is balanced, and its product $Z = U_r\Sigma V_r^\top$ satisfies, with some
 # $\Lambda = \sum_{j\ne c}\lambda_{jc}(e_c - e_j)e_c^\top$, $\lambda\ge0$ on the margins that equal 1,*
 # $$\Lambda V_r = U_r\Sigma^{p-1},\qquad \Lambda^\top U_r = V_r\Sigma^{p-1}.$$
 #
-# 1. *Convergence.* The network is homogeneous in its weights; Lyu & Li (2020) and Ji & Telgarsky (2020) prove that its direction converges to a KKT point.
+# 1. *Limit points and convergence.* The network is homogeneous in its weights, and for such networks Lyu & Li (2020) prove the first sentence, cross-entropy with several classes included. The path of $W/\|W\|$ is continuous and bounded, so its limit points
+#    form a connected set, and so do their logits, continuous in $W$: a connected set with an isolated point is that point. (That the weights' own direction has *one* limit Ji & Telgarsky (2020) prove for exponential and logistic loss of two
+#    classes; we do not use it.)
 # 2. *Stationarity.* $\frac12\sum_l\|W_l\|^2 - \langle\Lambda, W_L\cdots W_1\rangle$ is critical where $W_l = W_{>l}^\top\Lambda W_{<l}^\top$, with $W_{>l}$ and $W_{<l}$
 #    the products on the left and right of $W_l$.
 # 3. *Balance.* Multiply out: $W_{l+1}^\top W_{l+1} = W_{>l}^\top\Lambda(W_lW_{<l})^\top = W_{>l}^\top\Lambda W_{<l}^\top W_l^\top = W_lW_l^\top$.
 # 4. *Reduction.* Balanced factors are $W_l = Q_l\Sigma^{1/L}Q_{l-1}^\top$. Stationarity of $W_1$ then reads $\Lambda^\top U_r = V_r\Sigma^{p-1}$ and that of $W_L$ the other
 #    equation; these two give back every factor's. They are the stationarity of $\sum_i\sigma_i^p$ at fixed rank. $\square$
 #
-# The block of $\Lambda$ off the range of $Z$ appears nowhere: nothing ever *forces* a critical point to gain rank. Only at $L = 2$, where the cost is a norm, does that block
-# decide who is optimal.
+# The block of $\Lambda$ off the range of $Z$ enters none of these equations, at $L = 2$ as little as later: they cannot say whether a low rank survives. At $L = 2$, where the cost is a norm, its size decides who is optimal; whether a dropped singular value
+# *stays* dropped is a question of the dynamics, and that is where depth comes in: notebook [28](28_complement.ipynb).
 #
 # *How an end is read.* `dufm.limit` follows the direction until it rests, at a constant sharpness (notebook 23 says why the flow alone takes too long). `dufm.end` centres the
 # logits, since a common shift of a sample's logits changes ranks but no margin; solves the problem at every rank that drops little; takes the *nearest* solution whose
@@ -164,24 +166,26 @@ early = pandas.DataFrame(early, columns=["K", "L", "log ℒ", "undecided", "wron
 early.set_index(["log ℒ", "K", "L"]).sort_index(ascending=[False, True, True]).unstack("log ℒ", sort=False)
 
 # %% [markdown]
-# *A residual alone certifies nothing.* Take a square with a third singular value of a tenth, and cut it to rank 2: what is left is a perfect critical point, which
-# the matrix was not. And *a certificate is no optimum*: at $L = 2$ the orthoplex of six classes has one, though collapse has 1.2 times its margin.
+# *A residual alone certifies nothing.* Add to the square ($K = 4$, values 2 and 2) a third direction $u = \frac12(1, -1, 1, -1)$ of value $2\varepsilon$. Only the margins 1 of neighbours are active, and by symmetry their multipliers may be taken equal: $\Lambda = x(2I - A)$, $A$ the
+# adjacency of a ring of four, which is $2x$ on the square's plane and $4x$ on $u$. So *at rank 3 the matrix is critical for one $\varepsilon$ only*, $2x = 2^{p-1}$ and $4x = (2\varepsilon)^{p-1}$: $\varepsilon = 2^{-L/(L-2)}$, an eighth at $L = 3$. *Cut to rank 2 it passes for every
+# $\varepsilon$*: $u$ is orthogonal to the plane, and what is left is the square. And *a certificate is no optimum*: at $L = 2$ the orthoplex of six classes has one, though collapse has 1.2 times its margin.
 
 # %%
-square = codes.code_matrix(codes.polygon(4))
-trap = square + 0.1 * torch.linalg.matrix_norm(square, 2) / 4 * torch.outer(*2 * [torch.tensor([1.0, -1.0, 1.0, -1.0], dtype=torch.float64)])
-cut, whole = dufm.kkt_certificate(trap, 3, 2), dufm.kkt_certificate(trap, 3, 3)
-print(f"cut to rank 2: residual {stats.below(cut.residual, 1e-12)}, discarded {cut.discarded[0]:.3f} of the first; at rank 3: residual {whole.residual:.4f}")
+square, u = codes.code_matrix(codes.polygon(4)), torch.tensor([0.5, -0.5, 0.5, -0.5], dtype=torch.float64)
+traps = {x: square + 2 * x * torch.outer(u, u) for x in np.append(np.geomspace(0.05, 0.2, 41), 0.1)}
+whole = {x: float(dufm.kkt_residual(trap, 3, 3)) for x, trap in traps.items()}
+cut = max(float(dufm.kkt_residual(trap, 3, 2)) for trap in traps.values())
+print(f"ε = 0.1: residual {stats.below(cut, 1e-12)} when cut to rank 2, {whole[0.1]:.4f} at rank 3; least at ε = {min(whole, key=whole.get):.4f}")
 orthoplex = codes.pairs_and_singles(6, 3)
 better = dufm.closed_form_margin("nc", 6, 2) / float(dufm.normalized_margin(orthoplex, 2))
 print(f"orthoplex at L = 2: certificate holds, {bool(dufm.kkt_certificate(orthoplex, 2, 3).holds())}; collapse has {better:.3f} of its margin")
-claims.check("21-trap-cut", float(cut.residual))
-claims.check("21-trap-whole", float(whole.residual))
+claims.check("21-trap-cut", cut)
+claims.check("21-trap-whole", min(whole, key=whole.get))
 
 # %% [markdown]
 # ## Try it
 #
-# 1. `classes = [3]`: does any depth leave neural collapse? Why is rank 2 the floor (notebook 26)?
+# 1. `classes = [3]`: does any depth leave neural collapse? Why is there no other end (notebook 27)?
 # 2. `scale = 0.2`: smaller starts spend longer near saddles. Which way do the shares move?
 # 3. `width = 64`: width pushes back. How deep must the network be before rank 2 wins half of the networks?
 

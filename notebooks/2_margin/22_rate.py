@@ -40,7 +40,8 @@ figures.published("22_rate")
 #    $$\frac{d}{dt}\frac1{\mathcal L} = \frac{\|\nabla\mathcal L\|^2}{\mathcal L^2} = \frac{L^2m^2}{L(m/\gamma_L)^p}(1+o(1)) = L\,\gamma_L^{\,p}\,m^{2-p}\,(1+o(1)).$$
 # 4. $\log\mathcal L = -m + O(1)$; by step 3, $1/\mathcal L$ is $t$ up to powers of its logarithm, so $m/\log t\to1$. Integrating step 3 gives the limit. $\square$
 #
-# That both directions converge is a theorem of Ji & Telgarsky (2020) for homogeneous networks. The relative error is of order $\log\log t/\log t$, because
+# That both directions converge is assumed: Ji & Telgarsky (2020) prove it for homogeneous networks with exponential or logistic loss, that is, for two classes; with several classes notebook 21 has the direction of the logits, where the end is
+# isolated, and every run here is seen to rest. The relative error is of order $\log\log t/\log t$, because
 # $m$ differs from $\log t$ by a multiple of $\log\log t$: at $\mathcal L = e^{-100}$ it is several percent, at $e^{-10^4}$ some thousandths.
 #
 # *On the ray of neural collapse* $Z = s(I - J/K)$ the flow is one equation, and nothing is asymptotic about it:

@@ -9,11 +9,11 @@
 # %% [markdown]
 # # The logits of the flow show their end late, in parts only like a root of the logarithm of time
 #
-# **Question.** The direction of the flow converges (notebook 21). How soon can one *see* where to, from the logits that a network really has?
+# **Question.** The direction of the flow settles on a critical point (notebook 21). How soon can one *see* where to, from the logits that a network really has?
 #
 # **Answer.** Late, for two reasons. A common shift of a sample's logits gets no gradient at all: it is never unlearnt, only outgrown, and its share falls like $(\log t)^{-1/L}$. And a network may pass
 # near saddles and needs many factors of ten in $-\log\mathcal L$ to leave one: some are still a tenth away, or more, from their end at $\mathcal L = e^{-10^8}$. The package therefore centres the logits and follows the
-# *limit* of the flow, which agrees with itself at three sharpnesses in every network.
+# *limit* of the flow, which agrees with itself at three sharpnesses in all 128 networks compared.
 # Before: [22, the rate](22_rate.ipynb). After: [24, the best rank](24_best_rank.ipynb).
 
 # %%
@@ -27,13 +27,13 @@ figures.published("23_shift")
 #
 # ## Statement
 #
-# *Let $C = I - J/K$. The flow never changes $\mathbf 1^\top W_L$, and where its direction converges the share of the shift falls as $\|Z - CZ\|_F/\|Z\|_F \sim (\log t)^{-1/L}$.*
+# *Let $C = I - J/K$. The flow never changes $\mathbf 1^\top W_L$, and where its direction converges, and the frozen row meets the limit, the share of the shift falls as $\|Z - CZ\|_F/\|Z\|_F \sim (\log t)^{-1/L}$.*
 #
 # **Proof.**
 # 1. $\mathcal L$ does not change if one number is added to all logits of a sample, so $\mathbf 1^\top\partial\mathcal L/\partial Z = 0$: each column of softmax less one-hot sums to zero.
 # 2. $\mathbf 1^\top\dot W_L = -\mathbf 1^\top\frac{\partial\mathcal L}{\partial Z}(W_{L-1}\cdots W_1)^\top = 0$: the common row of the classifier is *frozen* at its random start.
-# 3. $Z - CZ = \frac1K\mathbf 1\,(\mathbf 1^\top W_L)\,W_{L-1}\cdots W_1$ is that frozen row times a product of $L - 1$ factors. With $\rho = \|W\|$ and the direction converged, it grows like $\rho^{L-1}$ and $Z$ like $\rho^L$: the share
-#    falls like $1/\rho$.
+# 3. $Z - CZ = \frac1K\mathbf 1\,(\mathbf 1^\top W_L)\,W_{L-1}\cdots W_1$ is that frozen row times a product of $L - 1$ factors. With $\rho = \|W\|$ and the direction converged, it grows like $\rho^{L-1}$ and $Z$ like $\rho^L$ (unless the row is orthogonal to the
+#    limit of that product; in no run below is it): the share falls like $1/\rho$.
 # 4. $\log t\sim m\sim\rho^L$ (notebook 22), so $1/\rho\sim(\log t)^{-1/L}$. $\square$
 #
 # At $L = 6$ the share halves while $\log t$ grows 64-fold. A KKT residual of the uncentred logits falls no faster, and means nothing; a rank read off their singular values sees a number that the loss
@@ -49,7 +49,7 @@ figures.published("23_shift")
 #    $$\frac{d\theta}{du} = \frac{F - \langle F, \theta\rangle\theta}{L\,\langle F, \theta\rangle}.$$
 # 3. Where it rests, $F\parallel\theta$: stationarity with the multipliers $\lambda$, a KKT point up to the blur $O(1/m)$ of the smooth minimum.
 #
-# Near a saddle $\theta$ leaves like a power of $m$, that is of $-\log\mathcal L$: hence the factors of ten. `dufm.limit` holds the sharpness at $10^4$ and lets $u$ run on until the direction rests; $u = 60$ would be a loss of
+# The frozen row is the case $\beta = 0$ of notebook [28](28_complement.ipynb), which says how every part off the range grows or fades. Near a saddle $\theta$ leaves like a power of $m$, that is of $-\log\mathcal L$: hence the factors of ten. `dufm.limit` holds the sharpness at $10^4$ and lets $u$ run on until the direction rests; $u = 60$ would be a loss of
 # $\exp(-10^{30})$. That is the limit of the flow and not the flow, so both are tested: over three sharpnesses, and against the logits of the flow wherever those decide.
 
 # %% tags=["parameters"]

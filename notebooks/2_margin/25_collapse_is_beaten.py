@@ -7,13 +7,13 @@
 # ---
 
 # %% [markdown]
-# # From three layers on, explicit codes beat neural collapse, and networks end in codes that it beats
+# # Explicit codes beat neural collapse, from three layers on if there are six classes, and networks end in codes that it beats
 #
 # **Question.** The flow ends in critical points of the margin problem at fixed weight norm (notebook 21). For which numbers of classes and depths is there a
 # code that one can write down and whose margin exceeds that of neural collapse? And does a network end where the margin is largest?
 #
-# **Answer.** For every $L\ge3$ and every even $K\ge6$ the orthoplex does, for $K = 4$ from $L = 4$; at $L = 3$ some code does for *every* $K\ge6$. But largest is not what is
-# reached: at $K = 6$, $L = 3$ a third of all networks end in a code with a *smaller* margin than collapse, and stay there.
+# **Answer.** For every $L\ge3$ and every $K\ge6$: the orthoplex for even $K$, pairs and a triangle for odd; for $K = 4$ and 5 from $L = 4$. None does for $K = 3$ or at $L = 2$ (notebook 27), and at $L = 3$ none is known for $K = 4, 5$. But largest is not what is
+# reached: at $K = 6$, $L = 3$, from random starts of scale 0.5, a third of the networks end in a code with a *smaller* margin than collapse, and stay there.
 # Before: [24, the best rank](24_best_rank.ipynb). After: [26, the floor of rank two](26_rank_two.ipynb).
 
 # %%
@@ -23,7 +23,7 @@ figures.published("25_closed_forms")
 
 # %% [markdown]
 # *Margin of three codes over that of neural collapse (the line at 1) against depth. In a logarithmic scale each is straight, of slope $\frac12\log\frac{K-1}r$ for a code of rank $r$: depth
-# prices rank exponentially. The orthoplex overtakes collapse first; whoever has the lowest rank wins in the end. At $K = 4$ all three are the square.*
+# prices rank exponentially. The orthoplex overtakes collapse first; of these three, whoever has the lowest rank wins in the end. At $K = 4$ all three are the square.*
 # [Drawn by](../../figures/25_closed_forms.py)
 #
 # ## Statement
@@ -37,7 +37,7 @@ figures.published("25_closed_forms")
 # smallest margin 1, $s_i = k_i/(k_i - 1)$ and, with $p = 2/L$,
 # $$\gamma_L = \Bigl(\sum_i(k_i-1)\Bigl(\frac{k_i}{k_i-1}\Bigr)^{p}\Bigr)^{-1/p}.$$
 # With $(K-3)/2$ pairs and one triangle at $L = 3$ the bracket is $\frac{K-3}2\,2^{2/3} + 2\,(3/2)^{2/3}$, linear in $K$ with slope $2^{-1/3} < 1$, against $K - 1$ for collapse: who wins at $K = 7$ wins for
-# all odd $K\ge7$, and at $K = 7$ the ratio of margins is 1.053. $\square$
+# all odd $K\ge7$, and at $K = 7$ the ratio of margins is 1.053. The bracket falls with $p$ and $K - 1$ does not: the code wins at every $L\ge3$. For $K = 5$, $\sqrt2 + \sqrt6 = 3.86 < 4$ at $L = 4$: it wins from there on. $\square$
 #
 # **The ladder of pairs.** $P(K, t)$ has $t$ antipodal pairs and $K - 2t$ single classes: logits 1 on the diagonal, $-1$ between partners, 0 elsewhere, centred. $t = 0$ is collapse and $2t = K$ the
 # orthoplex. Its singular values are 2 ($t$ times), 1 ($K - 2t - 1$ times) and $\sqrt{2t/K}$ once (the part that centring leaves of the sum of the singles), so its rank is $K - t$ and
@@ -117,7 +117,7 @@ print(f"residual of one pair: at least {one['residual'].min():.3f}; of two pairs
 #
 # Networks at $K = 6$, $L = 3$, followed to their ends. Beside each rung: the smallest *curvature* of the Lagrangian among matrices of its rank (0: no direction leads down), and $\beta$, the norm of
 # the multipliers' block off the range against their size on it. A dropped singular value $\varepsilon$ in that block obeys $\dot\varepsilon\propto\beta\varepsilon^{2-p}$ beside $\dot s\propto s^{2-p}$ of the kept ones, so
-# $\varepsilon^{-q} - \beta s^{-q}$, $q = 1 - p$, is conserved: it freezes if $(\varepsilon/s)^q < 1/\beta$. From $L = 3$ on every $\beta$ leaves room below, and a rung attracts. At $L = 2$, $q = 0$ and only $\beta < 1$ would do.
+# $\varepsilon^{-q} - \beta s^{-q}$, $q = 1 - p$, is conserved: it freezes if $(\varepsilon/s)^q < 1/\beta$. From $L = 3$ on every $\beta$ leaves room below; at $L = 2$, $q = 0$ and only $\beta < 1$ would do. Notebook [28](28_complement.ipynb) proves and measures this.
 
 # %%
 K, L = p.num_classes, p.depth
