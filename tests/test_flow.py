@@ -487,3 +487,26 @@ def test_import_loads_nothing_heavy():
     check = "import sys, dufm; print(*sorted({'matplotlib', 'papermill', 'sklearn', 'IPython'} & set(sys.modules)))"
     run = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True, timeout=120)
     assert run.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("depth", [2, 3, 5])
+def test_deviations_within_classes_of_free_features_never_grow(depth):
+    """Along the flow at small steps of the record, and at once: d/dt ½‖V_1‖² by automatic differentiation."""
+    start = gaussian_init(depth, 6, 3, scale=1.5, batch=8, seed=21, n_per_class=4)
+
+    def within(features):
+        grouped = features.unflatten(-1, (3, 4))
+        return (grouped - grouped.mean(-1, keepdim=True)).square().sum((-3, -2, -1))
+
+    levels = np.linspace(1.0, -30, 40).tolist()
+    run = gradient_flow(start, rtol=1e-8, until_log_loss=-30.0, record={"log_loss": levels})
+    size = within(run.history.factors[0])
+    later, before = size[1:], size[:-1]
+    known = torch.isfinite(later) & torch.isfinite(before)
+    assert known.sum() > 200 and (later[known] <= before[known] * (1 + 1e-7)).all()
+    features = start[0].clone().requires_grad_()
+    labels = torch.arange(3).repeat_interleave(4).expand(8, -1)
+    loss = torch.nn.functional.cross_entropy(product([features, *start[1:]]), labels, reduction="sum")
+    (slope,) = torch.autograd.grad(loss, features)
+    moved = [within(features.detach() - step * slope) for step in (1e-6, -1e-6)]
+    assert (moved[0] < moved[1]).all()

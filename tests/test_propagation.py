@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from scipy.special import digamma
 from tolerances import LINALG, close
 
-from dufm import DufmError, gaussian_init
+from dufm import DufmError, balanced_init, gaussian_init, product, schatten
 from dufm.propagation import FAMILIES, efficiency, haar_frames, rank_r_factors
 
 TOL = LINALG[torch.float64]
@@ -52,6 +53,28 @@ def test_mean_squares_of_two_random_factors(rank):
         first, second = rank_r_factors(family, rank, 2, 8, 20_000, np.random.default_rng(4))
         product, one, other = ((W.square().sum((-2, -1))) for W in (second @ first, first, second))
         assert abs(product.mean() / (one.mean() * other.mean()) / expected - 1) < 0.06
+
+
+@pytest.mark.parametrize("depth", [2, 4])
+def test_turned_rank_one_factors_fluctuate_as_cosines_of_random_directions_do(depth):
+    """E log e = (L − 1)/2 (ψ(1/2) − ψ(d/2)), and every further rank is more efficient than that."""
+    logs = [efficiency(rank_r_factors("turned", r, depth, 8, 4000, np.random.default_rng(5))).log() for r in (1, 2, 4)]
+    expected = (depth - 1) / 2 * (digamma(1 / 2) - digamma(8 / 2))
+    assert abs(logs[0].mean() - expected) < 4 * logs[0].std() / 4000**0.5
+    assert logs[0].mean() < logs[1].mean() < logs[2].mean()
+
+
+def test_powers_lose_less_than_equal_values_and_no_factors_are_more_efficient_than_balanced_ones():
+    rng = np.random.default_rng(6)
+    for rank, depth in ((2, 3), (4, 6)):
+        least = efficiency(rank_r_factors("powers", rank, depth, 9, 500, rng)).min()
+        assert least > rank ** (-(depth - 1) / 2)
+    for depth in (2, 3):
+        factors = gaussian_init(depth, 2, 2, batch=3000, seed=2)
+        Z = product(factors)
+        share = efficiency(factors) * schatten(Z, 2 / depth) / torch.linalg.matrix_norm(Z)
+        assert 0.9 < share.max() < 1
+        close(efficiency(balanced_init(Z, depth)), torch.linalg.matrix_norm(Z) / schatten(Z, 2 / depth), TOL)
 
 
 def test_the_same_seed_the_same_factors():

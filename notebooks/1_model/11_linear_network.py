@@ -14,7 +14,7 @@
 #
 # **Answer.** Yes, and not only in spirit: if the inputs are orthonormal, the features of a deep linear network move along gradient flow
 # *exactly* as if they were free. Two codes that share nothing agree up to $\log t = 190$ to the accuracy of their steps; with one input
-# stretched by two they part at once and end in different geometries.
+# stretched by two they part at once and do not meet again as far as they were followed.
 # Before: [the overview](../00_overview.ipynb). After: [12, balance](12_balance.ipynb).
 
 # %%
@@ -141,8 +141,8 @@ claims.check("11-linear-network", difference["orthonormal"].max())
 # %% [markdown]
 # ## Where it breaks
 #
-# *Inputs that are not orthonormal*: the right panel, and the second column of the table. The stretched class is learnt faster, and because its features are now cheap, the
-# singular values no longer meet.
+# *Inputs that are not orthonormal*: the right panel, and the second column of the table. The stretched class is learnt faster, its features being cheaper, and the
+# singular values do not meet.
 #
 # *Inputs that are nearly so.* Independent Gaussian inputs of dimension $m$ have $X^\top X = I + O(\sqrt{K/m})$. As only the Gram matrix counts, the network may be run on $R$ from $X = QR$ instead of
 # $X$, and $m$ costs nothing. How far it is from the model at $\log t = 10$:

@@ -12,7 +12,7 @@
 # **Question.** Deep networks often end at a rank below $K-1$. Do the samples of a class still collapse there, and does the usual measure show it?
 #
 # **Answer.** They do, and the usual measure does not. $\Sigma_B$ keeps eigenvalues that the flow has frozen and not erased; a plain pseudo-inverse divides by them, and NC1 levels off
-# at a constant, a third in the median and between a hundredth and a few units from run to run. With the pseudo-inverse taken at the rank of the end it falls like a power: the one of full rank at the early layers, $s^{-2}$ at the last.
+# at a constant that differs from run to run, a few tenths in the median. With the pseudo-inverse taken at the rank of the end it falls like a power: the one of full rank at the early layers, $s^{-2}$ at the last.
 # Before: [13, within-class collapse](13_within_class_collapse.ipynb). After: [15, norm propagation](15_norm_propagation.ipynb).
 
 # %%

@@ -52,7 +52,7 @@ depths: list[int] = [3, 4, 5]  # depths L [2, 8]
 widths: list[int] = [0, 8, 16, 32]  # widths d of the Gaussian networks, 0 stands for K [0, 128]
 scales: list[float] = [0.6, 0.9]  # initial scales σ, entries N(0, σ²/fan-in) [0.1, 2]
 networks: int = 16  # logits a cell, each with six starts [4, 1024]
-every: int = 71  # every n-th set of starts is computed here, the others are read from the table [1, 1000]
+every: int = 71  # every n-th set of starts in the table is computed again [1, 1000]
 seed: int = 0  # first seed of all [0, 1000000]
 budget: str = "default"  # how much to compute {smoke, default, full}
 
@@ -93,9 +93,11 @@ CELL = ["num_classes", "depth", "width", "scale", "first"]
 held = [(K, L, d or K, s) for K in p.classes for L in p.depths for d in p.widths for s in p.scales]
 cells = [(*cell, p.seed + 1000 * (i + 1)) for i, cell in enumerate(held)]
 wanted = pandas.DataFrame([(*cell, *start) for cell in cells for start in STARTS], columns=[*CELL, "kind", "excess"])
-here = sweep.run(alignment.realigned_ends, wanted[:: p.every].to_dict("records"), seeds=range(p.networks), **notebook.sweep_options())
-KEYS = [*wanted.columns, "seed"]
 once = notebook.committed("16_starts")
+known = wanted.merge(once[wanted.columns].drop_duplicates(), how="left", indicator="known").known == "both"
+chosen = wanted[~known | (wanted.index % p.every == 0)].to_dict("records")
+here = sweep.run(alignment.realigned_ends, chosen, seeds=range(p.networks), **notebook.sweep_options())
+KEYS = [*wanted.columns, "seed"]
 table = once.merge(wanted).query("seed < @p.networks")
 both = here.merge(table, on=KEYS, suffixes=("", "_table"))
 runs = pandas.concat([here.drop(columns="error").round(4), table, once[once["first"] == 0]]).drop_duplicates(KEYS).sort_values(KEYS, ignore_index=True)
