@@ -54,8 +54,8 @@ def test_a_lag_that_is_never_lost_has_no_critical_label():
 
 def test_more_than_one_change_is_refused():
     with pytest.raises(DufmError, match="not the only one"):
-        basin._only_change(lambda x: (x < 0.3) | (x > 0.8), torch.zeros(1), torch.ones(1), 1)
-    found = basin._only_change(lambda x: x < torch.tensor([[0.3], [0.7]]), torch.zeros(2), torch.ones(2), 3)
+        basin.only_change(lambda x: (x < 0.3) | (x > 0.8), torch.zeros(1), torch.ones(1), 1)
+    found = basin.only_change(lambda x: x < torch.tensor([[0.3], [0.7]]), torch.zeros(2), torch.ones(2), 3)
     assert ((found - torch.tensor([0.3, 0.7])).abs() < 24**-3).all()
 
 

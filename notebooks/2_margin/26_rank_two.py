@@ -13,7 +13,7 @@
 #
 # **Answer.** To 2: no matrix of rank 1 separates three classes. At rank 2 the best solution found is the regular polygon, at every depth searched from 2 to 64, and every higher rank falls behind it in
 # the end, by the factor $\sqrt{r/2}$ a layer. With three classes the polygon is the simplex itself: there collapse is never beaten.
-# Before: [25, collapse is beaten](25_collapse_is_beaten.ipynb). After: [31, portraits of the codes](../3_codes/31_portraits.ipynb).
+# Before: [25, collapse is beaten](25_collapse_is_beaten.ipynb). After: [28, the complement decides](28_complement.ipynb).
 
 # %%
 from dufm import figures

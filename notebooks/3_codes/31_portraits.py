@@ -14,7 +14,7 @@
 #
 # **Answer.** In regular shapes, and the deeper the network, the flatter: tetrahedron, pyramid, octahedron and antiprism in shallower networks,
 # square, pentagon, hexagon and octagon in deeper ones. Neural collapse, the simplex in $K-1$ dimensions, is what the shallowest draw.
-# Before: [26, rank two](../2_margin/26_rank_two.ipynb). After: [32, the codes that are known](32_known_codes.ipynb).
+# Before: [28, the complement decides](../2_margin/28_complement.ipynb). After: [32, the codes that are known](32_known_codes.ipynb).
 
 # %%
 from dufm import figures
