@@ -82,7 +82,7 @@ for L in (2, 3):
 
 # %%
 shares = [0.1, 0.4, 0.9, 1.0, 1.1, 1.6]
-growths = np.geomspace(1.2, 60, 14)
+growths = np.geomspace(1.2, 30, 14)
 frames = []
 for L in (2, 3):
     s, extra = complement.extra_growth(P, E, L, p.size, [x * law for x in shares], growths)
@@ -187,6 +187,7 @@ claims.check("28-flow-sees", stats.wilson(int((seen["flow"] > 1.6).sum()), int(t
 # ## Where it breaks
 #
 # *One direction of several.* The orthoplex of six classes leaves out two directions. One alone adds unequal amounts to the tight margins; where multipliers are not unique, they give way as soon as $\varepsilon$ is of order 1, and its $\beta$ falls from $3/2$ to 1: it is discarded at every ratio below 1. Only both together can climb to collapse. For unaligned, unequal extras 2 is what is left: an inequality, with a $b$ that the flow must be known to keep.
+# *Multipliers that are not unique* are settled by what was frozen: a value $\varepsilon$ of finite size goes on changing margins by amounts of order 1, hence softmax weights by factors. In the flow the orthoplex therefore has a $\beta$ of its own in every network, from near $3/2$ to above 2; the limit, where the frozen part has dropped out, has $3/2$. That nearly all are above 1.6 is not certain: the claim deviates.
 # *Values that are not equal.* With $\rho$ the common growth of all kept values, $\varepsilon^{-q} - \beta\rho^{-q}$ is kept in the same way, $\beta$ now of $\Lambda = U\Sigma^{p-1}V^\top + N$ itself; but 1 needs equal values from three layers on.
 #
 # ## Try it
