@@ -19,7 +19,12 @@ def draw(data):
         if line:
             ax.axhline(line, color="black", linestyle=(0, (4, 2)), linewidth=1.6, zorder=0)
         ax.set(xscale="log", xlabel="growth of the kept values", ylim=(-0.03, 1.06))
+        ax.set_xticks([1, 3, 10, 30], ["1", "3", "10", "30"])
+        ax.minorticks_off()
         ax.set_title(f"$L = {L}$")
+    style = {"fontsize": 8, "xycoords": "axes fraction"}
+    axes[1].annotate("to collapse", (0.08, 0.72), color=figures.PALETTE["nc"], **style)
+    axes[1].annotate("lost", (0.08, 0.17), color=figures.PALETTE["orthoplex"], **style)
     axes[0].set_ylabel(r"extra over kept values, $\varepsilon/s$")
     right = axes[2]
     beta = np.geomspace(1.1, 4.4, 50)
@@ -27,9 +32,9 @@ def draw(data):
         here = ~path & (data["depth"] == L)
         right.plot(beta, beta ** (-L / (L - 2)), color="black", linestyle="--", linewidth=0.8)
         right.plot(data["beta"][here], data["ratio"][here], **{**figures.depth_style(L), "linestyle": "none"})
-        top = 4.0 ** (-L / (L - 2))
-        right.annotate(f"$L = {L:.0f}$", (4.0, top), xytext=(0, 6), textcoords="offset points", ha="right", fontsize=8)
+        place = {"xytext": (6, 6), "textcoords": "offset points", "fontsize": 8}
+        right.annotate(f"$L = {L:.0f}$", (2.0, 2.0 ** (-L / (L - 2))), **place)
     right.set(xscale="log", yscale="log", xlabel=r"$\beta$", ylabel=r"lost below $\varepsilon/s$")
-    right.set_xticks([1.25, 1.5, 2, 3, 4], ["1.25", "1.5", "2", "3", "4"])
+    right.set_xticks([1.25, 2, 3, 4], ["1.25", "2", "3", "4"])
     right.minorticks_off()
     return fig
