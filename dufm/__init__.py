@@ -15,6 +15,7 @@ The rooms, ground floor first; each imports only from those before it::
     diagnosis                     a user's own logits: what have they become?
     perturbation                  small deviations from collapse: four families and their laws
     basin, shares                 which starts collapse, and what share of all directions they are
+    complement                    what a KKT point leaves out: extra values beside it, and turns into their block
     width, alignment              random networks by depth and width; starts of the same logits and other factors
     learned                       networks trained on images
 

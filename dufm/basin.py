@@ -68,7 +68,7 @@ def critical_labels(lags, depth, scales, *, rounds=4):
         laggard = (leader**-q + label.unsqueeze(-1)) ** (-1 / q)
         return _laggards_gain(torch.where(lags, laggard, leader), lags, depth, (-40.0, -60.0))
 
-    return _only_change(collapse_wins, torch.zeros(len(scales)), torch.full((len(scales),), 2.0), rounds)
+    return only_change(collapse_wins, torch.zeros(len(scales)), torch.full((len(scales),), 2.0), rounds)
 
 
 def local_label(label, scale, depth, num_classes):
@@ -100,18 +100,21 @@ def critical_ratio(depth, sizes, *, rounds=4):
             starts = torch.where(third, ratio.unsqueeze(-1), 1.0) * size
             return ~_laggards_gain(starts, third, depth, losses)
 
-        found.append(_only_change(square_wins, torch.zeros(1), torch.ones(1), rounds))
+        found.append(only_change(square_wins, torch.zeros(1), torch.ones(1), rounds))
     return torch.cat(found)
 
 
-def late_ratio(ratio, growth, depth):
-    r"""Late ratio s_3/s_1 at K = 4, s_1 = s_2, after s_1 has grown by a factor:
-    :math:`[2 + (x_0^{-q} - 2)\,g^q]^{-1/q}`, and 1 once s_3 has caught up.
+def late_ratio(ratio, growth, depth, beta=2.0):
+    r"""Late ratio x = ε/s of an extra value, of β times the force of the kept ones, after s has grown by a factor g:
+    :math:`[\beta + (x_0^{-q} - \beta)\,g^q]^{-1/q}`, :math:`x_0g^{\beta-1}` at L = 2, and 1 once it has caught up.
 
-    ``ratio`` x_0 and ``growth`` g: positive tensors that broadcast.  Exact but for :math:`e^{-(s_1 - s_3)/2}`.
+    ``ratio`` x_0 and ``growth`` g: positive tensors that broadcast.  β = 2: s_3/s_1 at K = 4, s_1 = s_2, exact but for
+    :math:`e^{-(s_1 - s_3)/2}`.
     """
-    q = 1 - 2 / check_count("depth", depth, 3)
-    return (2 + (ratio**-q - 2) * growth**q).clamp(min=1.0) ** (-1 / q)
+    q = 1 - 2 / check_count("depth", depth, 2)
+    if q == 0:
+        return (ratio * growth ** (beta - 1)).clamp(max=1.0)
+    return (beta + (ratio**-q - beta) * growth**q).clamp(min=1.0) ** (-1 / q)
 
 
 def _laggards_gain(starts, lags, depth, losses):
@@ -125,7 +128,7 @@ def _laggards_gain(starts, lags, depth, losses):
     return (late > early) | (late > 0.999)
 
 
-def _only_change(holds, low, high, rounds, sections=24):
+def only_change(holds, low, high, rounds, sections=24):
     """Where ``holds``, true from ``low`` and false from there to ``high``, changes: multi-section, a row each."""
     low, high = low.double(), high.double()
     for turn in range(rounds):

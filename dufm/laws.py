@@ -72,13 +72,14 @@ def turning_point(num_classes, depth):
     return check_count("num_classes", num_classes, 2) * (1 - 2 / check_count("depth", depth, 2))
 
 
-def late_separatrix(depth):
-    """Ratio ``2^{−L/(L−2)}`` of the smallest to the two equal singular values, K = 4, above which collapse wins.
+def late_separatrix(depth, beta=2.0):
+    """Ratio ``β^{−L/(L−2)}`` to equal kept values below which an extra one, of β > 1 times their force, is discarded.
 
-    For late times; 0 at L = 2, where it always does.
+    For late times; 0 at L = 2, where none is.  At K = 4 the third value beside two equal ones has β = 2.
     """
     depth = check_count("depth", depth, 2)
-    return 0.0 if depth == 2 else 2.0 ** (-depth / (depth - 2))
+    check_finite_positive("beta", beta)
+    return 0.0 if depth == 2 else beta ** (-depth / (depth - 2))
 
 
 def collapse_log_time(log_loss, s0, num_classes, depth):

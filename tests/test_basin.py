@@ -54,8 +54,8 @@ def test_a_lag_that_is_never_lost_has_no_critical_label():
 
 def test_more_than_one_change_is_refused():
     with pytest.raises(DufmError, match="not the only one"):
-        basin._only_change(lambda x: (x < 0.3) | (x > 0.8), torch.zeros(1), torch.ones(1), 1)
-    found = basin._only_change(lambda x: x < torch.tensor([[0.3], [0.7]]), torch.zeros(2), torch.ones(2), 3)
+        basin.only_change(lambda x: (x < 0.3) | (x > 0.8), torch.zeros(1), torch.ones(1), 1)
+    found = basin.only_change(lambda x: x < torch.tensor([[0.3], [0.7]]), torch.zeros(2), torch.ones(2), 3)
     assert ((found - torch.tensor([0.3, 0.7])).abs() < 24**-3).all()
 
 
@@ -73,6 +73,19 @@ def test_late_ratio_is_that_of_the_flow():
         law = basin.late_ratio(start, run.s[:, 0] / 200, depth)
         assert torch.allclose(run.s[:, 2] / run.s[:, 0], law, rtol=1e-4)
     assert basin.late_ratio(torch.tensor(0.9), 1e6, 3) == 1
+
+
+@pytest.mark.parametrize("size", [0.5, 4.0, 30.0])
+def test_the_bracket_of_the_separatrix_is_exact(size):
+    """g_3/g_1 = 2/(1 + e^{−(s_1 − s_3)/2}) at every size, and what starts below the law falls."""
+    s = size * torch.tensor([1.0, 1.0, 0.3], dtype=torch.float64)
+    g = perturbation.forces(s, "hadamard")
+    assert abs(float(g[2] / g[0]) - 2 / (1 + math.exp(-0.35 * size))) < 1e-12
+    below = size * torch.tensor([1.0, 1.0, 0.99 * late_separatrix(4)], dtype=torch.float64)
+    levels = [-size - drop for drop in (1.0, 9.0, 40.0)]
+    run = spectral_flow(below, 4, "hadamard", rtol=1e-8, until_log_loss=levels[-1], record={"log_loss": levels})
+    ratio = run.history.s[:, 2] / run.history.s[:, 0]
+    assert (ratio.diff() < 0).all()
 
 
 # ---------------------------------------------------------------- where starts end

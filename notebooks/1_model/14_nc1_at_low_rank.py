@@ -32,7 +32,7 @@ figures.published("14_low_rank")
 # The plain NC1 is $r = K-1$. *At a run whose logits end at rank $r<K-1$, $\mathrm{NC1}_{K-1}$ has a positive limit in general, while at layer $l$ of $L$ $\mathrm{NC1}_r\sim s^{-\min(2,\ (2l+4)/L)}$.*
 #
 # **Derivation** (its two ingredients are measured below; it is no proof).
-# 1. At $L\ge3$ a singular value $\varepsilon$ that the flow discards does not shrink; it stops. Beside kept values $s$, and aligned with them, $\varepsilon^{-q} - \beta s^{-q}$ is constant, with $q = 1 - 2/L$ and a $\beta$ that belongs to the end (notebook 28): as $s\to\infty$, $\varepsilon$ tends to a
+# 1. At $L\ge3$ a singular value $\varepsilon$ that the flow discards does not shrink; it stops. Beside kept values $s$, and aligned with them, $\varepsilon^{-q} - \beta s^{-q}$ is constant, with $q = 1 - 2/L$ and a $\beta$ that belongs to the end ([28](../2_margin/28_complement.ipynb)): as $s\to\infty$, $\varepsilon$ tends to a
 #    constant. In the discarded directions class means are therefore *frozen* at a finite size: $\mu_i$, $i>r$, tends to a constant.
 # 2. The deviations within the classes come to rest where the network above does not see them (notebook 13). In a discarded direction it sees them with a gain that has frozen too, while $\int GQ\,dt$ over late times vanishes, because multiplied by the growing gain of a kept direction it is still
 #    bounded. So $v_i^\top\Sigma_Wv_i$ tends to a constant. The quotient of two constants does not vanish, unless the upper one happens to.

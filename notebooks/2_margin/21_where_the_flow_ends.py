@@ -14,7 +14,7 @@
 #
 # **Answer.** On a critical point of "separate every class by 1 at the least Schatten-$2/L$ cost". At $L = 2$ that problem is convex and its only solution is
 # neural collapse (notebook 27). From $L = 3$ on it has many critical points, some of low rank, and networks end in several of them: in better ones than collapse, and in worse.
-# Before: [15, norm propagation](../1_model/15_norm_propagation.ipynb). After: [22, the rate](22_rate.ipynb).
+# Before: [16, efficiency and the end](../1_model/16_efficiency_decides.ipynb). After: [22, the rate](22_rate.ipynb).
 
 # %%
 from dufm import figures

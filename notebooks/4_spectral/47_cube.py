@@ -35,15 +35,18 @@ figures.published("47_twist")
 #
 # At the cube the tight margins are the three $a$ of one bit, with equal $\mu$, so $\Lambda$ has on $\chi_i$ an eigenvalue proportional to the number of ones of $i$: in units of its value on the range, $\beta = 2$ three times and $\beta = 3$ once.
 #
-# **Not optimal.** *Let the corners of the upper face be $(\cos, \sin, h)$ at angles turned by $\varphi$ against the lower face at $-h$. With $h^2 = \frac12\cos\varphi$ the margin is 1 and the cost $4\,(2 + \cos^p\varphi)^{1/p}$, which falls strictly on $0\le\varphi\le45°$.*
+# **Not optimal.** *Let the corners of the upper face be $(\cos, \sin, h)$ at angles turned by $\varphi$, $0\le\varphi\le45°$, against the lower face at $-h$. With $h^2 = \frac12\cos\varphi$ the margin is 1 and the cost $4\,(2 + \cos^p\varphi)^{1/p}$, which falls strictly. At $L = 3$ no other height costs less.*
 #
-# **Proof.** $Z = WW^\top$ has the singular values $4, 4, 8h^2$. Neighbours in a face have margin $1$; the nearest corner of the other face has $1 - \cos\varphi + 2h^2$, which is $1$ at this height. At $\varphi = 0$ this is the cube, of cost $4\cdot3^{L/2}$; the second derivative there is $-4\cdot3^{L/2-1}$. $\square$
+# **Proof.** $Z = WW^\top$ has the singular values $4, 4, 8h^2$. Neighbours in a face have margin $1$; the nearest corner of the other face has $1 - \cos\varphi + 2h^2$, which is $1$ at this height; all others have more. $\cos\varphi$ falls, and the cost with it. At $\varphi = 0$ this is the cube, of cost $4\cdot3^{L/2}$; the second derivative there is $-4\cdot3^{L/2-1}$.
+# With $x = 2h^2$ and $c = \cos\varphi$ the cost at margin 1 is $4(2 + x^p)^{1/p}/\min(1, 1 - c + x)$. It rises for $x > c$; below, its slope has the sign of $x^{p-1}(1-c) - 2$, which changes once: it rises and then falls. So the least is at $x = c$ or at $x = 0$, and the latter, $4\cdot2^{L/2}/(1-c)\ge38$ at $L = 3$, is more than the cube's $20.8$. $\square$
 #
-# **Slow.** *Turn the vectors of a KKT point of equal kept values $s$ by a small angle, such that no tight margin changes to first order, into a pair of directions off the range on which $\Lambda$ has the singular value $\beta$ (1 on the range). The angle grows like $s^{(\beta-1)/L}$.*
+# **Slow.** *Of all small deviations of rank 3 from the ray of the cube only twists, a space of dimension 2, grow to first order, like $s^{1/L}$, and so like $(-\log\mathcal L)^{1/L}$; all others decay.*
 #
-# **Proof.** In balanced factors of kept value $w = s^{1/L}$ the turn is an entry $b$ in the first and in the last factor, hidden layers stay. With $-\partial\mathcal L/\partial Z = g\Lambda$, which does not change to first order: $\dot w = gw^{L-1}$ and $\dot b = \beta g\,b\,w^{L-2}$. So $b\propto w^\beta$, and the angle is $b/w\propto w^{\beta-1}$. $\square$
+# **Proof.**
+# 1. *Twists.* $D = \sum_kx_k(\chi_k\chi_{\bar k}^\top + \chi_{\bar k}\chi_k^\top)$, $\sum x = 0$, $\bar k$ the two bits other than $k$, changes no tight margin, and $\beta = 2$: [notebook 28](../2_margin/28_complement.ipynb), part 4.
+# 2. *All others.* $Z\mapsto T_bZT_b^\top$ (notebook [43](43_turned_vectors.ipynb)) splits the entries $E_{ij}$ by $d = i\oplus j$. Relative to $s$, with $\log s$ as clock, the flow is $R - sH$: $H\ge0$ from the Hessian of the loss, 0 just where $\sum_{i\ni a}E_{i, i\oplus d} = 0$ for each bit $a$; $R$ has on pairs off the range $(\pm\beta - 1)/L$ for $E_{ij} = \pm E_{ji}$, within the range $q$ and $-1$.
+#    Both are symmetric in the metric that counts entries within the range $1/L$ times. Hence the largest eigenvalue of $R - sH$ tends to that of $R$ between vectors of $\ker H$: for $d$ of one bit at most $-1/L$ (only $E_{ij} = -E_{ji}$ is left beside the ones, $\beta = 0$); of two bits $-(3 + 2/L)/(L+1)$, on one vector; of three bits, beside twists, $-2.6/L$; for $d = 0$ it is the ray. $\square$
 #
-# The twist has $\beta = 2$, and late in training $s\propto-\log\mathcal L$: hence the power $1/L$.
 
 # %% tags=["parameters"]
 depth: int = 3  # depth L at which the cube is examined [3, 12]

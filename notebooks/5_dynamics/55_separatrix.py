@@ -27,20 +27,21 @@ figures.published("55_separatrix")
 #
 # ## Statement
 #
-# *Let $K = 4$, Hadamard singular vectors, $s_1 = s_2 \ge s_3 > 0$, $L\ge3$, $q = 1 - 2/L$. Up to errors of the order $e^{-(s_1-s_3)/2}$ the ratio $x = s_3/s_1$ obeys*
-# $$\frac{dx}{d\log s_1} = 2x^{1+q} - x,\qquad\text{so that}\qquad x^{-q} = 2 + (x_0^{-q} - 2)\,(s_1/s_1^{(0)})^{q},$$
-# *until $x$ reaches 1. It rises to 1 if $x_0 > 2^{-1/q} = 2^{-L/(L-2)}$, and falls to 0 if $x_0$ is less.*
+# *Let $K = 4$, Hadamard singular vectors, $s_1 = s_2 > s_3 > 0$, $L\ge3$, $q = 1 - 2/L$. The ratio $x = s_3/s_1$ and $D = \frac12(s_1 - s_3)$ obey*
+# $$\frac{dx}{d\log s_1} = x\Bigl(\frac{2x^{q}}{1 + e^{-D}} - 1\Bigr).\qquad\text{Without }e^{-D}:\quad x^{-q} = 2 + (x_0^{-q} - 2)\,(s_1/s_1^{(0)})^{q}.$$
+# *From every start with $x_0 < 2^{-1/q} = 2^{-L/(L-2)}$ it falls to 0; from one with $2x_0^q > 1 + e^{-D_0}$ it rises to 1. Between the two is a strip of width $O(e^{-D_0})$.*
 #
-# **Derivation.**
+# **Proof.**
 # 1. *The margins.* The three wrong classes $a$ of a sample have the margins $\frac12(s_1+s_3)$, $\frac12(s_2 + s_3)$ and $\frac12(s_1+s_2)$: each character is $-1$ on two of them. With $s_1 = s_2$
-#    the first two are equal and the third is larger by $\frac12(s_1-s_3)$.
-# 2. *Late, only the smallest margins count.* The softmax puts weights $w, w$ and $we^{-(s_1-s_3)/2}$ on them. The last one is dropped.
-# 3. *The forces.* $g_i = \sum_ap(a)(1-\chi_i(a))$ counts, twice, the weight on which $\chi_i = -1$. $\chi_3$ is $-1$ on both classes that count, $\chi_1$ and $\chi_2$ on one each: $g_3 = 2g_1 = 2g_2$.
-# 4. *The ratio.* From $\dot s_i = Ls_i^{1+q}g_i$ (notebook [41](../4_spectral/41_frozen_vectors.ipynb)): $ds_3/ds_1 = 2x^{1+q}$, hence $dx/d\log s_1 = 2x^{1+q} - x$.
-# 5. *Its solution.* $u = x^{-q}$ makes it linear, $du/d\log s_1 = q\,(u - 2)$. The point $u = 2$ is fixed, and every other $u$ leaves it like $s_1^q$. Once $x$ is near 1 the third margin counts as well, and collapse attracts. $\square$
+#    the first two are equal and the third is larger by $D$: the softmax puts weights $w, w$ and $we^{-D}$ on them.
+# 2. *The forces.* $g_i = \sum_ap(a)(1-\chi_i(a))$ counts, twice, the weight on which $\chi_i = -1$. $\chi_3$ is $-1$ on the first two classes, $\chi_1$ and $\chi_2$ on one of them and the third: $g_3 = 4w$, $g_1 = g_2 = 2w(1 + e^{-D})$.
+# 3. *The ratio.* From $\dot s_i = Ls_i^{1+q}g_i$ (notebook [41](../4_spectral/41_frozen_vectors.ipynb)): $ds_3/ds_1 = 2x^{1+q}/(1 + e^{-D})$, hence the equation. Without $e^{-D}$, $u = x^{-q}$ makes it linear, $du/d\log s_1 = q\,(u - 2)$: the point $u = 2$ is fixed, and every other $u$ leaves it like $s_1^q$.
+# 4. *Below.* If $2x_0^q < 1$, the bracket is negative and falls as $x$ does: $x\to0$, at every size of the leaders.
+# 5. *Above.* With $t = 1 - x$ the bracket is positive where $f(t) = e^{-s_1t/2}$ is below $h(t) = 2(1-t)^q - 1$. $f$ is convex, $h$ concave, and they meet at $t = 0$: if $f < h$ at the start, then also at all smaller $t$, and the more so for larger $s_1$. So $x$ rises, and its limit is 1, since below 1 $D$ grows without end and the bracket tends to $2x^q - 1 > 0$. $\square$
 #
 # The laggard is pushed twice as hard as the others, but its speed carries the factor $x^{1+q}$: depth decides which of the two is more. On $x = 2^{-1/q}$ they
-# balance, and the direction stays where it is: that is a critical point of the margin problem between the two others, of full rank and with unequal values.
+# balance, and the direction stays where it is: that is a critical point of the margin problem between the two others, of full rank and with unequal values. The factor two
+# is the $\beta$ of the square, the force on what it leaves out over that on what it keeps: [notebook 28](../2_margin/28_complement.ipynb) has the law $\beta^{-L/(L-2)}$ for other codes and what it means for the survival of low rank.
 
 # %% tags=["parameters"]
 depths: list[int] = [3, 4, 6, 10]  # depths L [3, 20]
@@ -118,8 +119,7 @@ claims.check("55-late-ratio", max((c.ratio / c.law - 1)[c.start != c.start.uniqu
 # %% [markdown]
 # ## Where it breaks
 #
-# *Leaders that are not large.* Step 2 drops a margin whose weight is $e^{-(s_1-s_3)/2}$. For small leaders all margins count, and the boundary lies elsewhere:
-# the third value may lag further and still catch up late, or be lost from closer, as the table shows. The boundary of the whole basin starts from here: followed backwards in time, it
+# *Leaders that are not large.* Then $e^{-D}$ counts, the strip is wide, and the boundary lies in it: a laggard can be lost from closer than the law says, never win from further, as the table shows. The boundary of the whole basin starts from here: followed backwards in time, it
 # is the surface that notebooks [56](56_basin_map.ipynb) to [58](58_share.ipynb) are about.
 
 # %%

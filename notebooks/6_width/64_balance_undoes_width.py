@@ -136,7 +136,7 @@ claims.check("64-twins-limit", ((widest.share - limit.share).abs() / error).max(
 #
 # *Two layers.* At $L = 2$ nothing is to be undone: every start ends in collapse ([61](61_diagram.ipynb)), balanced or not.
 #
-# *Between the two.* Orthogonal starts are balanced but for the directions that the first layer does not write or the last does not read, and need *less* width than Gaussian ones ([63](63_half_width.ipynb)). So it is not the amount of imbalance that counts. Which part of it protects collapse is not decided here.
+# *Between the two.* Orthogonal starts are balanced but for the directions that the first layer does not write or the last does not read, and need *less* width than Gaussian ones ([63](63_half_width.ipynb)). So it is not the amount of imbalance that counts, but its kind: redundant layers, which leave no direction of the logits slow, protect collapse, and merely skewed ones do not ([16](../1_model/16_efficiency_decides.ipynb)).
 #
 # ## Try it
 #
