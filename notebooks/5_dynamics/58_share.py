@@ -161,7 +161,8 @@ claims.check("58-naive-excluded", beyond.min())
 print(f"largest share of a sum that one weight holds: {eight.largest.max():.0%}; undecided weigh {stats.below(eight.undecided.max(), 1e-9)}")
 
 # %% [markdown]
-# *Eight classes have no formula yet* for the power of the logarithm: three levels of leaders meet there, and the strip of one depends on the size of those before.
+# *Eight classes: a prediction.* Each of the $\sum_j(2^j-1) = 4$ coincidences there should cost what the one of four classes costs, a strip as narrow as $\Lambda^{-q}$ in a plane $s_0^{-q}$ wide. So
+# $\text{share}_8 \approx c_L\,\text{share}_4^4$ with a constant $c_L$. Fitted at $s_0 = 10^{-4}$ and $10^{-6}$ this is to be tested at $10^{-8}$ and $10^{-10}$, which have not been sampled yet.
 #
 # ## Try it
 #
