@@ -16,6 +16,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import pandas
 import torch
 from scipy.integrate import solve_ivp
 from scipy.interpolate import CubicSpline
@@ -31,6 +32,8 @@ __all__ = [
     "basin_boundary",
     "boundary_labels",
     "collapse_share",
+    "fourth_power",
+    "leader_size",
     "leading_share",
     "sampled_share",
 ]
@@ -125,15 +128,42 @@ def basin_boundary(depth, scale):
 def leading_share(depth, scale):
     r"""Leading order of :func:`collapse_share` as the scale falls, :math:`\frac{4}{3q(2+q)}(s_0/\Lambda)^q`.
 
-    The leader's size :math:`\Lambda = 2\log D + 2(1+q)\log\Lambda - 2\log q`, :math:`D = s_0^{-q}`, is the larger root.
-    ``scale`` and ``DufmError`` as in :func:`collapse_share`.
+    Λ is the :func:`leader_size` at D = s_0^−q.  ``scale`` and ``DufmError`` as in :func:`collapse_share`.
     """
     depth, scale = check_count("depth", depth, 3), _check_scale(scale)
     q = 1 - 2 / depth
-    plain, factor = -2 * q * scale.log() - 2 * math.log(q), 2 * (1 + q)
+    return 4 / (3 * q * (2 + q)) * (scale / leader_size(scale**-q, depth)) ** q
+
+
+def leader_size(lag, depth):
+    r"""Size Λ of a leader when followers at ``lag`` D in y, a tensor, have come: the larger root of
+
+    .. math:: \Lambda = 2\log D + 2(1+q)\log\Lambda - 2\log q.
+    """
+    q = 1 - 2 / check_count("depth", depth, 3)
+    plain, factor = 2 * lag.log() - 2 * math.log(q), 2 * (1 + q)
     root = lambertw((-torch.exp(-plain / factor) / factor).numpy(), -1).real
-    size = -factor * torch.as_tensor(root)
-    return 4 / (3 * q * (2 + q)) * (scale / size) ** q
+    return -factor * torch.as_tensor(root)
+
+
+def fourth_power(eight, *, fitted):
+    """Rows of sampled shares at K = 8 with two more columns, c share_4^4 and its standard error beside the sample's.
+
+    ``eight``: a DataFrame of ``depth``, ``scale``, ``share`` and ``error``; share_4 is :func:`collapse_share`, and
+    log c, one for each depth, the weighted mean at the scales ``fitted``.  ``leading`` is NaN at a depth without them;
+    ``leading_error`` is that of log(share/leading), the error of c included where c was not fitted.
+    """
+    rows = []
+    for L, group in eight.groupby("depth"):
+        power = collapse_share(L, torch.tensor(group.scale.to_numpy())).share.numpy() ** 4
+        relative = (group.error / group.share).to_numpy()
+        used = np.isclose(group.scale.to_numpy()[:, None], fitted).any(1)
+        weight = used / relative**2
+        total = weight.sum() if used.any() else np.nan
+        constant = np.exp((weight * np.log(group.share / power)).sum() / total)
+        error = np.sqrt(relative**2 + np.where(used, -1, 1) / total)
+        rows.append(group.assign(leading=constant * power, leading_error=error))
+    return pandas.concat(rows)
 
 
 def boundary_labels(depth, scale):

@@ -1,6 +1,4 @@
-"""Share of neural collapse against the initial scale, four and eight classes, with the law and the naive count."""
-
-import math
+"""Share of neural collapse against the initial scale, four and eight classes, with theory and the naive count."""
 
 import numpy as np
 
@@ -16,23 +14,19 @@ def draw(data):
             here = (data["num_classes"] == K) & (data["depth"] == L)
             order = np.argsort(data["scale"][here])
             x, share, error, law = (data[name][here][order] for name in ("scale", "share", "error", "leading"))
-            q, middle = 1 - 2 / L, len(x) // 2
-            if np.isnan(law).any():
-                law = share[middle] * (x / x[middle]) ** (q * (K - 1 - math.log2(K)))
             ax.errorbar(x, share, 1.96 * error, **{**figures.depth_style(L), "linestyle": ""}, capsize=2)
             ax.plot(x, law, color="black", linestyle="--", linewidth=0.8, zorder=1)
             place = {"xytext": (0, 7), "textcoords": "offset points", "ha": "center", "fontsize": 8}
             ax.annotate(f"$L={L}$", (x[0], share[0]), **place)
             if L == 3:
-                ax.plot(
-                    x, share[-1] * (x / x[-1]) ** (q * (K - 2)), color="black", linestyle=":", linewidth=0.9, zorder=1
-                )
+                naive = share[-1] * (x / x[-1]) ** ((1 - 2 / L) * (K - 2))
+                ax.plot(x, naive, color="black", linestyle=":", linewidth=0.9, zorder=1)
         ax.set(xscale="log", yscale="log", xlabel="initial scale $s_0$")
         ax.margins(x=0.12, y=0.1)
-        ax.set_xticks(10.0 ** np.arange(-30, 0, 6) if x[0] < 1e-12 else 10.0 ** np.arange(-6, 0, 2))
+        ax.set_xticks(10.0 ** np.arange(-30, 0, 6) if x[0] < 1e-12 else 10.0 ** np.arange(-10, 0, 2))
         ax.minorticks_off()
         ax.set_title(f"$K = {K}$, " + ("by quadrature" if K == 4 else "by sampling"))
-        dashed = "leading order" if K == 4 else r"slope $q(K-1-\log_2K)$"
+        dashed = "leading order" if K == 4 else "$c_L$ times fourth power of left"
         ax.plot([], [], color="black", linestyle="--", linewidth=0.8, label=dashed)
         ax.plot([], [], color="black", linestyle=":", linewidth=0.9, label="slope $q(K-2)$, $L=3$")
         ax.legend(loc="lower right", fontsize=7)

@@ -3,7 +3,9 @@
 import math
 
 import numpy as np
+import pandas
 import pytest
+import sympy
 import torch
 from scipy.stats import binomtest
 
@@ -121,6 +123,45 @@ def test_bad_scales_are_refused(scale):
 def test_shallow_depth_is_refused():
     with pytest.raises(DufmError, match="depth must be an integer >= 3, got 2"):
         basin_boundary(2, 0.1)
+
+
+def test_relations_on_which_the_proof_at_four_classes_rests():
+    s1, s2, s3, q = sympy.symbols("s1 s2 s3 q", positive=True)
+    s, L = (s1, s2, s3), 2 / (1 - q)
+    chi = [[1, 1, -1, -1], [1, -1, 1, -1], [1, -1, -1, 1]]
+    # The softmax column of one sample, from the characters alone.
+    weight = [sympy.exp(sum(s[i] * chi[i][a] for i in range(3)) / 4) for a in range(4)]
+    g = [sum(weight[a] * (1 - chi[i][a]) for a in range(4)) / sum(weight) for i in range(3)]
+    rate = [-q * s[i] ** (-q - 1) * L * s[i] ** (1 + q) * g[i] for i in range(3)]
+    p = [sympy.exp((s[i] - sum(s)) / 2) for i in range(3)]
+    p = [x / (1 + sum(p)) for x in p]
+    a = 2 * (L - 2)
+    claims = {
+        rate[2] - rate[1]: -a * (p[1] - p[2]),
+        rate[1] - rate[0]: -a * (p[0] - p[1]),
+        rate[0] + rate[1] - rate[2]: -2 * a * p[2],
+        rate[0] / rate[1]: (sympy.exp(s2 / 2) + sympy.exp(s3 / 2)) / (sympy.exp(s1 / 2) + sympy.exp(s3 / 2)),
+        (p[1] - p[2]) / (p[1] + p[2]): sympy.tanh((s2 - s3) / 4),
+    }
+    rng = np.random.default_rng(0)
+    for left, right in claims.items():
+        for _ in range(5):
+            at = dict(zip((s1, s2, s3, q), [*rng.uniform(0.01, 5, 3), rng.uniform(0.3, 0.9)], strict=True))
+            assert abs(sympy.N((left - right).subs(at), 30)) < 1e-12
+        assert sympy.simplify((left - right).subs(q, sympy.Rational(1, 3)).rewrite(sympy.exp)) == 0
+    x, k = sympy.symbols("x k", positive=True)
+    area = 6 * sympy.integrate(x ** (1 + k) / k, (x, 0, 1)) / sympy.Rational(9, 2)
+    assert sympy.simplify(area - 4 / (3 * k * (2 + k))) == 0
+
+
+def test_fourth_power_recovers_its_constant_and_its_errors():
+    scale = np.array([1e-4, 1e-6, 1e-8])
+    power = collapse_share(3, torch.from_numpy(scale)).share.numpy() ** 4
+    share = 0.2 * power * np.exp([0.1, -0.1, 0.3])
+    rows = pandas.DataFrame({"depth": 3, "scale": scale, "share": share, "error": 0.1 * share})
+    found = shares.fourth_power(rows, fitted=(1e-4, 1e-6))
+    assert np.allclose(found.leading, 0.2 * power) and np.allclose(found.leading_error, 0.1 * np.sqrt([0.5, 0.5, 1.5]))
+    assert shares.fourth_power(rows, fitted=(1e-2,)).leading.isna().all()
 
 
 # ---------------------------------------------------------------- sampling
