@@ -213,7 +213,7 @@ def test_largest_gains_at_depth_two_once_the_others_are_separated(K):
 
 @pytest.mark.parametrize("K", [4, 8, 16])
 def test_forces_differ_from_one_by_at_most_a_tanh(K):
-    """51 and 59: |g_i − 1| ≤ tanh of the mean of what is not constant on cosets; reached where f is ±m on the halves."""
+    """51 and 59: |g_i − 1| ≤ tanh of the mean of what is not constant on cosets; reached with f = ±m on the halves."""
     s = torch.from_numpy(np.random.default_rng(K).exponential(1.0, (500, K - 1)) * np.geomspace(1e-3, 10, 500)[:, None])
     off = (perturbation.forces(s, "hadamard") - 1).abs()
     assert (off <= torch.tanh(s.sum(-1, keepdim=True) / K)).all()
