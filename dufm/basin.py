@@ -221,8 +221,8 @@ def least_lag(s, depth):
 
 
 def greedy_lag(num_classes, depth):
-    """Lag ``3.5 (L − 2) 4^{−2/L} + (log2 K − 1) 4^q``: with a larger :func:`least_lag` the greedy cube is the end."""
-    return 3.5 * (depth - 2) * 4 ** (-2 / depth) + (math.log2(num_classes) - 1) * 4 ** (1 - 2 / depth)
+    """Lag ``1.75 (L − 2) 2^{−2/L} + (log2 K − 1) 2^q``: with a larger :func:`least_lag` the greedy cube is the end."""
+    return 1.75 * (depth - 2) * 2 ** (-2 / depth) + (math.log2(num_classes) - 1) * 2 ** (1 - 2 / depth)
 
 
 def code_counts(seeds, num_classes, depth, scale, starts):

@@ -179,7 +179,7 @@ def early_phase(s0, depth, shares):
     At depth 2, where nothing escapes, the clock is the time at which the law brings the largest value to 1.  A dict of
     arrays, one entry a share that is reached before log ℒ = −1: ``share``; the ``largest`` and the ``smallest`` value
     and ``law_largest``, ``law_smallest``; ``deviation``, the largest relative one over all values; ``used``, the
-    largest share that a value's deviation has of what is allowed: of the law at time :math:`e^{2m}t`,
+    largest share that a value's deviation has of what is allowed: of the law at time :math:`(1+m)t`,
     :math:`m = \sum_i s_i/K`, over that at t, less 1.
     """
     depth = check_count("depth", depth, 2)
@@ -193,7 +193,7 @@ def early_phase(s0, depth, shares):
     s, shares = s[reached], shares[reached]
     time = shares.unsqueeze(-1) * clock
     law = early_singular_values(time, s0, depth)
-    late = early_singular_values(time * (2 * s.sum(-1, keepdim=True) / chi.num_classes).exp(), s0, depth)
+    late = early_singular_values(time * (1 + s.sum(-1, keepdim=True) / chi.num_classes), s0, depth)
     deviation = (s / law - 1).abs()
     columns = {
         "share": shares,

@@ -211,6 +211,20 @@ def test_largest_gains_at_depth_two_once_the_others_are_separated(K):
         assert bool(g[leader] > g[laggard]) is gains
 
 
+@pytest.mark.parametrize("K", [4, 8, 16])
+def test_forces_differ_from_one_by_at_most_a_tanh(K):
+    """51 and 59: |g_i − 1| ≤ tanh of the mean of what is not constant on cosets; reached with f = ±m on the halves."""
+    s = torch.from_numpy(np.random.default_rng(K).exponential(1.0, (500, K - 1)) * np.geomspace(1e-3, 10, 500)[:, None])
+    off = (perturbation.forces(s, "hadamard") - 1).abs()
+    assert (off <= torch.tanh(s.sum(-1, keepdim=True) / K)).all()
+    s[:, 0] = 50.0  # character 1 has left: the others are 1 + O(their own mean) still
+    off = (perturbation.forces(s, "hadamard")[:, 1:] - 1).abs()
+    assert (off <= torch.tanh(s[:, 1:].sum(-1, keepdim=True) / K)).all()
+    alone = torch.full((K - 1,), 1e-12, dtype=torch.float64)
+    alone[0] = 2.0
+    assert float(perturbation.forces(alone, "hadamard")[0]) == pytest.approx(1 - math.tanh(2.0 / K))
+
+
 def test_imbalance_grows_to_its_peak_in_a_network():
     peak = perturbation.imbalance_peak(3, 4, s0=0.1)
     assert peak > 1.5 and perturbation.measured_imbalance(3, 4, s0=0.1) == pytest.approx(peak, rel=1e-3)

@@ -34,7 +34,7 @@ figures.published("51_early")
 #
 # *Write $q = 1 - 2/L$. With all $g_i = 1$ the solution is*
 # $$s_i(t) = \bigl[s_i(0)^{-q} - (L-2)\,t\bigr]^{-1/q}\quad(L\ge3),\qquad s_i(t) = s_i(0)\,e^{2t}\quad(L = 2).$$
-# *Call it $\hat s_i(t)$. The flow stays between $\hat s_i(e^{-2m}t)$ and $\hat s_i(e^{2m}t)$, where $m = \frac1K\sum_js_j(t)$: the closed form is exact in the limit
+# *Call it $\hat s_i(t)$. The flow stays between $\hat s_i((1-m)t)$ and $\hat s_i((1+m)t)$, where $m = \frac1K\sum_js_j(t)$: the closed form is exact in the limit
 # of small starts, with a relative error of the order of $m$ for as long as $t$ is a fixed share of $t_1$. There $L = 2$ keeps every ratio. For $L\ge3$ the form
 # of the largest value $s_1$ escapes at the finite time $t_1 = s_1(0)^{-q}/(L-2)$, and at that moment that of another one has grown by the factor
 # $\bigl[1 - (s_i(0)/s_1(0))^{q}\bigr]^{-1/q}$ only.*
@@ -42,10 +42,10 @@ figures.published("51_early")
 # **Proof.**
 # 1. With $g_i = 1$ the equations separate. For $L\ge3$ divide by $s^{2-2/L}$: $\frac{d}{dt}s^{-q} = -qs^{-q-1}\dot s = -qL = -(L-2)$. Integrate. For $L = 2$,
 #    $\dot s = 2s$.
-# 2. *How far the force can be from 1.* Characters are $\pm1$, so $|f(a)|\le m$ for every class, and $p(a)$ lies between $e^{-2m}/K$ and $e^{2m}/K$. The terms $1 - \chi_i(a)$
-#    of $g_i$ are not negative, and with all $p(a) = 1/K$ they add up to 1, because $\sum_a\chi_i(a) = 0$. Hence $e^{-2m}\le g_i\le e^{2m}$.
+# 2. *How far the force can be from 1.* Characters are $\pm1$, so $|f(a)|\le m$ for every class. $\chi_i$ is 1 on half of the classes and $-1$ on the others; its mean under $p$ is largest
+#    in size if $f$ is $m$ on one half and $-m$ on the other. Hence $|g_i - 1|\le\tanh m\le m$.
 # 3. All $g_i > 0$, so all values rise, and $m$ with them: its value at $t$ bounds all earlier ones. For $L\ge3$ integrate $\frac{d}{dt}s_i^{-q} = -(L-2)g_i$: up to time $t$ the fall of $s_i^{-q}$ is between
-#    $e^{-2m}$ and $e^{2m}$ times $(L-2)t$, which is what $\hat s_i$ has at these times. For $L = 2$ the same with $\log s_i$.
+#    $1-m$ and $1+m$ times $(L-2)t$, which is what $\hat s_i$ has at these times. For $L = 2$ the same with $\log s_i$.
 # 4. The bracket of $s_1$ vanishes at $t_1$. Put $t_1$ into the bracket of $s_i$, which is then $s_i(0)^{-q} - s_1(0)^{-q}$. $\square$
 #
 # The force is the same for all at this stage; what differs is the speed that depth gives to a value of a given size. A value $s$ is a product of $L$
@@ -92,7 +92,7 @@ pd.DataFrame({"start": s0, "flow": found, "closed form": law}, index=["s_1", "s_
 # ## Many depths
 #
 # Seven values between 1 and 0.4 of `early_scale`, for eight classes. `perturbation.early_phase` follows them to a list of shares of the escape time, and
-# divides each value's relative deviation from the law by the one that the statement allows, $\hat s_i(e^{2m}t)/\hat s_i(t) - 1$: if a share above 1 is used, it is false.
+# divides each value's relative deviation from the law by the one that the statement allows, $\hat s_i((1+m)t)/\hat s_i(t) - 1$: if a share above 1 is used, it is false.
 
 # %%
 begin = torch.from_numpy(p.early_scale * np.linspace(1.0, 0.4, 7))

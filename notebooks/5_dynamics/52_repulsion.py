@@ -31,10 +31,10 @@ figures.published("52_spectrum")
 # In the setting of notebook [51](51_early_escape.ipynb), with $q = 1 - 2/L$ and the forces $g_i = \mathbb E_p[1 - \chi_i]$:
 # $$\frac{d}{dt}\log\frac{s_i}{s_j} = L\bigl(s_i^{q}g_i - s_j^{q}g_j\bigr).$$
 #
-# 1. *At $L\ge3$ the larger of two values gains on the other as long as $\log(s_i/s_j) > 4m/q$, $m = \frac1K\sum_ks_k$: any two unequal values repel if the start is small enough.*
+# 1. *At $L\ge3$ the larger of two values gains on the other as long as $\log(s_i/s_j) > 2m/q$, $m = \frac1K\sum_ks_k$: any two unequal values repel if the start is small enough.*
 # 2. *At $L = 2$ and $K = 4$ any two values attract at any time. At $K = 8$ the largest and the smallest do, though two others need not.*
 #
-# **Proof of 1.** All forces lie between $e^{-2m}$ and $e^{2m}$ (51), so $s_i^qg_i/s_j^qg_j \ge (s_i/s_j)^q e^{-4m} > 1$.
+# **Proof of 1.** $|g_i - 1|\le\tanh m$ for all forces (51), so $s_i^qg_i/s_j^qg_j \ge (s_i/s_j)^q\,\frac{1-\tanh m}{1+\tanh m} = (s_i/s_j)^q e^{-2m} > 1$.
 #
 # **Proof of 2.** At $L = 2$ the sign is that of $g_i - g_j = \mathbb E(\chi_j - \chi_i)$, and $\mathbb E(\chi_i - \chi_j) = 2\,\mathbb E[\chi_i;\,\delta = -1]$
 # with $\delta = \chi_i\chi_j$, again a character. To show: this is positive if $s_i > s_j$.
@@ -45,7 +45,7 @@ figures.published("52_spectrum")
 # - $K = 8$: $H$ has four elements, and two more such terms, $h'\chi + h''\chi\chi_i$. If $s_i$ is the largest and $s_j$ the smallest value, then $|h'|, |h''|\le h$ and
 #   $$\mathbb E[\chi_i;H]\propto e^{h}\cosh(h' + h'') - e^{-h}\cosh(h' - h'')\ge e^h - e^{-h}\cosh 2h = \tfrac12\bigl(e^{h} - e^{-3h}\bigr) > 0.\qquad\square$$
 #
-# Values closer than $4m/q$ repel as well, up to $s^*$, but to first order in the deviation only: that is the law of notebook [53](53_growth_law.ipynb).
+# Values closer than $2m/q$ repel as well, up to $s^*$, but to first order in the deviation only: that is the law of notebook [53](53_growth_law.ipynb).
 
 # %% tags=["parameters"]
 depths: list[int] = [2, 3, 4, 6, 10]  # depths L, the features included [2, 20]

@@ -30,7 +30,7 @@ figures.published("57_critical")
 # *Let $L\ge3$, $q = 1 - 2/L$, $K = 2^m$, Hadamard characters; leaders start at $s_0$, the others, laggards, at $(1-\delta)s_0$, and $c = s_0^{-q}\bigl[(1-\delta)^{-q} - 1\bigr]$ is the label.*
 #
 # 1. *If the leaders with $0$ are a subgroup (one leader; or 1, 2 and their product), the end is neural collapse for every $s_0$ and $\delta < 1$: there is no critical deviation.*
-# 2. *If not, there are $0 < c_-\le c_+$ that do not depend on $s_0\le1/4$: collapse for $c < c_-$, never for $c > c_+$.*
+# 2. *If not, there are $0 < c_-\le c_+$ that do not depend on $s_0\le1/2$: collapse for $c < c_-$, never for $c > c_+$.*
 # 3. *If the laggards with $0$ are a subgroup (the figure), there is one $c^*$: for small $s_0$ collapse exactly up to $c = c^* + O(s_0)$, that is*
 # $$\delta_c = 1 - (1 + c^*s_0^{q})^{-1/q} \approx \frac{c^*}{q}\,s_0^{q},\qquad\text{and }c\text{ is less than }c^*\text{ by }\ \frac qK\int_0^{s_0}s^{-q}\bigl[1 - (1 + c^*s^q)^{-1/q}\bigr]ds + O(s_0^2).$$
 #
@@ -41,8 +41,8 @@ figures.published("57_critical")
 # - *1.* By symmetry equal values stay equal: leaders $z$, laggards $y$. With $\nu = 2^{-k}$, $\theta = 2^k/K$ ($2^k$ the order of the subgroup) the margins are $y$ and $y + \theta(z-y)$, and counting signs $g_z/g_y = 1/(1-\nu+\nu e^{\theta(z-y)})$. So $z/y$ falls iff
 #   $(1 + \frac vy)^q < 1-\nu+\nu e^{\theta v}$, $v = z-y$. The right side is at least $e^{\nu\theta v} = e^{v/K}$ (convexity), the left below $e^{qv/y}$: true for all $v > 0$ once $y\ge Kq$, the $s^*$ of [53](53_growth_law.ipynb). $y$ gets there, $g_y$ being bounded below until then. If $z/y$ tended to more than 1, $v\to\infty$, and
 #   $d\log\frac zy/d\log y\to-1$: contradiction. So it tends to 1.
-# - *2.* Small $c$: near equality, late, all differences shrink (53), so the labels that collapse are an open set, and 0 is in it. Large $c$: leaders $i, i'$ have a product $j$ among the laggards. Until the largest value reaches $\frac14$, differences of the $y$ change by at most $C = 3.5(L-2)4^{-2/L}$ (computed in
-#   [59](59_which_code_wins.ipynb)); then $y_i, y_{i'}\le4^q + C$ and $y_j\ge y_i + c - C$. If $c > 4^q + 2C$, $y_j > y_i + y_{i'}$, and by the rule of products ([56](56_basin_map.ipynb)) $s_j$ stays bounded.
+# - *2.* Small $c$: near equality, late, all differences shrink (53), so the labels that collapse are an open set, and 0 is in it. Large $c$: leaders $i, i'$ have a product $j$ among the laggards. Until the largest value reaches $\frac12$, differences of the $y$ change by at most $C = 1.75(L-2)2^{-2/L}$ (computed in
+#   [59](59_which_code_wins.ipynb)); then $y_i, y_{i'}\le2^q + C$ and $y_j\ge y_i + c - C$. If $c > 2^q + 2C$, $y_j > y_i + y_{i'}$, and by the rule of products ([56](56_basin_map.ipynb)) $s_j$ stays bounded.
 # - *3.* Two sizes again, with $x = y/z\le1$: $dx/d\log z = x(x^qh - 1)$, $h = 1/(1-\nu+\nu e^{-\theta z(1-x)})$, one equation of first order: solutions keep their order, so if one collapses, all above it do, and on a line of labels the basin is an interval. Let $x_s = (1-\nu)^{1/q}$. Below $x_s$ solutions fall to 0. For every $\epsilon$ the
 #   right side is positive on $x_s + \epsilon\le x < 1$ for large $z$ (near 1: $\nu(1-e^{-\theta v})$, concave in $v = z(1-x)$, exceeds a multiple of $v/z$ up to $v = \epsilon'z$), so what does not fall to 0 tends to 1 or to $x_s$. At $x_s$ the derivative of the right side tends to $q > 0$: two solutions that stay there would part. So one only stays.
 # - *The error.* For labels of order 1 values differ by $O(s^{1+q})$, hence $g_i - g_j = O(s^{1+q})$ and the label changes by $\int O(s^{1+q})\,dt = O(s_0)$. To first order $g_z - g_y = -(z-y)/K$ ($p$ uniform); insert $y = z(1 + cz^q)^{-1/q}$ and $dt = dz/(Lz^{1+q})$. $\square$

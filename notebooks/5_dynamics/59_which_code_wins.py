@@ -29,13 +29,13 @@ figures.published("59_codes")
 # The *greedy basis* $b_1,\dots,b_m$: write the characters in descending order of their values, take the first, and then each that is not a product of those taken. $V_k$ are the products of the first $k$.
 #
 # *Let $L\ge3$, $q = 1-2/L$, $y_i = s_i^{-q}$. If for every $k$ all characters outside $V_{k-1}$ lag behind $b_k$ in $y$ by more than*
-# $$3.5\,(L-2)\,4^{-2/L} + (m-1)\,4^{q},$$
+# $$1.75\,(L-2)\,2^{-2/L} + (m-1)\,2^{q},$$
 # *then the flow ends in the cube that keeps the greedy basis. The lags grow like $s_0^{-q}$: so as the mean $s_0\to0$ this is the end for all directions with distinct values, and the exceptions are a share of at most a constant times $s_0^q$.*
 #
 # **Proof.** $\dot y_i = -(L-2)g_i$, $g_i = \mathbb E_p[1-\chi_i]$ (57). Let $H_k$ be the classes where $b_1,\dots,b_k$ are 1, $M_k$ the largest value outside $V_k$.
-# 1. *What has left does not disturb what has not.* Characters in $V_k$ are constant on the cosets of $H_k$, the others add at most $M_k$ to $|f|$. So within each coset $p$ is uniform up to factors $e^{\pm2M_k}$. A character outside $V_k$ sums to zero over each coset: $e^{-2M_k}\le g_i\le e^{2M_k}$.
-# 2. *Lags are kept.* For $i, j\notin V_k$ hence $|\frac{d}{dt}(y_i-y_j)|\le(L-2)(e^{2M_k}-e^{-2M_k})$, while $\dot M_k\ge LM_k^{1+q}e^{-2M_k}$. Until $M_k = \frac14$ the lag changes by at most $\int_0^{1/4}q\,(e^{4M}-1)M^{-1-q}dM\le\int_0^{1/4}7q\,M^{-q}dM = 3.5(L-2)4^{-2/L} =: C$.
-# 3. *One at a time.* So $b_{k+1}$ stays the largest outside $V_k$ until it reaches $\frac14$, at time $T_k$, after $T_{k-1}$ ($T_0 = 0$ if $b_1$ starts above $\frac14$; the others' lags put them below). Any other $j\in V_{k+1}\setminus V_k$ is a product of $b_{k+1}$ and some of $b_1,\dots,b_k$, whose $y$ are at most $4^q$; $y_j$ is more than $4^q + (m-1)4^q$ by then. The rule of products
+# 1. *What has left does not disturb what has not.* Characters in $V_k$ are constant on the cosets of $H_k$, the others add at most $M_k$ to $|f|$. A character $\chi_i$ outside $V_k$ is 1 on half of each coset and $-1$ on the other, so its mean there under $p$ is at most that of weights $e^{M_k}$ and $e^{-M_k}$: $|g_i - 1|\le\tanh M_k$.
+# 2. *Lags are kept.* For $i, j\notin V_k$ hence $|\frac{d}{dt}(y_i-y_j)|\le2(L-2)\tanh M_k$, while $\dot M_k\ge LM_k^{1+q}(1-\tanh M_k)$. Until $M_k = \frac12$ the lag changes by at most $\int_0^{1/2}q\,(e^{2M}-1)M^{-1-q}dM\le\int_0^{1/2}3.5\,q\,M^{-q}dM = 1.75(L-2)2^{-2/L} =: C$.
+# 3. *One at a time.* So $b_{k+1}$ stays the largest outside $V_k$ until it reaches $\frac12$, at time $T_k$, after $T_{k-1}$ ($T_0 = 0$ if $b_1$ starts above $\frac12$; the others' lags put them below). Any other $j\in V_{k+1}\setminus V_k$ is a product of $b_{k+1}$ and some of $b_1,\dots,b_k$, whose $y$ are at most $2^q$; $y_j$ is more than $2^q + (m-1)2^q$ by then. The rule of products
 #    ([56](56_basin_map.ipynb)): $y_j$ less the sum of its factors' $y$ is positive, and never decreases. So $s_j$ is bounded for ever.
 # 4. *The end.* After $T_{m-1}$ only the basis can grow. Each does without bound: the class where only $b$ is $-1$ has a margin of $\frac2Ks_b + O(1)$, and if that stayed bounded, $g_b$ would be bounded below. Let $s_b > (1+\epsilon)s_{b'}$: the classes where $b = -1$ have margins of at least $\frac2Ks_b$, so
 #    $g_b/g_{b'}\le O(1)\,e^{-(2/K)(s_b-s_{b'})}$, $d\log(s_b/s_{b'})/d\log s_{b'}\to-1$, and the ratio falls below $1+\epsilon$. All of the basis become equal: a cube.
