@@ -10,6 +10,9 @@ def draw(data):
     theory = {"color": "black", "linestyle": "--", "linewidth": 0.8, "zorder": 1}
     deep = (data["depth"] > 2) & (data["collapse"] > 0)
     for ax, K in zip(axes.flat, (4, 5, 6), strict=False):
+        if not (deep & (data["num_classes"] == K)).any():
+            ax.set_axis_off()
+            continue
         for L in np.unique(data["depth"][deep & (data["num_classes"] == K)]):
             here = deep & (data["num_classes"] == K) & (data["depth"] == L)
             x, share, low, high = (data[name][here] for name in ("scale", "share", "low", "high"))
@@ -37,7 +40,7 @@ def draw(data):
             face = figures.depth_color(L) if filled else "white"
             style = {**figures.depth_style(L), "linestyle": "", "markerfacecolor": face}
             ax.errorbar(x, y, [y - low, high - y], **style, capsize=2)
-            if L == 3:
+            if L == 3 and len(x):
                 law = y[-1] * (x / x[-1]) ** (K * (K - 3) / 4)
                 ax.plot(x, law, **theory)
                 ax.annotate(f"$K = {K}$", (x[-1], y[-1]), xytext=(8, -3), textcoords="offset points", fontsize=8)
