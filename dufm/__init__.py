@@ -13,7 +13,8 @@ The rooms, ground floor first; each imports only from those before it::
     agreement                     depth's best solution beside the softmax code of the same rank
     perturbation                  small deviations from collapse: four families and their laws
     basin, shares                 which starts collapse, and what share of all directions they are
-    width, learned                random networks by depth and width; networks trained on images
+    width, choice                 random networks by depth and width; which critical point they reach
+    learned                       networks trained on images
 
 What the notebooks share is in ``dufm.companion``; ``dufm.figures``, ``dufm.sweep`` and the others are short for it.
 """
