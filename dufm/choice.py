@@ -208,8 +208,10 @@ def scores(runs, coefficients):
 def advantage(table, model, other, *, draws=2000, seed=0):
     """Mean over cells of the log score of ``model`` less that of ``other``, and its 95% interval, cells drawn again.
 
-    ``table``: that of :func:`scores`.
+    ``table``: that of :func:`scores`; three NaN where it is empty.
     """
+    if table.empty:
+        return 3 * (math.nan,)
     wide = table.pivot(index=CELL, columns="model", values="log_score")
     gain = (wide[model] - wide[other]).to_numpy()
     means = gain[np.random.default_rng(seed).integers(len(gain), size=(draws, len(gain)))].mean(1)
