@@ -12,7 +12,8 @@
 # **Question.** The flow ends in a critical point of the margin problem, and there are many (notebooks [25](../2_margin/25_collapse_is_beaten.ipynb) and [35](35_reached.ipynb)). Which one does a random network of $K$ classes, depth $L$, width $d$ and
 # initial scale $\sigma$ reach, and how early can one tell?
 #
-# **Answer.** ANSWER
+# **Answer.** Of 22,144 networks in 173 cells, one undecided, 23% end in collapse, 72% in the softmax code of their rank, 2.4% in a solution that is better than the code and 2.2% in a critical point of smaller margin than the best of its rank. Which rank it is can be told from the spectrum when half of the loss is left: a law with two numbers predicts it
+# on cells that were not used to find it better than all that the cell tells. It is no complete law: for nine and ten classes it is off by half of the networks.
 # Before: [35, which codes are reached](35_reached.ipynb). After: [41, frozen vectors](../4_spectral/41_frozen_vectors.ipynb).
 
 # %%
@@ -21,7 +22,7 @@ from dufm import figures
 figures.published("36_ends")
 
 # %% [markdown]
-# *Ends of 128 random networks a cell at scale 1, each bar all of them: depth downwards, width to the right. CAPTION* [Drawn by](../../figures/36_ends.py)
+# *Ends of 128 random networks a cell at scale 1, each bar all of them: depth downwards, width to the right. From left to right in a panel rank rises, downwards it falls; what lies between collapse and the polygon is a ladder of pairs and single classes.* [Drawn by](../../figures/36_ends.py)
 #
 # ## Statement
 #
@@ -47,9 +48,9 @@ figures.published("36_ends")
 # with two numbers $a$, $b$ for a given $\varphi$ and *all* $K, L, d, \sigma$. It says nothing about classes: only rank is predicted. Against it stand models that know the cell and not the network: a constant, one in $\log d$ and $L$, one in these, $\log K$, $\log\sigma$ and $\log(K-i)$.
 
 # %% tags=["parameters"]
-every: int = 10  # of the cells that are not saturated every n-th is computed here, with 1 all cells are [1, 1000]
+every: int = 12  # of the cells that are not saturated every n-th is computed here, with 1 all cells are [1, 1000]
 networks: int = 128  # random networks a cell [8, 4096]
-classes: list[int] = [4, 5, 6, 7, 8]  # numbers of classes of the rungs [4, 12]
+classes: list[int] = [4, 6, 7]  # numbers of classes of the rungs [4, 12]
 depths: list[int] = [3, 6]  # their depths [3, 12]
 off: float = 0.03  # relative distance from the threshold at which rungs are tested [0.001, 0.5]
 margin: float = 60.0  # margin at which they are tested [20, 1000]
@@ -132,7 +133,7 @@ FITTED = {
 }
 
 # %% [markdown]
-# All cells were computed once, by `dufm reproduce 36 -p every=1`, and stand in [36_ends.csv](36_ends.csv), their scores in [36_models.csv](36_models.csv). Of those in which no end has more than nine tenths of the networks, and that are cheap, every tenth is computed here again.
+# All cells were computed once, by `dufm reproduce 36 -p every=1`, and stand in [36_ends.csv](36_ends.csv), their scores in [36_models.csv](36_models.csv). Of those in which no end has more than nine tenths of the networks, and that are cheap, every twelfth is computed here again.
 
 # %%
 ends, models = notebook.committed("36_ends"), notebook.committed("36_models")
@@ -157,7 +158,7 @@ print("law fitted to the cells computed here:", ", ".join(f"φ = {share:g}: {aga
 # %% tags=["figure"]
 figures.show(
     "36_ends",
-    alt="ALT",
+    alt="A panel for each number of classes from 4 to 10; in each, bars by depth and width show what random networks ended in. Wide shallow networks collapse, narrow deep ones end in polygons, between them lie pairs and single classes and the orthoplex; from seven classes on some end in solutions that are no softmax codes.",
 )
 
 # %% [markdown]
@@ -193,11 +194,11 @@ pandas.DataFrame(rows, columns=["cells", "model", "log score", "variation", "rig
 # %% tags=["figure"]
 figures.show(
     "36_models",
-    alt="ALT",
+    alt="Left: mean log score of the law on held-out cells rises from about minus 1 at nine tenths of the loss to minus 0.6 at a hundredth; dashed lines of a constant and of log d and L lie at minus 1.5, that of all five numbers at minus 1.2. Right: mean rank found against expected at half of the loss, near the diagonal with a scatter of up to one rank.",
 )
 
 # %% [markdown]
-# *CAPTION* [Drawn by](../../figures/36_models.py)
+# *Held-out cells. Left: the law at four losses, band: cells drawn again; dashed: models that know the cell alone. Right: one mark a cell.* [Drawn by](../../figures/36_models.py)
 #
 # ## Verdict
 
@@ -221,7 +222,14 @@ claims.check("36-ladder", stats.wilson(wide.networks[rung].sum(), wide.networks.
 # %% [markdown]
 # ## Where it breaks
 #
-# BREAKS
+# *Three expectations were wrong.* The spectrum at nine tenths of the loss was expected to tell less than the five numbers of the cell, as it does on the cells that were used; on the others it tells more, because the five do not carry over to other depths and numbers of classes: what extrapolates is the state of the network, not a formula in its sizes.
+# The power $q$, which the separatrix demands late, is not seen: the law with the plain ratio in its place scores as well (gain $-0.01$, interval from $-0.10$ to $0.08$). And the ladder is *not* nearly all: three quarters of the held-out networks of three to five layers and width 8 or more are on it, the rest in polygons, at small scale, and in solutions of rank 3 and 4 of seven to ten classes.
+#
+# *The shares are not exact.* A total variation of 0.25 at a tenth of the loss was found where less than 0.15 had been expected: 0.13 at six layers, 0.27 for seven classes, 0.42 for nine, 0.51 for ten. With more classes more codes of a rank compete, and the spectrum does not see which classes pair.
+#
+# *The separatrix is the orthoplex's.* Rungs with single classes have the same $\beta$ and keep more: all of them return from 3% above the threshold, too. An extra value makes pairs more distant from each other, singles take over their multipliers, and the block shrinks. A first-order criterion is not the border of a basin.
+#
+# *Read late, any law is right.* At a hundredth of the loss three quarters of the ranks are the likeliest ones; that is a description of what remains of the path and explains nothing about the start.
 #
 # ## Try it
 #
