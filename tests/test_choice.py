@@ -140,3 +140,10 @@ def test_plane_of_equal_pairs_has_the_rates_that_its_proof_says():
     assert torch.allclose(force @ sums, 2 * t * cross * sums)
     assert math.isclose(float(Z[0, 0] - Z[1, 0]), s) and math.isclose(float(Z[0, 0] - Z[2, 0]), (s + e) / 2)
     assert codes.name_of(2 * swap - 0 * sums) == "orthoplex"
+
+
+def test_a_rung_keeps_what_is_below_its_threshold():
+    square, mixed = choice.rung(4, 2, 4, off=0.05, margin=60.0), choice.rung(5, 2, 4, off=0.05, margin=60.0)
+    assert square["threshold"] == mixed["threshold"] == 0.25
+    assert (square["kept_below"], square["kept_above"], mixed["kept_above"]) == (True, False, True)
+    assert max(square["error"], mixed["error"], -square["curvature"]) < 1e-8

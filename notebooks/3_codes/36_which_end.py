@@ -9,12 +9,9 @@
 # %% [markdown]
 # # Which critical point is reached: singular values that have fallen behind are lost, and half of the loss tells which
 #
-# **Question.** The flow ends in a critical point of the margin problem, and there are many (notebooks [25](../2_margin/25_collapse_is_beaten.ipynb) and [35](35_reached.ipynb)). Which one does a random network of $K$ classes, depth $L$, width $d$ and
-# initial scale $\sigma$ reach, and how early can one tell?
+# **Question.** The flow ends in a critical point of the margin problem, and there are many (notebooks [25](../2_margin/25_collapse_is_beaten.ipynb) and [35](35_reached.ipynb)). Which one does a random network of $K$ classes, depth $L$, width $d$ and initial scale $\sigma$ reach, and how early can one tell?
 #
-# **Answer.** Of 22,144 networks in 173 cells, one undecided, 23% end in collapse, 72% in the softmax code of their rank, 2.4% in a solution that is better than the code and 2.2% in a critical point of smaller margin than the best of its rank. Which rank it is can be told from the spectrum when half of the loss is left: a law with two numbers predicts it
-# on cells that were not used to find it better than all that the cell tells. It is no complete law: for nine and ten classes it is off by half of the networks.
-# Before: [35, which codes are reached](35_reached.ipynb). After: [41, frozen vectors](../4_spectral/41_frozen_vectors.ipynb).
+# **Answer.** Of 22,144 networks in 173 cells, one undecided, 23% end in collapse, 72% in the softmax code of their rank, 2.4% in a solution that is better than the code and 2.2% in a critical point of smaller margin than the best of its rank. Which rank it is can be told from the spectrum when half of the loss is left: a law with two numbers predicts it on cells that were not used to find it better than all that the cell tells. It is no complete law: for nine and ten classes it is off by half of the networks. Before: [35, which codes are reached](35_reached.ipynb). After: [41, frozen vectors](../4_spectral/41_frozen_vectors.ipynb).
 
 # %%
 from dufm import figures
@@ -29,17 +26,12 @@ figures.published("36_ends")
 # **What keeps a rung.** Let $P(K,t)$ be $t$ antipodal pairs and $n = K-2t$ single classes ([25](../2_margin/25_collapse_is_beaten.ipynb): a critical point for every $t\ne1$, of rank $K-t$), $p = 2/L$, $q = 1-p$. Three things are said about $t\ge2$.
 #
 # 1. *Off its range the multipliers $\Lambda$ of least norm have the block $\frac t{t-1}2^{p-1}\,I$ on the $t-1$ contrasts of sums of pairs, and 0 elsewhere; the pairs themselves have $2^{p-1}$. So $\beta = t/(t-1)$, whatever the depth.*
-# 2. *For $K = 2t$, the orthoplex, let balanced factors have the value $s$ on all differences of partners and $e < s$ on all contrasts of their sums. If ever $(e/s)^q < (t-1)/t$, then $e$ stays bounded while $s\to\infty$: rank $K/2$. If $(e/s)^q$ is larger by more than
-# an amount that vanishes like $e^{-(s-e)/2}$, then $e$ catches up with $s$: neural collapse.*
+# 2. *For $K = 2t$, the orthoplex, let balanced factors have the value $s$ on all differences of partners and $e < s$ on all contrasts of their sums. If ever $(e/s)^q < (t-1)/t$, then $e$ stays bounded while $s\to\infty$: rank $K/2$. If $(e/s)^q$ is larger by more than an amount that vanishes like $e^{-(s-e)/2}$, then $e$ catches up with $s$: neural collapse.*
 # 3. *At $L = 2$, $q = 0$, there is no such room: every $e > 0$ catches up.*
 #
-# **Proof.** *1.* The solution of least norm is unique, so it has all symmetries of $P(K,t)$, and is the one of notebook 25: $\lambda = x = 2^{p-1}/(2t-2)$ between different pairs, $y = 0$ from samples of pairs to singles. On the vector that is $a_i$ on both classes of pair $i$, $\Lambda$ acts as
-# $a_i\mapsto(2t-2)xa_i - 2x\sum_{j\ne i}a_j$: for $\sum a_i = 0$ that is $2tx\,a_i$, for equal $a_i$ it is 0.
+# **Proof.** *1.* The solution of least norm is unique, so it has all symmetries of $P(K,t)$, and is the one of notebook 25: $\lambda = x = 2^{p-1}/(2t-2)$ between different pairs, $y = 0$ from samples of pairs to singles. On the vector that is $a_i$ on both classes of pair $i$, $\Lambda$ acts as $a_i\mapsto(2t-2)xa_i - 2x\sum_{j\ne i}a_j$: for $\sum a_i = 0$ that is $2tx\,a_i$, for equal $a_i$ it is 0.
 #
-# *2.* Let $A$ project on differences of partners, $B$ on contrasts of sums, $Z = sA + eB$. All entries depend only on whether two classes are equal, partners or neither, and so do those of $P$; such matrices commute and have $A$ and $B$ as eigenprojectors, so the plane is invariant. With the softmax weights $p_p$ of the partner and
-# $p_c$ of any other class, $I - P$ is $g_s = (2t-2)p_c + 2p_p$ on $A$ and $g_e = 2tp_c$ on $B$, and $\dot s = Ls^{2-p}g_s$, $\dot e = Le^{2-p}g_e$. Margins are $s$ to the partner and $(s+e)/2$ to others, so $p_p/p_c = e^{-(s-e)/2}$. Hence $\frac{d(e^{-q})}{d(s^{-q})} = \frac{g_e}{g_s}\le\frac t{t-1}$, and because
-# $s^{-q}$ falls, $E = e^{-q} - \frac t{t-1}s^{-q}$ never falls. If $E > 0$ once, $e^{-q}\ge E$ for ever. As long as $e < s$, $E$ gains at most $\frac1{t-1}\int\frac{p_p}{p_c}\,|d(s^{-q})|$, less than any power of $1/s$ while $e/s$ is below 1 by a constant. If $E$ is below minus that, $e < s$ for ever would give $e^{-q} < 0$ in the end, where $s^{-q}\to0$. *3.* At $q = 0$ the same with logarithms: $\log e - \frac t{t-1}\log s$ tends to a constant, and $e$ would
-# overtake $s$. $\square$
+# *2.* Let $A$ project on differences of partners, $B$ on contrasts of sums, $Z = sA + eB$. All entries depend only on whether two classes are equal, partners or neither, and so do those of $P$; such matrices commute and have $A$ and $B$ as eigenprojectors, so the plane is invariant. With the softmax weights $p_p$ of the partner and $p_c$ of any other class, $I - P$ is $g_s = (2t-2)p_c + 2p_p$ on $A$ and $g_e = 2tp_c$ on $B$, and $\dot s = Ls^{2-p}g_s$, $\dot e = Le^{2-p}g_e$. Margins are $s$ to the partner and $(s+e)/2$ to others, so $p_p/p_c = e^{-(s-e)/2}$. Hence $\frac{d(e^{-q})}{d(s^{-q})} = \frac{g_e}{g_s}\le\frac t{t-1}$, and because $s^{-q}$ falls, $E = e^{-q} - \frac t{t-1}s^{-q}$ never falls. If $E > 0$ once, $e^{-q}\ge E$ for ever. As long as $e < s$, $E$ gains at most $\frac1{t-1}\int\frac{p_p}{p_c}\,|d(s^{-q})|$, less than any power of $1/s$ while $e/s$ is below 1 by a constant. If $E$ is below minus that, $e < s$ for ever would give $e^{-q} < 0$ in the end, where $s^{-q}\to0$. *3.* At $q = 0$ the same with logarithms: $\log e - \frac t{t-1}\log s$ tends to a constant, and $e$ would overtake $s$. $\square$
 #
 # So a value is lost for good below $(1-1/t)^{1/q}$ of the pairs' value: 1/8 for two pairs and 8/27 for three at $L = 3$, 1/2 and 2/3 as $L\to\infty$. More pairs and more depth keep more. *It is the power $q$ of the ratio that decides, against a number that does not depend on depth.*
 #
@@ -62,10 +54,8 @@ import math
 
 import numpy as np
 import pandas
-import torch
 
-import dufm
-from dufm import certificate, choice, claims, codes, figures, notebook, search, stats, sweep
+from dufm import choice, claims, figures, notebook, stats, sweep
 
 p = notebook.start("36_which_end", globals())
 
@@ -87,28 +77,15 @@ for _, run in runs.iterrows():
 # $\beta$ from multipliers that non-negative least squares finds, against $t/(t-1)$; the smallest curvature of the Lagrangian on the rung's stratum (0: no second-order way down); and starts at margin 60 with an extra value 3% below and above the threshold, followed to their ends.
 
 # %%
-rungs = []
-for K, t, L in [(K, t, L) for K in p.classes for t in range(2, K // 2 + 1) for L in p.depths]:
-    Z = codes.pairs_and_singles(K, t)
-    sums = torch.kron(torch.eye(t, dtype=Z.dtype) - 1 / t, torch.full((2, 2), 0.5, dtype=Z.dtype))
-    contrasts = torch.block_diag(sums, torch.zeros(K - 2 * t, K - 2 * t, dtype=Z.dtype))
-    threshold = (1 - 1 / t) ** (1 / (1 - 2 / L))
-    starts = torch.stack([p.margin * (Z + 2 * threshold * (1 + side) * contrasts) for side in (-p.off, p.off)])
-    below, above = dufm.end(dufm.limit(dufm.balanced_init(starts, L)), L).name == str(codes.name_of(Z))
-    proof = dufm.kkt_certificate(Z, L, K - t)
-    mean = float((torch.linalg.svdvals(Z)[: K - t] ** (2 / L - 1)).mean())
-    beta = certificate.off_range_values(Z, L, proof)[: t - 1] * mean / 2 ** (2 / L - 1)
-    rungs.append((K, t, L, threshold, float(abs(beta * (t - 1) / t - 1).max()), search.stratum_curvature(Z, L, K - t), below, above))
-rungs = pandas.DataFrame(rungs, columns=["K", "t", "L", "threshold", "error", "curvature", "kept below", "kept above"])
+rungs = pandas.DataFrame([choice.rung(K, t, L, off=p.off, margin=p.margin) for K in p.classes for t in range(2, K // 2 + 1) for L in p.depths])
 whole = rungs[rungs["K"] == 2 * rungs["t"]]
 print(f"{len(rungs)} rungs, β off by {stats.below(rungs['error'].max(), 1e-9)}, least curvature {stats.below(rungs['curvature'].min(), 1e-6)}")
-whole[["K", "L", "threshold", "kept below", "kept above"]].round(4)
+whole[["K", "L", "threshold", "kept_below", "kept_above"]].round(4)
 
 # %% [markdown]
 # ## The cells, and the prediction
 #
-# The models were fitted to the first set below. Their coefficients, all that they predict with, and the expectations of the claims were written down before a cell of the second was run: other numbers of classes, greater depths, a smaller scale. A third set, not scored, completes the picture: width 64, where nearly all collapse, and width 2, where the rank is 2.
-# Left out for their cost: seven to ten classes at the greatest depths, most depths of ten classes, and narrow networks of eight layers, whose slowest take minutes.
+# The models were fitted to the first set below. Their coefficients, all that they predict with, and the expectations of the claims were written down before a cell of the second was run: other numbers of classes, greater depths, a smaller scale. A third set, not scored, completes the picture: width 64, where nearly all collapse, and width 2, where the rank is 2. Left out for their cost: seven to ten classes at the greatest depths, most depths of ten classes, and narrow networks of eight layers, whose slowest take minutes.
 
 
 # %%
@@ -122,14 +99,8 @@ held += product((4, 5, 6), (6,), (4, 8, 16, 32)) + product((4, 6), (8,), (8, 16,
 rest = product((4, 5, 6), (3, 4, 5), (64,)) + product((4, 5, 6, 8), (3, 4), (2,))
 roles = pandas.DataFrame([(*cell, role) for role, cells in {"used": used, "held out": held, "rest": rest}.items() for cell in cells], columns=[*choice.CELL, "role"])
 FITTED = {
-    "law 0.9": [4.024, 4.140],
-    "law 0.5": [4.620, 3.899],
-    "law 0.1": [5.015, 5.058],
-    "law 0.01": [5.401, 6.268],
-    "law 0.1, power 1": [5.216, 2.431],
-    "constant": [0.223],
-    "two": [0.986, 1.395, -1.023],
-    "five": [17.529, 2.804, -1.988, -10.708, 3.449, 5.259],
+    "law 0.9": [4.024, 4.140], "law 0.5": [4.620, 3.899], "law 0.1": [5.015, 5.058], "law 0.01": [5.401, 6.268],
+    "law 0.1, power 1": [5.216, 2.431], "constant": [0.223], "two": [0.986, 1.395, -1.023], "five": [17.529, 2.804, -1.988, -10.708, 3.449, 5.259],
 }
 
 # %% [markdown]
@@ -156,10 +127,7 @@ again = choice.fit_models(runs)
 print("law fitted to the cells computed here:", ", ".join(f"φ = {share:g}: {again[f'law {share:g}'].round(1)}" for share in choice.LOSSES))
 
 # %% tags=["figure"]
-figures.show(
-    "36_ends",
-    alt="A panel for each number of classes from 4 to 10; in each, bars by depth and width show what random networks ended in. Wide shallow networks collapse, narrow deep ones end in polygons, between them lie pairs and single classes and the orthoplex; from seven classes on some end in solutions that are no softmax codes.",
-)
+figures.show("36_ends", alt="A panel for each number of classes from 4 to 10; in each, bars by depth and width show what random networks ended in. Wide shallow networks collapse, narrow deep ones end in polygons, between them lie pairs and single classes and the orthoplex; from seven classes on some end in solutions that are no softmax codes.")
 
 # %% [markdown]
 # What the networks of all cells end in, by number of classes. *worse*: critical points whose margin is below that of the best solution of their rank; the last column but two counts all ends whose margin is below that of collapse.
@@ -170,13 +138,6 @@ kinds = by.pivot_table(index="num_classes", columns="kind", values="networks", a
 total = kinds.sum(axis=1)
 kinds = kinds.apply(lambda column: [stats.share(n, m) for n, m in zip(column, total, strict=True)])
 kinds.assign(**{"below collapse": [stats.share(n, m) for n, m in zip((by.networks * by.below).groupby(by.num_classes).sum(), total, strict=True)], "networks": total})
-
-# %% [markdown]
-# The ends that at least a hundred networks reach, with their margins over collapse and their β, the largest of the block off the range over the mean on it:
-
-# %%
-named = ends[ends["rank"] > 0].groupby(["num_classes", "name", "rank"]).agg(networks=("networks", "sum"), cells=("of", "size"), depths=("depth", lambda x: f"{x.min()} to {x.max()}"), least_margin=("margin_ratio", "min"), largest_margin=("margin_ratio", "max"), least_beta=("beta", "min"), largest_beta=("beta", "max"))
-named[named.networks >= 100].round(3)
 
 # %% [markdown]
 # ## The law where it was not fitted
@@ -192,10 +153,7 @@ for role in ("used", "held out"):
 pandas.DataFrame(rows, columns=["cells", "model", "log score", "variation", "right", "gain over two", "low", "high"]).set_index(["cells", "model"]).round(3)
 
 # %% tags=["figure"]
-figures.show(
-    "36_models",
-    alt="Left: mean log score of the law on held-out cells rises from about minus 1 at nine tenths of the loss to minus 0.6 at a hundredth; dashed lines of a constant and of log d and L lie at minus 1.5, that of all five numbers at minus 1.2. Right: mean rank found against expected at half of the loss, near the diagonal with a scatter of up to one rank.",
-)
+figures.show("36_models", alt="Left: mean log score of the law on held-out cells rises from about minus 1 at nine tenths of the loss to minus 0.6 at a hundredth; dashed lines of a constant and of log d and L lie at minus 1.5, that of all five numbers at minus 1.2. Right: mean rank found against expected at half of the loss, near the diagonal with a scatter of up to one rank.")
 
 # %% [markdown]
 # *Held-out cells. Left: the law at four losses, band: cells drawn again; dashed: models that know the cell alone. Right: one mark a cell.* [Drawn by](../../figures/36_models.py)
@@ -205,7 +163,7 @@ figures.show(
 # %% tags=["verdict"]
 test = scored[scored.role == "held out"]
 claims.check("36-block", rungs["error"].max())
-claims.check("36-plane", int((~whole["kept below"] | whole["kept above"]).sum()))
+claims.check("36-plane", int((~whole["kept_below"] | whole["kept_above"]).sum()))
 claims.check("36-curvature", rungs["curvature"].min())
 lost = int(ends.networks[ends["rank"] == 0].sum())
 claims.check("36-decided", stats.wilson(lost, ends.networks.sum())[1])
@@ -222,8 +180,7 @@ claims.check("36-ladder", stats.wilson(wide.networks[rung].sum(), wide.networks.
 # %% [markdown]
 # ## Where it breaks
 #
-# *Three expectations were wrong.* The spectrum at nine tenths of the loss was expected to tell less than the five numbers of the cell, as it does on the cells that were used; on the others it tells more, because the five do not carry over to other depths and numbers of classes: what extrapolates is the state of the network, not a formula in its sizes.
-# The power $q$, which the separatrix demands late, is not seen: the law with the plain ratio in its place scores as well (gain $-0.01$, interval from $-0.10$ to $0.08$). And the ladder is *not* nearly all: three quarters of the held-out networks of three to five layers and width 8 or more are on it, the rest in polygons, at small scale, and in solutions of rank 3 and 4 of seven to ten classes.
+# *Three expectations were wrong.* The spectrum at nine tenths of the loss was expected to tell less than the five numbers of the cell, as it does on the cells that were used; on the others it tells more, because the five do not carry over to other depths and numbers of classes: what extrapolates is the state of the network, not a formula in its sizes. The power $q$, which the separatrix demands late, is not seen: the law with the plain ratio in its place scores as well (gain $-0.01$, interval from $-0.10$ to $0.08$). And the ladder is *not* nearly all: three quarters of the held-out networks of three to five layers and width 8 or more are on it, the rest in polygons, at small scale, and in solutions of rank 3 and 4 of seven to ten classes.
 #
 # *The shares are not exact.* A total variation of 0.25 at a tenth of the loss was found where less than 0.15 had been expected: 0.13 at six layers, 0.27 for seven classes, 0.42 for nine, 0.51 for ten. With more classes more codes of a rank compete, and the spectrum does not see which classes pair.
 #
