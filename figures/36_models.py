@@ -23,10 +23,12 @@ def draw(data):
         "law of the spectrum", (LOSSES[2], means[2]), xytext=(-6, 8), textcoords="offset points", ha="right", color=law
     )
     for name, label in CELLS.items():
-        left.axhline(score[name].mean(), color="black", linestyle="--", linewidth=0.8)
-        left.annotate(
-            label, (0.0085, score[name].mean()), xytext=(0, 2), textcoords="offset points", ha="right", fontsize=7.5
-        )
+        height, below = score[name].mean(), name == "two"
+        left.axhline(height, color="black", linestyle="--", linewidth=0.8)
+        place = {"xytext": (0, -9 if below else 2), "textcoords": "offset points", "ha": "right", "fontsize": 7.5}
+        left.annotate(label, (0.0085, height), **place)
+    low, high = min(score[name].mean() for name in CELLS), bands[-1][1]
+    left.set_ylim(low - 0.15, high + 0.05)
     left.set(xscale="log", xlim=(1.1, 0.008), xlabel=r"loss at which one looks, over $K\log K$")
     left.set_xticks(LOSSES, [f"{share:g}" for share in LOSSES])
     left.minorticks_off()
