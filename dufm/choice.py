@@ -131,8 +131,8 @@ def rung(num_classes, pairs, depth, *, off, margin):
     """What holds t ≥ 2 pairs and K − 2t single classes in their place: a dict.
 
     ``threshold`` (1 − 1/t)^{1/q}, q = 1 − 2/L; ``error``, by how much the values β of the multipliers' block off the
-    range, over the pairs' own, miss t/(t − 1); ``curvature`` on the stratum; ``kept_below`` and ``kept_above``: do balanced starts at this ``margin``, with the extra value relative ``off`` from the threshold, end
-    at the rung again?
+    range, over the pairs' own, miss t/(t − 1); ``curvature`` on the stratum; ``kept_below`` and ``kept_above``: do
+    balanced starts at this ``margin``, with the extra value relative ``off`` from the threshold, end here again?
     """
     Z, p = pairs_and_singles(num_classes, pairs), 2 / depth
     rank, single = num_classes - pairs, num_classes - 2 * pairs
