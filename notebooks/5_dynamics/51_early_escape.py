@@ -14,7 +14,7 @@
 # **Answer.** At $L = 2$ nothing: all grow alike, and every ratio is kept. From $L = 3$ on each value follows its own closed form, which ends at
 # a finite time, the earliest for the largest value: when it arrives, another has grown by a factor that stays bounded however small the start,
 # for one that began at 0.4 of the largest by 55 at $L = 3$ and by 2.3 at $L = 10$.
-# Before: [47, the cube](../4_spectral/47_cube.ipynb). After: [52, repulsion](52_repulsion.ipynb).
+# Before: [48, descent with finite steps](../4_spectral/48_descent.ipynb). After: [52, repulsion](52_repulsion.ipynb).
 
 # %%
 from dufm import figures
