@@ -12,6 +12,7 @@ The rooms, ground floor first; each imports only from those before it::
     certificate, ends, search     KKT certificate and polish; from a run to its certified end; multi-start search
     agreement                     depth's best solution beside the softmax code of the same rank
     perturbation                  small deviations from collapse: four families and their laws
+    descent                       descent with finite steps, and where it ends
     basin, shares                 which starts collapse, and what share of all directions they are
     width, learned                random networks by depth and width; networks trained on images
 

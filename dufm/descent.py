@@ -1,0 +1,238 @@
+r"""Gradient descent with finite steps, and where it ends.
+
+A step of size η adds :math:`\eta F`, :math:`F = -\nabla\mathcal L`.  For the singular value :math:`w_i = s_i^{1/L}`
+that the factors of :func:`dufm.spectral_init` share it is exactly
+
+.. math:: w_i^+ = w_i\,(1 + \eta\,w_i^{L-2}g_i),
+
+with the force g_i > 0 of :mod:`dufm.spectral`: values only grow and the loss only falls, whatever η is.
+Small steps follow, to O(η²), the flow of :math:`\mathcal L + \tfrac\eta4\|\nabla\mathcal L\|^2` (Barrett & Dherin
+2021).  Descent needs e^m steps to reach margin m, so it is handed over to the flow where the loss is small, and its end
+is that of the flow from there.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.integrate import quad
+
+from dufm._checks import DufmError, check_count, check_factors, check_finite_positive
+from dufm.characters import check_spectrum
+from dufm.ends import end, limit, spectral_end
+from dufm.flow import FactorModel, gradient_flow
+from dufm.model import chain, gaussian_init
+from dufm.spectral import SpectralModel
+
+__all__ = [
+    "Descent",
+    "changes",
+    "collapses",
+    "modified_flow",
+    "network_ends",
+    "one_step_share",
+    "sharpness",
+    "spectral_descent",
+    "spectral_ends",
+    "steps_to",
+]
+
+HANDOVER = -6.0  # log loss at which descent is handed over to the flow
+_GROWTH = 0.01  # relative length of a step of the modified flow
+
+
+@dataclass(frozen=True)
+class Descent:
+    """End of a descent, one entry a start.
+
+    ``s`` ``(..., F)`` spectra; ``log_loss``; ``steps`` taken; ``rises``: steps that raised the loss.
+    """
+
+    s: torch.Tensor
+    log_loss: torch.Tensor
+    steps: torch.Tensor
+    rises: torch.Tensor
+
+
+def spectral_descent(s0, depth, group, lr, *, until_log_loss=HANDOVER, max_steps=100_000):
+    """Descend with steps ``lr`` from singular values ``s0`` ``(..., F)`` until log ℒ is ``until_log_loss`` or less.
+
+    ``s0``, ``group`` and ``DufmError`` as in :func:`dufm.spectral_flow`; ``lr`` positive.  A start that is not there
+    after ``max_steps`` is returned as it is.  Returns :class:`Descent`.
+    """
+    model = _model(s0, depth, group)
+    check_finite_positive("lr", lr)
+    max_steps = check_count("max_steps", max_steps, 1)
+    state, *rest = _descend(model, model.flatten(s0), lr, until_log_loss, max_steps)
+    return Descent(model.spectrum(state).reshape(s0.shape), *(part.reshape(s0.shape[:-1]) for part in rest))
+
+
+def _model(s0, depth, group):
+    return SpectralModel(check_spectrum(s0, group), check_count("depth", depth, 2), s0)
+
+
+def _descend(model, state, lr, until, max_steps):
+    """States, log losses, numbers of steps and of rises of the loss; a start that leaves the floats stops there."""
+    state = state.clone()
+    reached = torch.full(state.shape[:1], torch.inf, dtype=state.dtype)
+    steps, rises = (torch.zeros(state.shape[:1], dtype=torch.int64) for _ in range(2))
+    rows = torch.arange(len(state))
+    for number in range(max_steps + 1):
+        slope = torch.empty_like(state[rows])
+        now = model.field(state[rows], slope)[0]
+        rises[rows] += now > reached[rows] * (1 + torch.sign(reached[rows]) * 1e-14)
+        reached[rows] = now
+        going = (now > until) & now.isfinite()
+        rows, slope, now = rows[going], slope[going], now[going]
+        if not len(rows) or number == max_steps:
+            break
+        state[rows] += lr * now.exp().unsqueeze(-1) * slope
+        steps[rows] += 1
+    return state, reached, steps, rises
+
+
+def modified_flow(s0, depth, group, lr, *, until_log_loss=HANDOVER):
+    r"""Spectra ``(..., F)`` near log ℒ = ``until_log_loss`` along the flow that descent follows to O(lr²).
+
+    Its field is :math:`F - \tfrac\eta2 F'F`, or :math:`-\nabla(\mathcal L + \tfrac\eta4\|\nabla\mathcal L\|^2)`;
+    ``lr = 0`` is the flow.  Classical Runge–Kutta steps of 1% of the state each, F' along F by a central difference.
+    Arguments and ``DufmError`` as :func:`spectral_descent`; also ``DufmError`` where the loss does not fall that far.
+    """
+    model = _model(s0, depth, group)
+
+    def field(u):
+        slope = torch.empty_like(u)
+        now = model.field(u, slope)[0]
+        return now, now.exp().unsqueeze(-1) * slope
+
+    def modified(u):
+        now, F = field(u)
+        small = 1e-5 * u.norm(dim=-1, keepdim=True) / F.norm(dim=-1, keepdim=True)
+        turned = (field(u + small * F)[1] - field(u - small * F)[1]) / (2 * small)
+        return now, F - lr / 2 * turned
+
+    state = model.flatten(s0)
+    rows = torch.arange(len(state))
+    for _ in range(5000):
+        u = state[rows]
+        now, first = modified(u)
+        going = now > until_log_loss
+        rows, u, first = rows[going], u[going], first[going]
+        if not len(rows):
+            return model.spectrum(state).reshape(s0.shape)
+        h = _GROWTH * u.norm(dim=-1, keepdim=True) / first.norm(dim=-1, keepdim=True)
+        second = modified(u + h / 2 * first)[1]
+        third = modified(u + h / 2 * second)[1]
+        fourth = modified(u + h * third)[1]
+        state[rows] = u + h / 6 * (first + 2 * second + 2 * third + fourth)
+    raise DufmError(f"{len(rows)} of {len(state)} starts do not reach log loss {until_log_loss:g}: lower lr")
+
+
+def collapses(s, depth, group):
+    """Which spectra ``(..., F)`` the flow takes to neural collapse: 1, another end 0, undecided −1; ``(...)``."""
+    found = spectral_end(s, depth, group)
+    kept = (found.spectrum > 0).all(-1).long()
+    return torch.where(found.decided, kept, -1)
+
+
+def spectral_ends(seeds, num_classes, depth, scale, lr, handover=HANDOVER, modified=False):
+    """Where descent with steps ``lr`` from Hadamard spectra ends, one start a seed: a task for ``sweep.run``.
+
+    Directions are uniform on the simplex, of mean ``scale``; ``lr = 0`` is the flow; ``modified``: along
+    :func:`modified_flow` instead, with no step of descent.  Columns ``collapse`` (:func:`collapses`) and ``rises``, the
+    number of steps that raised the loss.
+    """
+    draws = np.stack([np.random.default_rng(seed).dirichlet(np.ones(num_classes - 1)) for seed in seeds])
+    s0 = torch.from_numpy(draws.clip(1e-12)) * (num_classes - 1) * scale
+    rises = torch.zeros(len(s0), dtype=torch.int64)
+    if modified:
+        s0 = modified_flow(s0, depth, "hadamard", lr, until_log_loss=handover)
+    elif lr:
+        run = spectral_descent(s0, depth, "hadamard", lr, until_log_loss=handover)
+        s0, rises = run.s, run.rises
+    return {"collapse": collapses(s0, depth, "hadamard").numpy(), "rises": rises.numpy()}
+
+
+def changes(runs, keys, flow):
+    """Paired changes of a share against the flow, a row a cell: a table of shares and 95% intervals.
+
+    ``runs``: a row a start of ``keys``, ``lr``, ``seed`` and a 0/1 column ``hit``; ``flow``: the same without ``lr``.
+    Columns ``starts``, ``flow`` and ``share``, ``gained`` and ``lost`` (starts that change sides), ``change``, ``low``,
+    ``high``: the interval of Agresti & Min (2005) for paired shares.
+    """
+    both = runs.merge(flow[[*keys, "seed", "hit"]], on=[*keys, "seed"], suffixes=("", "_flow"), validate="many_to_one")
+    both["gained"], both["lost"] = both.hit & ~both.hit_flow, ~both.hit & both.hit_flow
+    table = both.groupby([*keys, "lr"], as_index=False).agg(
+        starts=("hit", "size"),
+        flow=("hit_flow", "mean"),
+        share=("hit", "mean"),
+        gained=("gained", "sum"),
+        lost=("lost", "sum"),
+    )
+    n, b, c = table.starts + 2, table.gained + 0.5, table.lost + 0.5
+    half = 1.96 * np.sqrt(b + c - (b - c) ** 2 / n) / n
+    return table.assign(change=table.share - table.flow, low=(b - c) / n - half, high=(b - c) / n + half)
+
+
+def steps_to(start, stop, depth, lr):
+    r"""Steps that take w from ``start`` to ``stop`` while g = 1, up to O(η/y_stop).
+
+    .. math:: \frac{y_0 - y}{(L-2)\eta} + \frac{L-1}{2(L-2)}\log\frac{y_0}{y},\qquad y = w^{-(L-2)},\quad L\ge3.
+
+    The first term is the flow's time over η.  Tensors or numbers.
+    """
+    y0, y = (torch.as_tensor(w, dtype=torch.float64) ** -(depth - 2) for w in (start, stop))
+    return (y0 - y) / ((depth - 2) * lr) + (depth - 1) / (2 * (depth - 2)) * torch.log(y0 / y)
+
+
+def one_step_share(depth):
+    r"""Share of small directions at K = 4 that collapse in the limit of an infinite step.
+
+    With :math:`\alpha = (L-1)(L-2)/L` these are the :math:`s_1\ge s_2\ge s_3` of
+    :math:`s_3^{-\alpha} < s_1^{-\alpha} + s_2^{-\alpha}`, uniform on the simplex; by quadrature over s_1/s_2.
+    """
+    alpha = (check_count("depth", depth, 3) - 1) * (depth - 2) / depth
+
+    def density(x):  # x = s_2/s_1 in (0, 1]
+        c = 1 / x
+        return 6 * ((c + 1 + (c**-alpha + 1) ** (-1 / alpha)) ** -2 - (c + 2) ** -2) * c**2
+
+    return quad(density, 0, 1, epsabs=1e-12)[0]
+
+
+def sharpness(factors):
+    """Largest eigenvalue of the Hessian of ℒ in all entries of the factors of one network, one sample a class."""
+    check_factors(factors)
+    shapes = [W.shape for W in factors]
+    flat = torch.cat([W.reshape(-1) for W in factors])
+
+    def loss(entries):
+        parts = entries.split([shape.numel() for shape in shapes])
+        Z = chain([part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)])
+        return torch.nn.functional.cross_entropy(Z.mT, torch.arange(Z.shape[-1]), reduction="sum")
+
+    return float(torch.linalg.eigvalsh(torch.func.hessian(loss)(flat))[-1])
+
+
+def network_ends(seeds, num_classes, depth, width, scale, lr, until_log_loss=HANDOVER, max_steps=20_000):
+    """Certified end of descent with steps ``lr`` from fan-in Gaussian starts, one a seed: a task for ``sweep.run``.
+
+    ``lr = 0`` is the flow.  Columns ``name`` and ``reason`` of :func:`dufm.end`, ``rises`` of :class:`Descent`.  A
+    network that diverges, or is not at ``until_log_loss`` after ``max_steps``, is undecided and says so.
+    """
+    draws = (gaussian_init(depth, width, num_classes, scale=scale, seed=seed) for seed in seeds)
+    factors = [torch.cat(parts) for parts in zip(*draws, strict=True)]
+    if lr == 0:
+        found = end(limit(gradient_flow(factors, until_log_loss=-1000.0, rtol=1e-3)), depth)
+        return {"name": found.name, "reason": found.reason, "rises": np.zeros(len(seeds), dtype=np.int64)}
+    model = FactorModel(factors)
+    state, reached, _, rises = _descend(model, model.flatten(factors), lr, until_log_loss, max_steps)
+    name = np.full(len(seeds), "undecided", dtype=object)
+    reason = np.where(reached.isfinite(), f"log loss above {until_log_loss:g} after {max_steps} steps", "diverged")
+    reason = reason.astype(object)
+    there = (reached <= until_log_loss).nonzero().squeeze(-1)
+    if len(there):
+        run = gradient_flow(model.split(state[there]), until_log_loss=-1000.0, rtol=1e-3)
+        found = end(limit(run), depth)
+        name[there.numpy()], reason[there.numpy()] = found.name, found.reason
+    return {"name": name.astype(str), "reason": reason.astype(str), "rises": rises.numpy()}
