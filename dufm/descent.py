@@ -14,6 +14,7 @@ is that of the flow from there.
 from dataclasses import dataclass
 
 import numpy as np
+import pandas
 import torch
 from scipy.integrate import quad
 
@@ -26,7 +27,7 @@ from dufm.spectral import SpectralModel
 
 __all__ = [
     "Descent",
-    "changes",
+    "by_step",
     "collapses",
     "modified_flow",
     "network_ends",
@@ -139,8 +140,8 @@ def spectral_ends(seeds, num_classes, depth, scale, lr, handover=HANDOVER, modif
     """Where descent with steps ``lr`` from Hadamard spectra ends, one start a seed: a task for ``sweep.run``.
 
     Directions are uniform on the simplex, of mean ``scale``; ``lr = 0`` is the flow; ``modified``: along
-    :func:`modified_flow` instead, with no step of descent.  Columns ``collapse`` (:func:`collapses`) and ``rises``, the
-    number of steps that raised the loss.
+    :func:`modified_flow` instead, with no step of descent.  Columns ``name``, "NC", "other" or "undecided", and
+    ``rises``, the number of steps that raised the loss.
     """
     draws = np.stack([np.random.default_rng(seed).dirichlet(np.ones(num_classes - 1)) for seed in seeds])
     s0 = torch.from_numpy(draws.clip(1e-12)) * (num_classes - 1) * scale
@@ -150,28 +151,30 @@ def spectral_ends(seeds, num_classes, depth, scale, lr, handover=HANDOVER, modif
     elif lr:
         run = spectral_descent(s0, depth, "hadamard", lr, until_log_loss=handover)
         s0, rises = run.s, run.rises
-    return {"collapse": collapses(s0, depth, "hadamard").numpy(), "rises": rises.numpy()}
+    names = np.array(["other", "NC", "undecided"])[collapses(s0, depth, "hadamard").numpy()]
+    return {"name": names, "rises": rises.numpy()}
 
 
-def changes(runs, keys, flow):
-    """Paired changes of a share against the flow, a row a cell: a table of shares and 95% intervals.
+def by_step(runs, keys):
+    """Counts of a table of runs, a row a cell of ``keys`` and ``lr``: each start beside itself under the flow, lr = 0.
 
-    ``runs``: a row a start of ``keys``, ``lr``, ``seed`` and a 0/1 column ``hit``; ``flow``: the same without ``lr``.
-    Columns ``starts``, ``flow`` and ``share``, ``gained`` and ``lost`` (starts that change sides), ``change``, ``low``,
-    ``high``: the interval of Agresti & Min (2005) for paired shares.
+    ``runs``: a row a start of ``keys``, ``lr``, ``seed``, ``name`` and ``rises``.  Columns ``starts``, ``collapse``,
+    ``undecided``, ``rising`` (starts whose loss rose), ``gained`` and ``lost`` (starts that collapse here and not under
+    the flow, and the reverse) and ``elsewhere`` (those that end with another name).
     """
-    both = runs.merge(flow[[*keys, "seed", "hit"]], on=[*keys, "seed"], suffixes=("", "_flow"), validate="many_to_one")
-    both["gained"], both["lost"] = both.hit & ~both.hit_flow, ~both.hit & both.hit_flow
-    table = both.groupby([*keys, "lr"], as_index=False).agg(
-        starts=("hit", "size"),
-        flow=("hit_flow", "mean"),
-        share=("hit", "mean"),
-        gained=("gained", "sum"),
-        lost=("lost", "sum"),
-    )
-    n, b, c = table.starts + 2, table.gained + 0.5, table.lost + 0.5
-    half = 1.96 * np.sqrt(b + c - (b - c) ** 2 / n) / n
-    return table.assign(change=table.share - table.flow, low=(b - c) / n - half, high=(b - c) / n + half)
+    flow = runs[runs.lr == 0].set_index([*keys, "seed"])["name"]
+    was = flow.reindex(pandas.MultiIndex.from_frame(runs[[*keys, "seed"]])).to_numpy()
+    here, there = runs.name == "NC", was == "NC"
+    counted = {
+        "collapse": here,
+        "undecided": runs.name == "undecided",
+        "rising": runs.rises > 0,
+        "gained": here & ~there,
+        "lost": ~here & there,
+        "elsewhere": runs.name != was,
+    }
+    table = runs[[*keys, "lr"]].assign(starts=1, **counted)
+    return table.groupby([*keys, "lr"], as_index=False).sum()
 
 
 def steps_to(start, stop, depth, lr):
