@@ -11,6 +11,7 @@ Small steps follow, to O(η²), the flow of :math:`\mathcal L + \tfrac\eta4\|\na
 is that of the flow from there.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,21 +22,27 @@ from scipy.integrate import quad
 from dufm._checks import DufmError, check_count, check_factors, check_finite_positive
 from dufm.characters import check_spectrum
 from dufm.ends import end, limit, spectral_end
-from dufm.flow import FactorModel, gradient_flow
-from dufm.model import chain, gaussian_init
-from dufm.spectral import SpectralModel
+from dufm.flow import FactorModel, gradient_descent, gradient_flow
+from dufm.model import gaussian_init
+from dufm.perturbation import forces
+from dufm.spectral import SpectralModel, spectral_init
 
 __all__ = [
+    "CELL",
     "Descent",
+    "again",
+    "against_flow",
     "by_step",
     "collapses",
     "modified_flow",
     "network_ends",
     "one_step_share",
+    "peaks",
     "sharpness",
     "spectral_descent",
     "spectral_ends",
     "steps_to",
+    "violating",
 ]
 
 HANDOVER = -6.0  # log loss at which descent is handed over to the flow
@@ -155,7 +162,41 @@ def spectral_ends(seeds, num_classes, depth, scale, lr, handover=HANDOVER, modif
     return {"name": names, "rises": rises.numpy()}
 
 
-def by_step(runs, keys):
+def against_flow(s, depth, group, lr):
+    """Pairs of values of ``s`` ``(..., F)`` whose ratio descent widens and the flow does not, or the reverse.
+
+    Descent takes one step of full matrices; the flow is read from ``s_i^{1−2/L} g_i``, pairs that agree in it to 1e-9
+    left out.  Returns their number and that of all pairs compared.
+    """
+    chi = check_spectrum(s, group)
+    after = chi.spectrum(gradient_descent(spectral_init(s, depth, chi), lr=lr, steps=1).Z)[0]
+    pull = (s ** (1 - 2 / depth) * forces(s, chi)).log()
+    i, j = torch.triu_indices(chi.num_free, chi.num_free, 1)
+    growth = (after / s).log()
+    pulled, widened = pull[..., i] - pull[..., j], growth[..., i] - growth[..., j]
+    clear = pulled.abs() > 1e-9
+    return int(((pulled > 0) != (widened > 0))[clear].sum()), int(clear.sum())
+
+
+CELL = ["part", "num_classes", "depth", "width", "scale", "first"]
+
+
+def again(row):
+    """Run a row of a table of :func:`by_step` again: the seeds from ``first`` on, width 0 for spectral starts.
+
+    ``row``: a mapping with the columns of ``CELL``, ``lr`` and ``starts``.  Returns the runs, a row a start.
+    """
+    seeds = list(range(row["first"], row["first"] + row["starts"]))
+    if row["width"]:
+        names = ("num_classes", "depth", "width", "scale", "lr")
+        found = network_ends(seeds, *(row[name] for name in names))
+    else:
+        found = spectral_ends(seeds, *(row[name] for name in ("num_classes", "depth", "scale", "lr")))
+    columns = {"seed": seeds, "name": found["name"], "rises": found["rises"]}
+    return pandas.DataFrame(columns).assign(**{key: row[key] for key in [*CELL, "lr"]})
+
+
+def by_step(runs, keys=CELL):
     """Counts of a table of runs, a row a cell of ``keys`` and ``lr``: each start beside itself under the flow, lr = 0.
 
     ``runs``: a row a start of ``keys``, ``lr``, ``seed``, ``name`` and ``rises``.  Columns ``starts``, ``collapse``,
@@ -175,6 +216,12 @@ def by_step(runs, keys):
     }
     table = runs[[*keys, "lr"]].assign(starts=1, **counted)
     return table.groupby([*keys, "lr"], as_index=False).sum()
+
+
+def violating(s, depth):
+    """Of spectra ``(n, 3)`` at K = 4 those with ``y_3 ≥ y_1 + y_2``, ``y = s^{−(1−2/L)}``, y_3 the largest."""
+    y = (s ** -(1 - 2 / depth)).sort(-1).values
+    return s[y[:, 2] >= y[:, 0] + y[:, 1]]
 
 
 def steps_to(start, stop, depth, lr):
@@ -204,17 +251,32 @@ def one_step_share(depth):
 
 
 def sharpness(factors):
-    """Largest eigenvalue of the Hessian of ℒ in all entries of the factors of one network, one sample a class."""
+    """Largest eigenvalue of the Hessian of ℒ in all n entries of the factors of one network, by central differences."""
     check_factors(factors)
-    shapes = [W.shape for W in factors]
-    flat = torch.cat([W.reshape(-1) for W in factors])
+    factors = [W.unsqueeze(0) for W in factors]
+    model = FactorModel(factors)
+    flat, small = model.flatten(factors), 1e-5
+    ways = small * torch.eye(flat.shape[1], dtype=flat.dtype)
+    probes = torch.cat([flat + ways, flat - ways])
+    slopes = torch.empty_like(probes)
+    now = model.field(probes, slopes)[0]
+    ahead, behind = (-now.exp().unsqueeze(-1) * slopes).chunk(2)
+    hessian = (ahead - behind) / (2 * small)
+    return float(torch.linalg.eigvalsh((hessian + hessian.mT) / 2)[-1])
 
-    def loss(entries):
-        parts = entries.split([shape.numel() for shape in shapes])
-        Z = chain([part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)])
-        return torch.nn.functional.cross_entropy(Z.mT, torch.arange(Z.shape[-1]), reduction="sum")
 
-    return float(torch.linalg.eigvalsh(torch.func.hessian(loss)(flat))[-1])
+def peaks(seeds, num_classes, depth, width, scale):
+    """Largest sharpness at ten losses of the flow from fan-in Gaussian starts: ``peak``, for ``sweep.run``."""
+    draws = (gaussian_init(depth, width, num_classes, scale=scale, seed=seed) for seed in seeds)
+    factors = [torch.cat(parts) for parts in zip(*draws, strict=True)]
+    levels = torch.linspace(math.log(num_classes * math.log(num_classes)) - 0.05, -2, 10).tolist()
+    path = gradient_flow(factors, until_log_loss=levels[-1], record={"log_loss": levels}).history
+    known = path.log_loss.isfinite()
+    sharp = [
+        max(sharpness([W[level, i] for W in path.factors]) for level in known[:, i].nonzero().flatten().tolist())
+        for i in range(len(seeds))
+    ]
+    return {"peak": np.array(sharp)}
 
 
 def network_ends(seeds, num_classes, depth, width, scale, lr, until_log_loss=HANDOVER, max_steps=20_000):
@@ -227,7 +289,8 @@ def network_ends(seeds, num_classes, depth, width, scale, lr, until_log_loss=HAN
     factors = [torch.cat(parts) for parts in zip(*draws, strict=True)]
     if lr == 0:
         found = end(limit(gradient_flow(factors, until_log_loss=-1000.0, rtol=1e-3)), depth)
-        return {"name": found.name, "reason": found.reason, "rises": np.zeros(len(seeds), dtype=np.int64)}
+        none = np.zeros(len(seeds), dtype=np.int64)
+        return {"name": found.name.astype(str), "reason": found.reason.astype(str), "rises": none}
     model = FactorModel(factors)
     state, reached, _, rises = _descend(model, model.flatten(factors), lr, until_log_loss, max_steps)
     name = np.full(len(seeds), "undecided", dtype=object)

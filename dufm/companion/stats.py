@@ -28,7 +28,7 @@ def share(hits, total, digits=2):
 def paired(gained, lost, total):
     """95% interval ``(low, high)`` of Agresti & Min (2005) for the change of a share.
 
-    The same ``total`` runs before and after; numbers or arrays.  Half a run is added to each of the four cells of the table.
+    The same ``total`` runs before and after; numbers or arrays.  Half a run is added to each cell of the table.
     """
     n, gain, loss = np.asarray(total) + 2, np.asarray(gained) + 0.5, np.asarray(lost) + 0.5
     half = 1.959964 * np.sqrt(gain + loss - (gain - loss) ** 2 / n) / n
