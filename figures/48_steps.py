@@ -23,11 +23,11 @@ def draw(data):
             ax.fill_between(x, data["low"][rows], data["high"][rows], color=style["color"], alpha=0.25, linewidth=0)
             ax.hlines(data["flow"][rows[0]], x[0], x[-1], color="black", linestyle="--", linewidth=0.7, zorder=1)
             if panel == "networks":
-                name, place, at = f"$K={K}$, $L={L}$", (3, 5), 0
+                name, place = f"$K={K}$, $L={L}$", (3, -11 if share[0] > 0.7 else 4)
             else:
-                name, place, at = f"$L={L}$", (2, 5), 0
+                name, place = f"$L={L}$", (2, -10 if L == 6 else 4)
                 ax.hlines(data["law"][rows[0]], 2e3, 2e5, color="black", linestyle="--", linewidth=1.2)
-            ax.annotate(name, (x[at], share[at]), xytext=place, textcoords="offset points", fontsize=7.5)
+            ax.annotate(name, (x[0], share[0]), xytext=place, textcoords="offset points", fontsize=7.5)
         ax.set(xscale="log", xlabel=r"step $\eta$")
         ax.set_title(title)
     for ax in axes[:2]:
@@ -35,6 +35,7 @@ def draw(data):
         ax.annotate(r"$\eta\to\infty$", (2e4, 0.44), ha="center", fontsize=7.5)
     edges = data["edge"][data["panel"] == "networks"]
     axes[2].axvspan(edges.min(), edges.max(), color="0.85", zorder=0, linewidth=0)
-    axes[2].annotate(r"$2/\lambda_{\max}$", (np.sqrt(edges.min() * edges.max()), 1.0), ha="center", fontsize=7.5)
+    axes[2].annotate(r"$2/\lambda_{\max}$", (np.sqrt(edges.min() * edges.max()), 1.03), ha="center", fontsize=7.5)
+    axes[0].set_ylim(-0.11, 1.1)
     axes[0].set_ylabel("share of neural collapse")
     return fig
