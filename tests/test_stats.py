@@ -38,6 +38,13 @@ def test_within_slope_is_the_regression_on_indicators_and_its_interval_covers():
     assert 0.9 < np.mean(covered) < 0.98
 
 
+@pytest.mark.parametrize(("up", "down"), [(0.1, 0.1), (0.05, 0.01)])
+def test_paired_interval_covers_95_percent(up, down):
+    gained, lost, _ = np.random.default_rng(1).multinomial(200, [up, down, 1 - up - down], 4000).T
+    low, high = stats.paired(gained, lost, 200)
+    assert 0.94 < ((low <= up - down) & (up - down <= high)).mean() < 0.97
+
+
 def test_words():
     assert stats.share(3, 10) == "0.30 [0.11, 0.60]"
     assert stats.share(3, 10, digits=3).startswith("0.300 [")

@@ -8,7 +8,7 @@ from scipy.stats import binomtest, t
 from dufm._checks import DufmError
 from dufm.companion.words import number
 
-__all__ = ["below", "mean", "mean_interval", "share", "wilson", "within_slope"]
+__all__ = ["below", "mean", "mean_interval", "paired", "share", "wilson", "within_slope"]
 
 
 def wilson(hits, total):
@@ -23,6 +23,16 @@ def share(hits, total, digits=2):
     """``hits`` of ``total`` as a share with its interval, ``0.53 [0.36, 0.69]``."""
     low, high = wilson(hits, total)
     return f"{hits / total:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def paired(gained, lost, total):
+    """95% interval ``(low, high)`` of Agresti & Min (2005) for the change of a share.
+
+    The same ``total`` runs before and after; numbers or arrays.  Half a run is added to each cell of the table.
+    """
+    n, gain, loss = np.asarray(total) + 2, np.asarray(gained) + 0.5, np.asarray(lost) + 0.5
+    half = 1.959964 * np.sqrt(gain + loss - (gain - loss) ** 2 / n) / n
+    return (gain - loss) / n - half, (gain - loss) / n + half
 
 
 def mean_interval(values):
