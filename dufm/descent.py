@@ -42,7 +42,6 @@ __all__ = [
     "spectral_descent",
     "spectral_ends",
     "steps_to",
-    "violating",
 ]
 
 HANDOVER = -6.0  # log loss at which descent is handed over to the flow
@@ -216,12 +215,6 @@ def by_step(runs, keys=CELL):
     }
     table = runs[[*keys, "lr"]].assign(starts=1, **counted)
     return table.groupby([*keys, "lr"], as_index=False).sum()
-
-
-def violating(s, depth):
-    """Of spectra ``(n, 3)`` at K = 4 those with ``y_3 ≥ y_1 + y_2``, ``y = s^{−(1−2/L)}``, y_3 the largest."""
-    y = (s ** -(1 - 2 / depth)).sort(-1).values
-    return s[y[:, 2] >= y[:, 0] + y[:, 1]]
 
 
 def steps_to(start, stop, depth, lr):

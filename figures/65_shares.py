@@ -28,6 +28,7 @@ def draw(data):
         ax.set(xscale="log", yscale="log", xlabel="initial scale $s_0$", ylim=(0.5 * least, 1.3))
         ax.set_title(f"$K = {K}$, dashed: slope ${K * (K - 3) // 2}q$")
         if K == 4:
+            ax.plot([], [], color="0.6", linewidth=0.9, label="Hadamard starts")
             ax.legend(loc="lower right", fontsize=7)
         else:
             _plain_ticks(ax, (0.03, 0.1, 0.3, 1, 2) if K == 5 else (0.3, 0.5, 1, 2))

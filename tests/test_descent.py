@@ -166,12 +166,8 @@ def test_counts_are_paired():
     assert table.undecided.tolist() == [0, 3] and table.rising.tolist() == [0, 1] and table.starts.tolist() == [10, 10]
 
 
-def test_violated_triangle_never_collapses_and_steps_work_against_it():
+def test_the_flow_works_against_collapse_and_steps_against_the_flow():
     """Exact for the flow at every size: d(y_3 − y_1 − y_2)/dt = 2(L−2)λ_12; descent's bracket is convex in g/y."""
-    s0 = 3 * torch.rand(600, 3, generator=torch.Generator().manual_seed(8), dtype=torch.float64).clip(1e-3)
-    for depth in (3, 5):
-        violated = descent.violating(s0, depth)
-        assert len(violated) > 20 and not (descent.collapses(violated, depth, "hadamard") == 1).any()
     a, b, c, x, eta, L = sympy.symbols("a b c x eta L", positive=True)
     g1, g2, g3 = a + b, a + c, b + c  # a: the pair (1, 2), b: (1, 3), c: (2, 3)
     assert sympy.simplify(-(L - 2) * (g3 - g1 - g2) - 2 * (L - 2) * a) == 0

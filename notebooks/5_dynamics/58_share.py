@@ -31,7 +31,7 @@ figures.published("58_share")
 # **Proof.** Let $s_1\ge s_2\ge s_3$, an order that the flow keeps; $y_i = s_i^{-q}$, $D = y_2 - y_1$, $u = y_3 - y_2$, $\theta = 2^{-1/q} < 1$, $a = 2(L-2)$, and let $p_i \propto e^{s_i/2}$ be the probability of the wrong class that only character $i$ does not see. $C, c > 0$ depend on $q$ alone.
 # 1. *Exact relations.* $\dot y_i = -(L-2)g_i$ (57) with $g_i$ twice the sum of the other two $p$. So $\dot u = -a(p_2-p_3)\le0$, $\dot D = -a(p_1-p_2)\le0$, $V = y_1 - u$ has $\dot V = -2ap_3 < 0$, and
 # $$\frac{dy_1}{dy_2} = \frac{p_2+p_3}{p_1+p_3} = \frac{e^{s_2/2}+e^{s_3/2}}{e^{s_1/2}+e^{s_3/2}},\qquad \Bigl|\frac{du}{dy_2}\Bigr| = \frac{p_2-p_3}{p_1+p_3}\le e^{-(s_1-s_2)/2}.$$
-# 2. *Too late.* Once $V\le0$, $V$ stays below some $-v < 0$, $y_3 = y_1 + y_2 - V > v$, and $s_3$ stays bounded: no collapse.
+# 2. *Too late.* Once $V\le0$ there is no collapse, whatever the scale: the rule of products ([56](56_basin_map.ipynb)).
 # 3. *In time.* Let $x = u/y_1\le1-\varepsilon$ and $z = y_2/y_1\le2$ when $s_1 \ge S(\varepsilon)$. By step 1, $x$ falls iff $\tanh\frac{s_2-s_3}4 > x$ and $z$ iff $\frac{p_1-p_2}{p_2+p_3} > z-1$. As $1-(1+\cdot)^{-1/q}$ is concave, $s_2-s_3\ge cs_1x$ and $\frac{p_1-p_2}{p_2+p_3}\ge\frac{s_1-s_2}4\ge cs_1(z-1)$: both hold if $S$ is large, and go on holding as $s_1$ grows, which it does without bound: bounded $s$ would keep the $p_i$ from 0. There $d\log x/d\log y_1$ and $d\log(z-1)/d\log y_1$ stay above a positive constant, so $x\to0$, $z\to1$, all three become equal: collapse.
 # 4. *Before $s_1 = 1$.* $s_i - s_j\le s_i^{1+q}(y_j-y_i)/q$ and $\dot s_i = Ls_i^{1+q}g_i$ turn step 1 into $d\log u\ge-\frac{p_3}{p_1+p_3}ds_2\ge-\frac12ds_2$ while $s_2\le1$, and $d\log D\ge-ds_1$ while $s_1\le1$. So $D$ keeps a share $1/e$ of $D_0$, and if $u_0\ge\sqrt e$ then $V\le0$ at $s_1 = 1$: by 2 no collapse, *whatever $D_0$*.
 # 5. *The leader meanwhile.* From there to $z = 2$, $D_0$ large ($z > 2$ for ever would mean $e^{(1-\theta)s_1/2}|dy_1|\le2|dy_2|$ and keep $s_1$ bounded). Here $s_2\le\theta s_1$, so $dy_1/dy_2\le2e^{(s_2-s_1)/2}$, and $\int e^{s_1/2}|dy_1|\le CD_0 + 2e^{\theta s_1/2}$, while the left side is at least $cs_1^{-1-q}e^{s_1/2}$: $s_1\le2\log D_0 + C\log\log D_0$ at $z = 2$. While $s_2\le1$, $dy_1/dy_2\ge e^{-s_1/2}$, which integrates to $s_1\ge2\log D_0 - C$ from half of $y_2$ on. So $y_1 = \Lambda^{-q}(1+o(1))$ at $z = 2$, $\Lambda = 2\log D_0$.
@@ -91,16 +91,7 @@ figures.show(
 # %% [markdown]
 # *One coincidence and not two: the strip along the diagonal has no end.* [Drawn by](../../figures/58_strip.py)
 #
-# Step 2 needs no limit: whatever the scale, a start with $y_3\ge y_1+y_2$ does not collapse. Directions drawn at random, not small, each followed to its certified end:
-
-# %%
-draw = 3 * torch.from_numpy(np.random.default_rng(p.seed).dirichlet(np.ones(3), 1000)).clamp(min=1e-9)
-late = {L: 2 * (y := draw ** (2 / L - 1)).amax(-1) >= y.sum(-1) for L in p.depths}
-ends = pandas.concat([pandas.DataFrame({"depth": L, "too_late": late[L], "end": [basin.FOUR_ENDS[i] for i in basin.ends_of_four(draw, L)]}) for L in p.depths])
-ends.groupby(["depth", "too_late"]).end.value_counts().unstack(fill_value=0)
-
-# %% [markdown]
-# And how narrow the strip is behind a leader at lag $D$: the slope of (width)$^{-1/q}$ in $\log D$, on the boundary, beside $d\Lambda/d\log D$ of the sharper $\Lambda$. Were it affine in $\log D$, as one might read off a few of its values, all slopes would be one.
+# How narrow is the strip behind a leader at lag $D$: the slope of (width)$^{-1/q}$ in $\log D$, on the boundary, beside $d\Lambda/d\log D$ of the sharper $\Lambda$. Were it affine in $\log D$, as one might read off a few of its values, all slopes would be one.
 
 # %%
 far = np.array([1e4, 1e6, 1e8, 1e10])
@@ -174,7 +165,6 @@ pandas.concat([four.pivot(index="depth", columns="scale", values="over"), eight.
 # %% tags=["verdict"]
 last = table[np.isclose(table.scale, 1e-4) & table.exponent.notna()]
 beyond = ((last.naive - last.exponent) / last.spread)[last.num_classes == 8]
-claims.check("58-too-late", (ends.too_late & (ends.end == "collapse")).sum())
 claims.check("58-share-leading", (four[four.scale == min(p.tiny)].over - 1).abs().max())
 claims.check("58-strip-slope", (slopes.slope / slopes.law - 1).abs().max())
 claims.check("58-strip-affine", (1 - slopes.groupby("depth").slope.last() / slopes.groupby("depth").slope.first()).max())

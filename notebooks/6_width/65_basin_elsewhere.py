@@ -132,7 +132,6 @@ rules.round(3)
 # %% tags=["verdict"]
 lost = cells.networks - cells.collapse
 claims.check("65-three-classes", lost[(cells.num_classes == 3) & (cells.depth > 2)].sum())
-claims.check("65-depth-two", lost[cells.depth == 2].sum())
 held = rules[rules.num_classes > 4].assign(away=lambda rows: rows.found / rows.law - 1)
 first, second = held[held.rule == "1"], held[held.rule == "2"]
 claims.check("65-exponent", (first.away.abs() + first.interval / first.law).max())
