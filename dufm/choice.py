@@ -23,7 +23,7 @@ from scipy.special import expit, log_expit
 from dufm._checks import DufmError
 from dufm.agreement import SAME, compare, selected_code
 from dufm.certificate import kkt_certificate, off_range_values
-from dufm.codes import code_logits, name_of, pairs_and_singles
+from dufm.codes import code_logits, pairs_and_singles
 from dufm.ends import UNDECIDED, end, limit
 from dufm.flow import gradient_flow
 from dufm.margin import closed_form_margin, normalized_margin
@@ -131,8 +131,8 @@ def rung(num_classes, pairs, depth, *, off, margin):
     """What holds t ≥ 2 pairs and K − 2t single classes in their place: a dict.
 
     ``threshold`` (1 − 1/t)^{1/q}, q = 1 − 2/L; ``error``, by how much the values β of the multipliers' block off the
-    range, over the pairs' own, miss t/(t − 1); ``curvature`` on the stratum; ``kept_below`` and ``kept_above``: do
-    balanced starts at this ``margin``, with the extra value relative ``off`` from the threshold, end here again?
+    range, over the pairs' own, miss t/(t − 1); ``curvature`` on the stratum; ``below`` and ``above``: the names of the
+    ends of balanced starts at this ``margin``, all extra values relative ``off`` from the threshold.
     """
     Z, p = pairs_and_singles(num_classes, pairs), 2 / depth
     rank, single = num_classes - pairs, num_classes - 2 * pairs
@@ -140,13 +140,13 @@ def rung(num_classes, pairs, depth, *, off, margin):
     extra = torch.block_diag(sums, torch.zeros(single, single, dtype=Z.dtype))
     threshold = (1 - 1 / pairs) ** (1 / (1 - p))
     starts = torch.stack([margin * (Z + 2 * threshold * (1 + side) * extra) for side in (-off, off)])
-    below, above = (end(limit(balanced_init(starts, depth)), depth).name == str(name_of(Z))).tolist()
+    below, above = end(limit(balanced_init(starts, depth)), depth).name.tolist()
     mean = (torch.linalg.svdvals(Z)[:rank] ** (p - 1)).mean() / 2 ** (p - 1)
     beta = off_range_values(Z, depth, kkt_certificate(Z, depth, rank))[: pairs - 1] * mean
     numbers = {"threshold": threshold, "error": float(abs(beta * (pairs - 1) / pairs - 1).max())}
     curvature = stratum_curvature(Z, depth, rank)
     cell = {"K": num_classes, "t": pairs, "L": depth}
-    return {**cell, **numbers, "curvature": curvature, "kept_below": below, "kept_above": above}
+    return {**cell, **numbers, "curvature": curvature, "below": below, "above": above}
 
 
 # ---------------------------------------------------------------- models of the rank

@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # Deeper networks end at lower rank: the story in pictures
+# # Deeper networks end at lower rank, unless they are wide: the story in pictures
 #
 # **Question.** Train a deep linear classifier without regularisation, long past the point where every sample is right. Which
 # geometry do the class means end in?

@@ -145,5 +145,5 @@ def test_plane_of_equal_pairs_has_the_rates_that_its_proof_says():
 def test_a_rung_keeps_what_is_below_its_threshold():
     square, mixed = choice.rung(4, 2, 4, off=0.05, margin=60.0), choice.rung(5, 2, 4, off=0.05, margin=60.0)
     assert square["threshold"] == mixed["threshold"] == 0.25
-    assert (square["kept_below"], square["kept_above"], mixed["kept_above"]) == (True, False, True)
+    assert (square["below"], square["above"], mixed["above"]) == ("orthoplex", "NC", "2 pairs, 1 single")
     assert max(square["error"], mixed["error"], -square["curvature"]) < 1e-8

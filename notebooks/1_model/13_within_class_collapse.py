@@ -150,7 +150,7 @@ powers.pivot(index=["L", "layer", "collapsed"], columns="quantity", values="show
 
 # %% [markdown]
 # The ratio of traces follows its power at every layer. NC1 does within 3% at all layers but two: at the last ones of $L = 5$ and 6 it falls faster, by an eighth and a quarter. That is no noise and no longer the integrator, but it is not yet the limit: four networks of $L = 5$ that were followed
-# on have mean exponents $-2.76$, $-2.60$ and $-2.52$ (95%: $-2.63$ to $-2.41$) from $-2\cdot10^4$ to $-10^5$, $-3\cdot10^5$ and $-10^6$, towards the $-2.4$ of the law. The claim, made for the levels above, stays refuted.
+# on have mean exponents $-2.76$, $-2.60$ and $-2.52$ (95%: $-2.63$ to $-2.41$) from $-2\cdot10^4$ to $-10^5$, $-3\cdot10^5$ and $-10^6$, towards the $-2.4$ of the law (measured once, not repeated here). The claim, made for the levels above, stays refuted.
 
 # %% [markdown]
 # ## Verdict

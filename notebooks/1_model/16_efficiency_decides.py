@@ -7,12 +7,12 @@
 # ---
 
 # %% [markdown]
-# # Efficiency does not decide the end, the kind of imbalance does
+# # Efficiency does not decide the end; at equal efficiency the kind of imbalance matters
 #
 # **Question.** Low-rank matrices propagate norm more efficiently (15). Is that why a start ends at low rank: does the efficiency of its layers, and nothing else about them, decide the end?
 #
 # **Answer.** No. Efficient starts do end lower, on average. But of two starts with the same logits, the same layer norms and the same efficiency, one that is inefficient because its wide layers are *redundant* ends 0.36 higher, on a scale from 0 (rank 2) to 1 (rank $K-1$), than one whose
-# layers are merely *skewed*. And at the same weight norm starts that are several times as efficient as the skewed ones end where these do, to within 0.03. What protects rank is not waste, but that no direction of the logits is driven slowly.
+# layers are merely *skewed*. And at the same weight norm starts that are several times as efficient as the skewed ones end where these do, to within 0.03. What goes with high rank is not waste, but that no direction of the logits is driven slowly.
 #
 # Before: [15, norm propagation](15_norm_propagation.ipynb). After: [21, where the flow ends](../2_margin/21_where_the_flow_ends.ipynb).
 

@@ -13,7 +13,7 @@
 # $Z = W_L\cdots W_1$ settle on?
 #
 # **Answer.** On a critical point of "separate every class by 1 at the least Schatten-$2/L$ cost". At $L = 2$ that problem is convex and its only solution is
-# neural collapse (notebook 27). From $L = 3$ on it has many critical points, some of low rank, and networks end in several of them: in better ones than collapse, and in worse.
+# neural collapse (notebook 27). From $L = 3$ on, with four classes or more, it has many critical points, some of low rank, and networks end in several of them: in better ones than collapse, and in worse.
 # Before: [16, efficiency and the end](../1_model/16_efficiency_decides.ipynb). After: [22, the rate](22_rate.ipynb).
 
 # %%
@@ -147,8 +147,9 @@ named.assign(share=[stats.share(n, p.networks) for n in named["networks"]]).roun
 
 # %% tags=["verdict"]
 four = table[table["num_classes"] == 4]
-claims.check("21-depth-two", (four["end"][four["depth"] == 2] == "NC").mean())
-claims.check("21-certified", (table["reason"] == "").mean())
+shallow = table["end"][table["depth"] == 2]
+claims.check("21-depth-two", stats.wilson(int((shallow == "NC").sum()), len(shallow))[0])
+claims.check("21-certified", stats.wilson(int((table["reason"] == "").sum()), len(table))[0])
 claims.check("21-factor-level", table["factor_residual"].max())
 claims.check("21-low-rank", four["margin_ratio"][(four["depth"] == 4) & (four["rank"] == 2)].max())
 claims.check("21-curvature", round(min(curvatures), 9) + 0.0)

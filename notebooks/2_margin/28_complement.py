@@ -34,7 +34,7 @@ figures.published("28_complement")
 #
 # **Proof.** $\dot Z = \sum_l(ZZ^\top)^{(L-l)/L}G(Z^\top Z)^{(l-1)/L}$, hence $\dot\sigma_i = u_i^\top\dot Zv_i = L\sigma_i^{1+q}u_i^\top Gv_i$. So $\sigma_i^{-q} - b\,\sigma_1^{-q}$ does not fall, and $\sigma_1^{-q} > 0$. At $L = 2$ the same with $\log\sigma$. $\square$
 #
-# **3. The law.** *Let $P = UV^\top$ and $E$ have singular values 1 and 0, $P^\top E = PE^\top = 0$; let $E$ add the same to all tight margins of $P$; let a group of symmetries of the classes leave only $sP + \varepsilon E$ fixed, beside directions whose value is 0. Then flows keep this form, $\varepsilon$ has $\beta = \frac{\langle E, \Lambda\rangle}{\|E\|^2}\big/\frac{\langle P, \Lambda\rangle}{\|P\|^2}$ times the force on $s$, with the same $\beta$ for all multipliers, and until $\varepsilon$ reaches $s$*
+# **3. The law.** *Let $P = UV^\top$ and $E$ have singular values 1 and 0, $P^\top E = PE^\top = 0$; let $E$ add the same to all tight margins of $P$; let $\beta > 0$ below, and let a group of symmetries of the classes leave only $sP + \varepsilon E$ fixed, beside directions whose value is 0. Then flows keep this form, $\varepsilon$ has $\beta = \frac{\langle E, \Lambda\rangle}{\|E\|^2}\big/\frac{\langle P, \Lambda\rangle}{\|P\|^2}$ times the force on $s$, with the same $\beta$ for all multipliers, and as long as $\varepsilon < s$ and the tight margins of $P$ remain the least*
 # $$\varepsilon^{-q} - \beta s^{-q} = \text{const}\quad(L\ge3),\qquad\varepsilon\,s^{-\beta} = \text{const}\quad(L = 2),$$
 # *up to a relative error $O(e^{-\text{gap}})$, gap the least by which other margins exceed the tight ones. Hence $\varepsilon$ is discarded, and freezes, iff $(\varepsilon/s)^q < 1/\beta$; at $L = 2$ iff $\beta < 1$ ($\varepsilon/s\propto s^{\beta-1}$).*
 #
@@ -42,9 +42,9 @@ figures.published("28_complement")
 #
 # *Examples.* The orthoplex and all that it leaves out: $\beta = K/(K-2)$, so the way to collapse is barred below $(1 - 2/K)^{L/(L-2)}$. The hypercube and all characters of $b$ bits: $\beta = b$. $K = 4$: $\beta = 2$ is the separatrix $2^{-L/(L-2)}$ of [notebook 55](../5_dynamics/55_separatrix.ipynb), and 3 its law.
 #
-# **4. Turns.** *At $sP$, $P = UV^\top$, let $Na = \beta b$, $N^\top b = \beta a$ for unit vectors ($a$ off the range of $V$, $b$ off that of $U$), and let $D = bx^\top V^\top + Uxa^\top$ change no tight margin. To first order the flow keeps this direction, with an angle that grows like $s^{(\beta-1)/L}$.*
+# **4. Turns.** *At $sP$, $P = UV^\top$, let equal $\lambda$ on all tight margins be multipliers, $\Lambda = P + N$, so that the ray is kept up to $O(e^{-\text{gap}})$; let $Na = \beta b$, $N^\top b = \beta a$ for unit vectors ($a$ off the range of $V$, $b$ off that of $U$), and let $D = bx^\top V^\top + Uxa^\top$ change no tight margin. To first order the flow keeps this direction, with an angle that grows like $s^{(\beta-1)/L}$.*
 #
-# **Proof.** $G = g\Lambda$ does not change, $\Lambda = P + N$. Put $Z = sP + AV^\top + UB^\top$ into $\dot Z = s^{1+q}[\Pi G + G\Pi' + (L-2)\Pi G\Pi']$, $\Pi$ and $\Pi'$ the projections to column and row space: $\dot A = gs^q[(L-1)A + NB]$, $\dot B = gs^q[(L-1)B + N^\top A]$, $\dot s = Lgs^{1+q}$. With $A = bx^\top$, $B = ax^\top$ both grow like $s^{(L-1+\beta)/L}$; divide by $s$. $\square$
+# **Proof.** $G = g\Lambda$ does not change. Put $Z = sP + AV^\top + UB^\top$ into $\dot Z = s^{1+q}[\Pi G + G\Pi' + (L-2)\Pi G\Pi']$, $\Pi$ and $\Pi'$ the projections to column and row space: $\dot A = gs^q[(L-1)A + NB]$, $\dot B = gs^q[(L-1)B + N^\top A]$, $\dot s = Lgs^{1+q}$. With $A = bx^\top$, $B = ax^\top$ both grow like $s^{(L-1+\beta)/L}$; divide by $s$. $\square$
 #
 # The opposite sign in $D$ gives $-(\beta+1)/L$. A common shift $\mathbf 1c^\top$ has $\beta = 0$: the power $-1/L$ of [notebook 23](23_slow_residual.ipynb). At the cube $\beta = 2$: [notebook 47](../4_spectral/47_cube.ipynb).
 

@@ -126,6 +126,7 @@ for K in (5, 7, 9):
     ahead = p.scale * (0.6 + 1.2 * torch.eye(chi.num_free, dtype=torch.float64)[leads])
     run = dufm.gradient_flow(dufm.spectral_init(ahead, p.depth, chi), until_log_loss=-1e4)
     solved = dufm.polish(run.Z, p.depth, 2)
+    assert solved.certificate.holds().all()
     away = dufm.normalized_margin(solved.Z, p.depth) / dufm.closed_form_margin("polygon", K, p.depth) - 1
     polygons += [(K, *chi.labels[i], float(moved), float(off)) for i, moved, off in zip(leads, solved.moved, away)]
 polygons = pd.DataFrame(polygons, columns=["K", "k", "network from its solution", "margin over the polygon's, less 1"])

@@ -177,7 +177,6 @@ figures.show(
 claims.check("47-cube-critical", max(float(certificate.residual), abs(float(certificate.gap))))
 claims.check("47-cube-beta", float((beta - beta.new_tensor([3.0, 2.0, 2.0, 2.0, 0.0, 0.0, 0.0])).abs().max()))
 claims.check("47-cube-unstable", curvature)
-claims.check("47-twist-falls", int((table.cost.diff() > 0).sum()))
 claims.check("47-twist-law", float((table.cost / table.law - 1).abs().max()))
 claims.check("47-twist-end", table.cost.iloc[-1] / searched)
 claims.check("47-leaving-rate", max(abs(slope * L - 1) for L, slope in exponents.items()))

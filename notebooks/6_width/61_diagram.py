@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # Depth lowers the rank at which training ends, width raises it
+# # Width raises the rank at which training ends; depth lowers it while the network is too narrow for collapse
 #
 # **Question.** Start a deep linear network of hidden width $d$ at random, not in one of the special ways of the notebooks before, and train it to the end. At which rank does it end, and what have depth and width to do with it?
 #

@@ -11,7 +11,7 @@
 #
 # **Question.** Why does width protect neural collapse? Depth amplifies differences between singular values; what keeps it from doing so in a wide network?
 #
-# **Answer.** At the start all layers around a given one act on it like multiples of the identity, up to $O(d^{-1/2})$. So the logits move like those of a linear model, straight towards collapse, and no direction is amplified. That lasts until they have the size $s_\text{lazy} = L\sigma^L\sqrt{d/K}$, and how fast it ends depends on the depth and on $s/s_\text{lazy}$ alone.
+# **Answer.** At the start all layers around a given one act on it like multiples of the identity, up to $O(d^{-1/2})$. So the logits move like those of a linear model, straight towards collapse, and no direction is amplified. That lasts until they have the size $s_\text{lazy} = L\sigma^L\sqrt{d/K}$, and how fast it ends depends, in wide enough networks, on the depth and on $s/s_\text{lazy}$ alone.
 #
 # Before: [61, the diagram](61_diagram.ipynb). After: [63, the half-width](63_half_width.ipynb).
 
@@ -118,7 +118,7 @@ figures.store("62_lazy", paths)
 # %% tags=["figure"]
 figures.show(
     "62_lazy",
-    alt="Rate of the logits over that at the start against their size over s_lazy, both axes logarithmic. The marks of each depth fall on one curve whatever the scale and the width: "
+    alt="Rate of the logits over that at the start against their size over s_lazy, both axes logarithmic. The marks of each depth fall nearly on one curve whatever the scale and the width, those of depth 6 least: "
     "flat for depth 2, rising to 3 at depth 3, to 7 at depth 4 and to 20 at depth 6. For depths 2 and 3 they lie on the dashed closed forms.",
 )
 

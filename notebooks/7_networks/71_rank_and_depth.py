@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # On images too, the effective rank falls with depth and rises with width
+# # On handwritten digits too, the effective rank falls with depth and rises with width
 #
 # **Question.** So far every class had a free feature. Does a network that has to compute its features from images, through ReLUs, prefer low rank as well?
 #
@@ -43,8 +43,8 @@ figures.published("71_rank")
 # **Why one should expect less rank from more depth.** Were all layers linear and the images orthonormal, this would be the deep unconstrained feature model exactly
 # ([11](../1_model/11_linear_network.ipynb)), whose flow looks for a large margin at a small $\|Z\|_{S_{2/L}}$: a price on rank that rises with depth
 # ([21](../2_margin/21_where_the_flow_ends.ipynb)). Images are not orthonormal and ReLUs not linear. What survives is that $Z$ is homogeneous of degree $L$ in the weights, so that a flow that separates the
-# images still turns towards critical points of the margin at given weight norm (Lyu & Li 2020; Ji & Telgarsky 2020); which rank these have is *not* proved here. What follows is measurement. The paper announces
-# it for MNIST and CIFAR-10; what runs here are the 8 × 8 digits that scikit-learn ships.
+# images has only critical points of the margin at given weight norm as limits of its direction (Lyu & Li 2020); which rank these have is *not* proved here. What follows is measurement, and what runs
+# here are the 8 × 8 digits that scikit-learn ships.
 
 # %% tags=["parameters"]
 dataset: str = "digits"  # images {digits, mnist, fashion, cifar10}

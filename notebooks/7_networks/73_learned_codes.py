@@ -11,8 +11,8 @@
 #
 # **Question.** Low rank is half of the prediction. The other half is which arrangement the classes take in the dimensions that are left: is it a softmax code?
 #
-# **Answer.** At a loss of $10^{-6}$, no. The classes are better separated than random directions of the same number of dimensions would be, at every depth, but they fall short of the softmax code
-# by about a sixth at two and three layers, and by a quarter (width 128) to a half (width 32) at eight. Training on to a loss of $e^{-200}$ closes part of the gap in shallow networks and next to nothing in deep ones.
+# **Answer.** At a loss of $10^{-6}$, no. The classes are better separated than the median of random directions of the same number of dimensions is, at every depth, but they fall short of the softmax code
+# by about a sixth at two and three layers, and by a quarter (width 128) to a half (width 32) at eight. Training on to a loss of $e^{-200}$ closes part of the gap in networks of two layers and next to nothing in deeper ones.
 #
 # Before: [72, where rank is lost](72_layers.ipynb). After: [74, limits](74_limits.ipynb).
 
