@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import sympy
 import torch
 
 from dufm import DufmError, basin, late_separatrix, perturbation
@@ -204,3 +205,16 @@ def test_local_label_is_that_of_the_flow():
         for leader, found in zip(s.amax(-1).tolist()[:3], label.tolist(), strict=False):
             lost = 0.4 - basin.local_label(0.4, leader, depth, K)
             assert abs(0.4 - found - lost) < 3 * leader * lost + 1e-5
+
+
+def test_first_orders_of_the_forces_and_the_late_ratio_in_symbols():
+    """Notebooks 57 and 55: the label's rate (s_1 − s_3)/K, and g_3/g_1 = 2/(1 + e^−D) at s_1 = s_2, K = 4."""
+    s1, s2, s3, size = sympy.symbols("s1 s2 s3 size", positive=True)
+    w12, w13, w23 = (sympy.exp(-size * (a + b) / 2) for a, b in ((s1, s2), (s1, s3), (s2, s3)))
+    total = 1 + w12 + w13 + w23
+    g1, g3 = 2 * (w12 + w13) / total, 2 * (w13 + w23) / total
+    assert sympy.simplify(g1.subs(size, 0) - 1) == 0
+    first = sympy.diff(g3 - g1, size).subs(size, 0)
+    assert sympy.simplify(first - (s1 - s3) / 4) == 0
+    late = (g3 / g1).subs(s2, s1).subs(size, 1)
+    assert sympy.simplify(late - 2 / (1 + sympy.exp(-(s1 - s3) / 2))) == 0

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pandas
 import pytest
+import sympy
 import torch
 from scipy.integrate import solve_ivp
 from scipy.special import expit
@@ -252,3 +253,15 @@ def test_width_does_nothing_to_balanced_factors():
     Z = torch.from_numpy(0.1 * np.random.default_rng(1).standard_normal((2, 4, 4)))
     narrow, wide = (gradient_flow(balanced_init(Z, 4, d), until_log_loss=-10.0, rtol=1e-9).factors for d in (4, 12))
     assert relative(product(wide), product(narrow)) < 1e-6
+
+
+def test_the_lazy_law_at_three_layers_in_symbols():
+    """Notebook 62: a = |u|², b = |h|², c = u·h of a hyperbolic rotation keep a − b and (a + b)² − 4c²."""
+    a, b, c, pull, sigma, x, s = sympy.symbols("a b c pull sigma x s", positive=True)
+    rates = {a: 2 * pull * c, b: 2 * pull * c, c: pull * (a + b)}
+    for constant in (a - b, (a + b) ** 2 - 4 * c**2):
+        assert sympy.simplify(sum(sympy.diff(constant, part) * rate for part, rate in rates.items())) == 0
+    rate = x**2 * sympy.sqrt(4 * sigma**4 + 4 * (s / x) ** 2)  # κ = |x|²(a + b), c = s/|x|
+    values = {sigma: 0.8, s: 1.7, x: 0.8 * math.sqrt(512 / 4)}
+    ratio = float((rate / rate.subs(s, 0)).subs(values))
+    assert ratio == pytest.approx(float(width.lazy_law(1.7, 3, 512, 4, 0.8)), rel=1e-12)
