@@ -14,11 +14,11 @@ The rooms, ground floor first; each imports only from those before it::
     agreement                     depth's best solution beside the softmax code of the same rank
     diagnosis                     a user's own logits: what have they become?
     perturbation                  small deviations from collapse: four families and their laws
-    descent                       descent with finite steps, and where it ends
     basin, shares                 which starts collapse, and what share of all directions they are
     complement                    what a KKT point leaves out: extra values beside it, and turns into their block
     width, alignment              random networks by depth and width; starts of the same logits and other factors
     choice                        which critical point a random network reaches
+    descent                       descent with finite steps, and where it ends
     learned                       networks trained on images
 
 What the notebooks share is in ``dufm.companion``; ``dufm.figures``, ``dufm.sweep`` and the others are short for it.

@@ -20,7 +20,6 @@ import scipy.optimize
 import torch
 from scipy.special import expit, log_expit
 
-from dufm._checks import DufmError
 from dufm.agreement import SAME, compare, selected_code
 from dufm.certificate import kkt_certificate, off_range_values
 from dufm.codes import code_logits, pairs_and_singles
@@ -28,9 +27,9 @@ from dufm.ends import UNDECIDED, end, limit
 from dufm.flow import gradient_flow
 from dufm.margin import closed_form_margin, normalized_margin
 from dufm.metrics import centred
-from dufm.model import balanced_init
+from dufm.model import balanced_init, chain
 from dufm.search import stratum_curvature
-from dufm.width import random_start
+from dufm.width import batches, check_ran, random_start
 
 __all__ = [
     "CELL",
@@ -49,7 +48,6 @@ __all__ = [
 
 LOSSES = (0.9, 0.5, 0.1, 0.01)  # φ
 _SHARPNESS = 1e3
-_TOGETHER = 2e6  # entries of hidden layers followed at once
 CELL = ["num_classes", "depth", "width", "scale"]  # what makes a cell
 
 
@@ -63,12 +61,12 @@ def which_end(seeds, num_classes, depth, width, scale=1.0):
     """
     levels = [math.log(share * num_classes * math.log(num_classes)) for share in LOSSES]
     columns = {}
-    for group in np.array_split(seeds, math.ceil(len(seeds) * depth * width * max(width, num_classes) / _TOGETHER)):
-        start = random_start("gaussian", depth, width, num_classes, scale=scale, seeds=group.tolist())
+    for group in batches(seeds, depth, max(width, num_classes)):
+        start = random_start("gaussian", depth, width, num_classes, scale=scale, seeds=group)
         run = gradient_flow(start, until_log_loss=-_SHARPNESS, rtol=1e-3, record={"log_loss": levels})
         found = end(limit(run, sharpness=_SHARPNESS), depth)
         states = run.history.Z
-        states = torch.where(states.isfinite(), states, functools.reduce(lambda Z, W: W @ Z, start))
+        states = torch.where(states.isfinite(), states, chain(start))
         sigma = torch.linalg.svdvals(centred(states))[..., : num_classes - 1]
         texts = [[" ".join(f"{x:.4f}" for x in row) for row in level] for level in (sigma / sigma[..., :1]).tolist()]
         part = {
@@ -87,10 +85,9 @@ def counted(runs):
     """A row a cell and end, ``networks`` of ``of``: ends are told apart by name, rank and margin (five digits).
 
     ``runs``: what ``sweep.run`` makes of :func:`which_end`.  ``beta`` is the median of those networks.  ``DufmError``
-    with the message of a cell that failed.
+    as :func:`dufm.width.check_ran`.
     """
-    if (runs.error != "").any():
-        raise DufmError(f"a cell failed: {runs.error[runs.error != ''].iloc[0]}")
+    check_ran(runs)
     rows = runs.assign(margin_ratio=runs.margin_ratio.round(5).fillna(0.0), beta=runs.beta.fillna(0.0))
     keys = [*CELL, "name", "rank", "margin_ratio"]
     table = rows.groupby(keys, as_index=False).agg(beta=("beta", "median"), networks=("name", "size"))

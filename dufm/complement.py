@@ -58,17 +58,15 @@ def cube_extra(num_classes, bits):
 def cube_turn(num_classes):
     """``P`` of the hypercube and the first-order turn ``E`` of it that changes no tight margin, ``‖E‖_F = ‖P‖_F``.
 
-    ``E = Σ_k x_k(χ_k χ̄_kᵀ + χ̄_k χ_kᵀ)`` with χ_k of the one bit k, χ̄_k of all the others, and Σx = 0.
+    ``E = Σ_k x_k(χ_k χ̄_kᵀ + χ̄_k χ_kᵀ)`` with χ_k of the one bit k, χ̄_k of all the others, and x = (1, −1, 0, …).
     """
     chi = characters("hadamard", num_classes)
     if num_classes < 8:
         raise DufmError(f"num_classes must be at least 8: the square has no such turn, got {num_classes}")
-    last, bits = num_classes - 1, num_classes.bit_length() - 1
     E = torch.zeros(num_classes, num_classes, dtype=torch.float64)
-    x = torch.eye(bits, dtype=torch.float64)[0] - torch.eye(bits, dtype=torch.float64)[1]
-    for k in range(bits):
-        one, rest = chi.basis[:, 1 << k], chi.basis[:, last ^ (1 << k)]
-        E += x[k] * (torch.outer(one, rest) + torch.outer(rest, one))
+    for x, bit in ((1.0, 1), (-1.0, 2)):
+        one, rest = chi.basis[:, bit], chi.basis[:, (num_classes - 1) ^ bit]
+        E += x * (torch.outer(one, rest) + torch.outer(rest, one))
     P = chi.logits((_ones(num_classes) == 1).double())
     return P, E * torch.linalg.matrix_norm(P) / torch.linalg.matrix_norm(E)
 

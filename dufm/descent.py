@@ -21,11 +21,11 @@ from scipy.integrate import quad
 
 from dufm._checks import DufmError, check_count, check_factors, check_finite_positive
 from dufm.characters import check_spectrum
-from dufm.ends import end, limit, spectral_end
+from dufm.ends import UNDECIDED, end, limit, spectral_end
 from dufm.flow import FactorModel, gradient_descent, gradient_flow
-from dufm.model import gaussian_init
 from dufm.perturbation import forces
 from dufm.spectral import SpectralModel, spectral_init
+from dufm.width import random_start
 
 __all__ = [
     "CELL",
@@ -41,7 +41,6 @@ __all__ = [
     "sharpness",
     "spectral_descent",
     "spectral_ends",
-    "steps_to",
 ]
 
 HANDOVER = -6.0  # log loss at which descent is handed over to the flow
@@ -157,7 +156,7 @@ def spectral_ends(seeds, num_classes, depth, scale, lr, handover=HANDOVER, modif
     elif lr:
         run = spectral_descent(s0, depth, "hadamard", lr, until_log_loss=handover)
         s0, rises = run.s, run.rises
-    names = np.array(["other", "NC", "undecided"])[collapses(s0, depth, "hadamard").numpy()]
+    names = np.array(["other", "NC", UNDECIDED])[collapses(s0, depth, "hadamard").numpy()]
     return {"name": names, "rises": rises.numpy()}
 
 
@@ -207,7 +206,7 @@ def by_step(runs, keys=CELL):
     here, there = runs.name == "NC", was == "NC"
     counted = {
         "collapse": here,
-        "undecided": runs.name == "undecided",
+        "undecided": runs.name == UNDECIDED,
         "rising": runs.rises > 0,
         "gained": here & ~there,
         "lost": ~here & there,
@@ -215,17 +214,6 @@ def by_step(runs, keys=CELL):
     }
     table = runs[[*keys, "lr"]].assign(starts=1, **counted)
     return table.groupby([*keys, "lr"], as_index=False).sum()
-
-
-def steps_to(start, stop, depth, lr):
-    r"""Steps that take w from ``start`` to ``stop`` while g = 1, up to O(η/y_stop).
-
-    .. math:: \frac{y_0 - y}{(L-2)\eta} + \frac{L-1}{2(L-2)}\log\frac{y_0}{y},\qquad y = w^{-(L-2)},\quad L\ge3.
-
-    The first term is the flow's time over η.  Tensors or numbers.
-    """
-    y0, y = (torch.as_tensor(w, dtype=torch.float64) ** -(depth - 2) for w in (start, stop))
-    return (y0 - y) / ((depth - 2) * lr) + (depth - 1) / (2 * (depth - 2)) * torch.log(y0 / y)
 
 
 def one_step_share(depth):
@@ -260,8 +248,7 @@ def sharpness(factors):
 
 def peaks(seeds, num_classes, depth, width, scale):
     """Largest sharpness at ten losses of the flow from fan-in Gaussian starts: ``peak``, for ``sweep.run``."""
-    draws = (gaussian_init(depth, width, num_classes, scale=scale, seed=seed) for seed in seeds)
-    factors = [torch.cat(parts) for parts in zip(*draws, strict=True)]
+    factors = random_start("gaussian", depth, width, num_classes, scale=scale, seeds=seeds)
     levels = torch.linspace(math.log(num_classes * math.log(num_classes)) - 0.05, -2, 10).tolist()
     path = gradient_flow(factors, until_log_loss=levels[-1], record={"log_loss": levels}).history
     known = path.log_loss.isfinite()
@@ -278,20 +265,17 @@ def network_ends(seeds, num_classes, depth, width, scale, lr, until_log_loss=HAN
     ``lr = 0`` is the flow.  Columns ``name`` and ``reason`` of :func:`dufm.end`, ``rises`` of :class:`Descent`.  A
     network that diverges, or is not at ``until_log_loss`` after ``max_steps``, is undecided and says so.
     """
-    draws = (gaussian_init(depth, width, num_classes, scale=scale, seed=seed) for seed in seeds)
-    factors = [torch.cat(parts) for parts in zip(*draws, strict=True)]
-    if lr == 0:
-        found = end(limit(gradient_flow(factors, until_log_loss=-1000.0, rtol=1e-3)), depth)
-        none = np.zeros(len(seeds), dtype=np.int64)
-        return {"name": found.name.astype(str), "reason": found.reason.astype(str), "rises": none}
-    model = FactorModel(factors)
-    state, reached, _, rises = _descend(model, model.flatten(factors), lr, until_log_loss, max_steps)
-    name = np.full(len(seeds), "undecided", dtype=object)
-    reason = np.where(reached.isfinite(), f"log loss above {until_log_loss:g} after {max_steps} steps", "diverged")
-    reason = reason.astype(object)
-    there = (reached <= until_log_loss).nonzero().squeeze(-1)
+    factors = random_start("gaussian", depth, width, num_classes, scale=scale, seeds=seeds)
+    rises, name = np.zeros(len(seeds), dtype=np.int64), np.full(len(seeds), UNDECIDED, dtype=object)
+    there, reason = np.arange(len(seeds)), np.full(len(seeds), "", dtype=object)
+    if lr:
+        model = FactorModel(factors)
+        state, reached, _, rises = _descend(model, model.flatten(factors), lr, until_log_loss, max_steps)
+        late = f"log loss above {until_log_loss:g} after {max_steps} steps"
+        reason = np.where(reached.isfinite(), late, "diverged").astype(object)
+        there, factors, rises = np.flatnonzero(reached <= until_log_loss), model.split(state), rises.numpy()
     if len(there):
-        run = gradient_flow(model.split(state[there]), until_log_loss=-1000.0, rtol=1e-3)
+        run = gradient_flow([W[there] for W in factors], until_log_loss=-1000.0, rtol=1e-3)
         found = end(limit(run), depth)
-        name[there.numpy()], reason[there.numpy()] = found.name, found.reason
-    return {"name": name.astype(str), "reason": reason.astype(str), "rises": rises.numpy()}
+        name[there], reason[there] = found.name, found.reason
+    return {"name": name.astype(str), "reason": reason.astype(str), "rises": rises}

@@ -17,7 +17,7 @@ from dufm.certificate import MAX_MARGINS, Certificate
 from dufm.codes import class_code, named, one_vs_rest_margin
 from dufm.ends import DECIDED_MOVE, end
 from dufm.margin import closed_form_margin, normalized_margin
-from dufm.metrics import centred, effective_rank, nc_metrics
+from dufm.metrics import centred, effective_rank, nc_metrics, numerical_rank
 
 __all__ = ["Diagnosis", "code_distance", "diagnose"]
 
@@ -107,10 +107,10 @@ def diagnose(logits, labels, *, depth=None, features=None, classifier=None):
     gaps = (own - logits).scatter(1, labels[:, None], torch.inf).amin(1)
     Z = centred(_means(logits, labels, num_classes).mT)
     sigma = torch.linalg.svdvals(Z)
-    rank, certificate, reason = _decide(Z, depth, gaps)
-    name, distance = _nearest_code(Z)
-    if depth is None and rank is None and not reason:
-        rank, reason = _by_name(name, distance, num_classes, gaps)
+    codes = named(num_classes)
+    away = {name: code_distance(Z, code) for name, code in codes.items()}
+    name = min(away, key=away.get)
+    rank, certificate, reason = _decide(Z, depth, gaps, codes[name], away[name])
     nc, layer = _collapse(logits, labels, features, classifier, rank or num_classes - 1)
     return Diagnosis(
         Z=Z,
@@ -123,7 +123,7 @@ def diagnose(logits, labels, *, depth=None, features=None, classifier=None):
         decided=rank is not None,
         reason=reason,
         name=name,
-        distance=distance,
+        distance=away[name],
         nc=nc,
         layer=layer,
         certificate=certificate,
@@ -203,33 +203,20 @@ def _means(rows, labels, num_classes):
 # ---------------------------------------------------------------- what is found
 
 
-def _decide(Z, depth, gaps):
-    """Rank, certificate and reason; all empty where there is no depth to decide at."""
+def _decide(Z, depth, gaps, code, distance):
+    """Rank, certificate and reason; without a depth by the nearest named ``code``, which has no certificate."""
     wrong = int((gaps <= 0).sum())
     if wrong:
         return None, None, f"not separated: {wrong} of {len(gaps)} samples have no positive margin"
+    unfinished = f"not converged: least margin {float(gaps.min()):.3g}"
     if depth is None:
-        return None, None, ""
+        if distance > DECIDED_MOVE:
+            return None, None, f"{unfinished}, no named code within {DECIDED_MOVE:.0%}"
+        return int(numerical_rank(code, 1e-6)), None, ""
     if Z.numel() - len(Z) > MAX_MARGINS:
         return None, None, f"{len(Z)} classes are too many to certify"
     found = end(Z, depth)
-    if not found.decided:
-        return None, None, f"not converged: least margin {float(gaps.min()):.3g}"
-    return int(found.rank), found.certificate, ""
-
-
-def _nearest_code(Z):
-    codes = named(len(Z))
-    away = {name: code_distance(Z, code) for name, code in codes.items()}
-    name = min(away, key=away.get)
-    return name, away[name]
-
-
-def _by_name(name, distance, num_classes, gaps):
-    """Rank of a named code that is near enough, where no depth is given; else None and why."""
-    if distance > DECIDED_MOVE:
-        return None, f"not converged: least margin {float(gaps.min()):.3g}, no named code within {DECIDED_MOVE:.0%}"
-    return int(torch.linalg.matrix_rank(named(num_classes)[name], rtol=1e-6)), ""
+    return (int(found.rank), found.certificate, "") if found.decided else (None, None, unfinished)
 
 
 def _margin_ratio(Z, depth):

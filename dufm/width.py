@@ -26,7 +26,9 @@ from dufm.model import balanced_init, chain, gaussian_init, orthogonal_init
 __all__ = [
     "HalfWidth",
     "at_start",
+    "batches",
     "by_cell",
+    "check_ran",
     "completed",
     "differing",
     "ends",
@@ -76,6 +78,12 @@ def random_start(init, depth, width, num_classes, *, scale=1.0, seeds):
     return [torch.cat(parts) for parts in zip(*each, strict=True)]
 
 
+def batches(seeds, depth, width, device="cpu"):
+    """``seeds`` in groups of as many networks as are best followed at once, a list of slices; at least one each."""
+    together = max(1, _ENTRIES[torch.device(device).type] // (depth * width**2))
+    return [seeds[i : i + together] for i in range(0, len(seeds), together)]
+
+
 def ends(seeds, num_classes, depth, width, scale=1.0, init="gaussian", sharpness=1e3, rtol=1e-3, device="cpu"):
     """Certified end of the flow from :func:`random_start`, one network a seed: a task for ``sweep.run``.
 
@@ -85,9 +93,7 @@ def ends(seeds, num_classes, depth, width, scale=1.0, init="gaussian", sharpness
     """
     depth, width = check_count("depth", depth, 2), check_count("width", width, 1)
     columns = {"name": [], "rank": [], "reason": []}
-    own_width = num_classes if init in _NARROW else width
-    together = max(1, _ENTRIES[torch.device(device).type] // (depth * own_width**2))
-    for group in (seeds[i : i + together] for i in range(0, len(seeds), together)):
+    for group in batches(seeds, depth, num_classes if init in _NARROW else width, device):
         start = random_start(init, depth, width, num_classes, scale=scale, seeds=group)
         run = gradient_flow([W.to(device) for W in start], until_log_loss=-sharpness, rtol=rtol)
         found = end(limit(run, sharpness=sharpness), depth)
@@ -97,29 +103,30 @@ def ends(seeds, num_classes, depth, width, scale=1.0, init="gaussian", sharpness
     return columns
 
 
+def check_ran(runs):
+    """``DufmError`` with the message of a cell of a table of ``sweep.run`` that failed."""
+    if (runs.error != "").any():
+        raise DufmError(f"a cell failed: {runs.error[runs.error != ''].iloc[0]}")
+
+
 def by_cell(runs, keys):
     """A row a cell: ``networks``, ``decided``, ``collapse`` (those that end in neural collapse), ``commonest`` (the
     name that most have), ``mean_rank`` and ``sd_rank`` of the certified ranks of the decided ones, NaN for too few.
 
     ``runs``: what ``sweep.run`` makes of :func:`ends`, a row a network; ``keys``: its columns that make a cell.
-    ``DufmError`` with the message of a cell that failed.
+    ``DufmError`` as :func:`check_ran`.
     """
-    if (runs.error != "").any():
-        raise DufmError(f"a cell failed: {runs.error[runs.error != ''].iloc[0]}")
+    check_ran(runs)
     decided = runs.name != UNDECIDED
     certified = {"certified": runs["rank"].where(decided), "decided": decided, "collapse": runs.name == "NC"}
-    return (
-        runs[[*keys, "name"]]
-        .assign(**certified)
-        .groupby(keys, as_index=False)
-        .agg(
-            networks=("name", "size"),
-            decided=("decided", "sum"),
-            collapse=("collapse", "sum"),
-            commonest=("name", lambda names: names.mode().iloc[0]),
-            mean_rank=("certified", "mean"),
-            sd_rank=("certified", "std"),
-        )
+    cells = runs[[*keys, "name"]].assign(**certified).groupby(keys, as_index=False)
+    return cells.agg(
+        networks=("name", "size"),
+        decided=("decided", "sum"),
+        collapse=("collapse", "sum"),
+        commonest=("name", lambda names: names.mode().iloc[0]),
+        mean_rank=("certified", "mean"),
+        sd_rank=("certified", "std"),
     )
 
 
