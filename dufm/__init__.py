@@ -10,6 +10,7 @@ The rooms, ground floor first; each imports only from those before it::
     networks, data                bias-free networks and their training; images
     margin, codes, code_search    norms and closed margins; named codes; the search for softmax codes
     certificate, ends, search     KKT certificate and polish; from a run to its certified end; multi-start search
+    best_known                    the best solution known for K classes at depth L
     rank_two                      least product of two singular values, depth from which rank 2 is best
     agreement                     depth's best solution beside the softmax code of the same rank
     diagnosis                     a user's own logits: what have they become?
@@ -27,6 +28,7 @@ What the notebooks share is in ``dufm.companion``; ``dufm.figures``, ``dufm.swee
 import importlib.util
 
 from dufm._checks import DufmError
+from dufm.best_known import BestKnown, best
 from dufm.certificate import Certificate, Polished, kkt_certificate, kkt_residual, off_range_values, polish
 from dufm.characters import Characters, characters
 from dufm.code_search import SoftmaxCode, softmax_code
@@ -86,6 +88,7 @@ def __getattr__(name):
 
 
 __all__ = [
+    "BestKnown",
     "Certificate",
     "Characters",
     "Diagnosis",
@@ -99,6 +102,7 @@ __all__ = [
     "SpectralEnd",
     "Trajectory",
     "balanced_init",
+    "best",
     "characters",
     "cheapest_factors",
     "closed_form_margin",

@@ -1,4 +1,4 @@
-"""The command line: ``dufm reproduce | list | claims | figures``."""
+"""The command line: ``dufm reproduce | list | claims | figures | best``."""
 
 import argparse
 import os
@@ -10,7 +10,7 @@ from dufm.companion import claims, files, pages
 from dufm.companion.parameters import declared, title
 from dufm.companion.words import did_you_mean
 
-COMMANDS = ("reproduce", "list", "claims", "figures")
+COMMANDS = ("reproduce", "list", "claims", "figures", "best")
 
 
 class Parser(argparse.ArgumentParser):
@@ -74,7 +74,14 @@ def parser():
     draw = commands.add_parser("figures", help="draw the figures again from their saved numbers")
     draw.add_argument("notebooks", nargs="*", metavar="NN", help="number or name; all of them if none is given")
     draw.add_argument("--out", metavar="DIR", help="output folder (default: out in the checkout)")
+    known = commands.add_parser("best", help="show the best solution known for K classes at depth L")
+    known.add_argument("num_classes", type=int, metavar="K", help="number of classes")
+    known.add_argument("depth", type=int, metavar="L", help="weight matrices, the features included")
     return main
+
+
+def _best(arguments):
+    print(dufm.best(arguments.num_classes, arguments.depth))
 
 
 def _reproduce(arguments):
@@ -141,7 +148,7 @@ def main(argv=None):
         if argv and not argv[0].startswith("-"):
             _command(argv[0])
         arguments = parser().parse_args(argv)
-        command = {"reproduce": _reproduce, "claims": _claims, "list": _list, "figures": _figures}
+        command = {"reproduce": _reproduce, "claims": _claims, "list": _list, "figures": _figures, "best": _best}
         if arguments.command is None:
             parser().print_help()
             return 0

@@ -47,6 +47,11 @@ class Certificate:
         """True where residual and gap are both below ``tol``."""
         return (self.residual < tol) & (self.gap.abs() < tol)
 
+    def __str__(self):
+        """Residual and gap, the largest of a batch; what rounding decides is "below 1e-10"."""
+        largest = {"residual": float(self.residual.max()), "gap": float(self.gap.abs().max())}
+        return ", ".join(f"{name} {x:.0e}" if x > 1e-10 else f"{name} below 1e-10" for name, x in largest.items())
+
 
 def kkt_certificate(Z, depth, rank=None, *, active_tol=ACTIVE_TOL):
     r"""KKT certificate of the margin problem at depth L, on the stratum of exact rank r.

@@ -1,6 +1,6 @@
 r"""Multi-start search for the best solution of the margin problem at a given depth and rank."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ __all__ = [
     "MaxMargin",
     "NothingCertified",
     "along_depth",
+    "best_rank",
     "end_curvatures",
     "max_margin",
     "stratum_curvature",
@@ -101,9 +102,49 @@ def max_margin(num_classes, depth, rank, *, restarts=64, seed=0, starts=None):
             f"rank must be at least 2 for K = {num_classes}, got 1: no rank-1 matrix separates three classes"
         )
     restarts = check_count("restarts", restarts, 1)
-    X, begin, mix = _starts(num_classes, rank, restarts, check_count("seed", seed, 0), starts)
-    p = 2.0 / depth
-    X = climb(X, _mean_margin_one, lambda *state: _slope(*state, p, mix), steps=STEPS, begin=begin)
+    ((Z, gamma),) = _climbs(num_classes, depth, [rank], restarts, check_count("seed", seed, 0), starts)
+    best = _best(Z, gamma, depth, rank)
+    if best is None:
+        raise NothingCertified(
+            f"of {len(Z)} restarts {int(gamma.isfinite().sum())} came to rest at rank {rank} and none could be "
+            f"certified, for num_classes = {num_classes}, depth = {depth}, seed = {seed}; ask for more restarts, or "
+            "give starts"
+        )
+    return best
+
+
+def best_rank(num_classes, depth, *, restarts=24, seed=0, starts=None):
+    """The best solution over the ranks 2 … K − 1 (1 for K = 2), all of which climb in one batch: :class:`MaxMargin`.
+
+    ``restarts`` random codes a rank, and ``starts`` at every rank; then ranks are polished as long as the best climb of
+    the next could still win.  None where nothing could be certified.  Errors as :func:`max_margin`.
+    """
+    num_classes = check_count("num_classes", num_classes, 2)
+    depth, restarts = check_count("depth", depth, 2), check_count("restarts", restarts, 1)
+    ranks = range(min(2, num_classes - 1), num_classes)
+    ends = _climbs(num_classes, depth, ranks, restarts, check_count("seed", seed, 0), starts)
+    best = None
+    for rank, (Z, gamma) in sorted(zip(ranks, ends, strict=True), key=lambda item: -item[1][1].max()):
+        if best is None or gamma.max() > best.margin * (1.0 - AGREE_TOL):
+            found = _best(Z, gamma, depth, rank)
+            best = found if best is None or (found is not None and found.margin > best.margin) else best
+    return best
+
+
+def _climbs(num_classes, depth, ranks, restarts, seed, starts):
+    """Climb at several ranks as one batch: ``(Z, γ)`` of each, γ being −∞ where a climb has left its stratum."""
+    parts = [_starts(num_classes, rank, restarts, seed, starts) for rank in ranks]
+    X, begin, mix = zip(*parts, strict=True)
+    begin, mix, p = torch.cat(begin), torch.cat(mix), 2.0 / depth
+    X = torch.cat([torch.nn.functional.pad(part, (0, max(ranks) - part.shape[-1])) for part in X])
+    own = X.ne(0).any(-2, keepdim=True)  # of a lower rank the further columns stay zero
+    X = climb(X, _mean_margin_one, lambda *state: own * _slope(*state, p, mix), steps=STEPS, begin=begin)
+    return [_rested(part[..., :rank], depth) for part, rank in zip(X.tensor_split(len(parts)), ranks, strict=True)]
+
+
+def _rested(X, depth):
+    """Logits of climbs at their end, and their γ, −∞ where a direction is dying and the climb about to lose rank."""
+    p, rank = 2.0 / depth, X.shape[-1]
     value, push = soft_margin(X, BETA[1])
     pressure = _pressure(X, p)
     norm = (X * pressure).sum((1, 2, 3)) / 2.0
@@ -115,13 +156,7 @@ def max_margin(num_classes, depth, rank, *, restarts=64, seed=0, starts=None):
     along = X @ weakest
     held = (push @ weakest * along).sum((1, 2, 3)) > HELD * value / norm * (pressure @ weakest * along).sum((1, 2, 3))
     settled = held & (sigma[:, rank - 1] > RANK_TOL * sigma[:, 0])
-    best = _best(Z[settled], gamma[settled], depth, rank)
-    if best is None:
-        raise NothingCertified(
-            f"of {len(Z)} restarts {int(settled.sum())} came to rest at rank {rank} and none could be certified, for "
-            f"num_classes = {num_classes}, depth = {depth}, seed = {seed}; ask for more restarts, or give starts"
-        )
-    return replace(best, restarts=len(Z))
+    return Z, torch.where(settled, gamma, -torch.inf)
 
 
 def along_depth(num_classes, rank, depths, *, restarts=64, seed=0):
@@ -194,8 +229,8 @@ def _pressure(X, p):
 
 
 def _best(Z, gamma, depth, rank):
-    """Polish the best distinct of the ends ``Z``; None if none of them can be certified."""
-    best, left = None, torch.ones(len(Z), dtype=torch.bool)
+    """Polish the best distinct of the ends ``Z`` that settled; None if none of them can be certified."""
+    best, left = None, gamma.isfinite()
     for _ in range(CANDIDATES):
         if not left.any():
             break
