@@ -61,14 +61,32 @@ def load(name, root=None):
 def balanced(X, y, n_per_class):
     """The first ``n_per_class`` samples of every class, class by class: ``(features, K·n_per_class)`` and labels.
 
-    Columns are samples, float64, as the rest of the package wants them.  ``X`` and ``y`` as from :func:`load`.
-    ``DufmError`` if a class has fewer.
+    Columns are samples, float64, as the rest of the package wants them.  ``X`` and ``y`` as from :func:`load`: NumPy
+    arrays or tensors, a sample a row, labels 0 … K − 1.
+    ``DufmError`` for labels that are not these, a class without a sample or with fewer than are asked for, and an ``X``
+    that is no matrix of finite numbers with a row a label.
     """
-    y = np.asarray(y)
+    X, y = _samples(X, y)
     least = int(np.bincount(y).min())
     n_per_class = check_count("n_per_class", n_per_class, 1, least, why="the smallest class has no more samples")
     chosen = np.concatenate([np.flatnonzero(y == k)[:n_per_class] for k in range(y.max() + 1)])
-    return torch.from_numpy(np.asarray(X)[chosen].T.astype(np.float64)), torch.from_numpy(y[chosen].astype(np.int64))
+    return torch.from_numpy(X[chosen].T.astype(np.float64)), torch.from_numpy(y[chosen].astype(np.int64))
+
+
+def _samples(X, y):
+    """The arrays of :func:`balanced`, or its refusal."""
+    X, y = np.asarray(X), np.asarray(y)
+    if y.ndim != 1 or y.dtype.kind not in "iu" or not len(y):
+        raise DufmError(f"y must hold the labels, integers of shape (n,), got {y.dtype} of shape {y.shape}")
+    if X.ndim != 2 or len(X) != len(y) or X.dtype.kind not in "iuf" or not np.isfinite(X).all():
+        raise DufmError(
+            f"X must hold finite numbers, a row for each of the {len(y)} labels, got {X.dtype} of shape {X.shape}"
+        )
+    found = np.unique(y)
+    if len(found) < 2 or not np.array_equal(found, np.arange(len(found))):
+        shown = ", ".join(map(str, found[:12])) + (", …" if len(found) > 12 else "")
+        raise DufmError(f"y must hold the labels 0 to K − 1 of K ≥ 2 classes, each at least once, got {shown}")
+    return X, y
 
 
 def split(name, n_per_class, *, centred=True, held=1000):
@@ -125,7 +143,8 @@ def _fetch(name, path):
         said = " ".join(f"{type(error).__name__}: {error}".split())
         raise DufmError(
             f"{path} is missing and OpenML does not deliver it ({said}); with a network, fetch it by "
-            f"python -c \"from dufm import data; data.load('{name}')\", or put arrays X and y there by hand"
+            f"python -c \"from dufm import data; data.load('{name}', '{path.parent}')\", or put arrays X and y there "
+            "by hand"
         ) from None
 
 

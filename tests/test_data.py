@@ -100,7 +100,8 @@ def test_a_dropped_connection_or_rubbish_from_openml_is_one_line(error, tmp_path
     with pytest.raises(DufmError, match=f"OpenML does not deliver it .{type(error).__name__}") as caught:
         data.load("mnist", tmp_path)
     said = str(caught.value)
-    assert "\n" not in said and said.startswith(str(tmp_path / "mnist.npz")) and "data.load('mnist')" in said
+    assert "\n" not in said and said.startswith(str(tmp_path / "mnist.npz"))
+    assert f"data.load('mnist', '{tmp_path}')" in said
     assert caught.value.__cause__ is None and caught.value.__suppress_context__
 
 
@@ -143,7 +144,7 @@ def test_offline_without_the_file_is_one_line_with_file_and_command(name, tmp_pa
         data.load(name, tmp_path)
     said = str(caught.value)
     assert "\n" not in said and str(tmp_path / f"{name}.npz") in said
-    assert f"python -c \"from dufm import data; data.load('{name}')\"" in said
+    assert f"python -c \"from dufm import data; data.load('{name}', '{tmp_path}')\"" in said
     assert caught.value.__cause__ is None and caught.value.__suppress_context__
 
 
@@ -237,6 +238,36 @@ def test_balanced_takes_the_first_of_every_class():
     assert columns.dtype == torch.float64 and columns.T.tolist() == X[[1, 2, 0, 3, 4, 5]].tolist()
     with pytest.raises(DufmError, match="n_per_class must be an integer from 1 to 3, got 4"):
         data.balanced(X, y, 4)
+
+
+def test_balanced_takes_tensors_and_lists():
+    X, y = torch.arange(8.0).reshape(4, 2), torch.tensor([1, 0, 1, 0])
+    columns, labels = data.balanced(X, y, 2)
+    assert columns.T.tolist() == X[[1, 3, 0, 2]].tolist() and labels.tolist() == [0, 0, 1, 1]
+    assert torch.equal(data.balanced(X.tolist(), y.tolist(), 2)[0], columns)
+
+
+@pytest.mark.parametrize(
+    ("X", "y", "said"),
+    [
+        (np.zeros((6, 3)), [1, 2, 3, 1, 2, 3], "labels 0 to K − 1 of K ≥ 2 classes, each at least once, got 1, 2, 3"),
+        (np.zeros((6, 3)), [0, 2, 0, 2, 0, 2], "got 0, 2$"),
+        (np.zeros((6, 3)), [-1, 0, 1, 0, 1, 0], "got -1, 0, 1$"),
+        (np.zeros((6, 3)), [0] * 6, "got 0$"),
+        (np.zeros((20, 3)), list(range(1, 21)), "8, 9, 10, 11, 12, …$"),
+        (np.zeros((6, 3)), ["a", "b"] * 3, "integers of shape .n,., got <U1"),
+        (np.zeros((6, 3)), [0.0, 1.0] * 3, "got float64"),
+        (np.zeros((6, 3)), np.eye(6, 2, dtype=int), r"got int64 of shape \(6, 2\)"),
+        (np.zeros((0, 3)), [], r"of shape \(0,\)"),
+        (np.zeros((5, 3)), [0, 1] * 3, r"a row for each of the 6 labels, got float64 of shape \(5, 3\)"),
+        (np.full((6, 3), np.nan), [0, 1] * 3, "finite numbers"),
+        (np.zeros((6, 3), dtype=object), [0, 1] * 3, "got object"),
+    ],
+)
+def test_balanced_refuses_in_words(X, y, said):
+    with pytest.raises(DufmError, match=said) as caught:
+        data.balanced(X, y, 1)
+    assert "\n" not in str(caught.value)
 
 
 def test_split_holds_out_what_is_not_trained_on():
