@@ -79,8 +79,7 @@ class Diagnosis:
         if self.depth:
             rows[f"depth {self.depth}"] = f"margin {self.margin_ratio:.4f} of that of neural collapse"
         if self.certificate:
-            residual, gap = float(self.certificate.residual), float(self.certificate.gap)
-            rows["certificate"] = f"residual {residual:.0e}, gap {gap:.0e} of the solution nearby"
+            rows["certificate"] = f"{self.certificate} of the solution nearby"
         if self.decided:
             rows["softmax code"] = f"of rank {self.rank}: {self.code_gap:.1%} short of its one-vs-rest margin"
         return "\n".join([*(f"{key:12s}  {value}" for key, value in rows.items()), self.sentence])
@@ -159,7 +158,7 @@ def code_distance(Z, code, *, tries=_TRIES, seed=0):
 
 
 def _logits_and_labels(logits, labels):
-    logits, labels = _matrix("logits", logits), torch.as_tensor(labels).detach().cpu()
+    logits, labels = _matrix("logits", logits), _dense("labels", labels)
     whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
     if labels.ndim != 1 or not whole:
         raise DufmError(f"labels must be integers of shape (N,), got {labels.dtype} of shape {tuple(labels.shape)}")
@@ -175,23 +174,33 @@ def _logits_and_labels(logits, labels):
     num_classes = logits.shape[1]
     if num_classes < 2:
         raise DufmError(f"logits must have at least 2 classes, got shape {rows, columns}")
+    labels = labels.long()
     if labels.min() < 0 or labels.max() >= num_classes:
         raise DufmError(f"labels must be from 0 to {num_classes - 1}, got {int(labels.min())} to {int(labels.max())}")
     missing = sorted(set(range(num_classes)) - set(labels.tolist()))
     if missing:
         raise DufmError(f"labels must name every class: there is no sample of {', '.join(map(str, missing[:5]))}")
-    return logits, labels.long()
+    return logits, labels
 
 
 def _matrix(name, values):
-    values = torch.as_tensor(values).detach()
+    values = _dense(name, values)
     if not values.is_floating_point() or values.ndim != 2 or values.numel() == 0:
         shape = tuple(values.shape)
         raise DufmError(f"{name} must be a matrix of floating numbers, got {values.dtype} of shape {shape}")
-    values = values.cpu().double()
+    values = values.double()
     if not torch.isfinite(values).all():
         raise DufmError(f"{name} must be finite, but it holds NaN or inf")
     return values
+
+
+def _dense(name, values):
+    """A tensor, an array, a table or nested lists as a tensor on the CPU."""
+    try:
+        values = values if isinstance(values, torch.Tensor) else torch.as_tensor(np.array(values))
+        return values.detach().to("cpu").to_dense()
+    except (TypeError, ValueError, RuntimeError):
+        raise DufmError(f"{name} must be an array or a tensor of numbers, got {type(values).__name__}") from None
 
 
 def _means(rows, labels, num_classes):
@@ -240,13 +249,13 @@ def _collapse(logits, labels, features, classifier, rank):
         layer, features, classifier = "logits", logits, torch.eye(num_classes, dtype=logits.dtype)
     else:
         layer, features = "features", _matrix("features", features)
-        fits = len(features) == len(labels)
-        classifier = features.new_zeros(num_classes, features.shape[1]) if classifier is None else classifier
-        classifier = _matrix("classifier", classifier)
-        if not fits or classifier.shape != (num_classes, features.shape[1]):
+        if len(features) != len(labels):
+            raise DufmError(f"features must have shape (N, d), N = {len(labels)}, got {tuple(features.shape)}")
+        wanted = num_classes, features.shape[1]
+        classifier = _matrix("classifier", features.new_zeros(wanted) if classifier is None else classifier)
+        if classifier.shape != wanted:
             raise DufmError(
-                f"features must have shape (N, d) and classifier (K, d), N = {len(labels)} and K = {num_classes}, got "
-                f"{tuple(features.shape)} and {tuple(classifier.shape)}"
+                f"classifier must have shape (K, d) = {wanted}, rows as PyTorch has them, got {tuple(classifier.shape)}"
             )
     found = nc_metrics(_balanced(features, labels, num_classes), classifier, rank=rank)
     return {key: int(value) if key == "rank" else float(value) for key, value in found.items()}, layer

@@ -108,6 +108,45 @@ def test_orientation_kind_of_array_order_and_rotation_do_not_matter(seed):
     assert single.rank == plain.rank and single.distance == pytest.approx(plain.distance, abs=1e-4)
 
 
+def test_tables_lists_and_every_kind_of_float_and_integer_are_read():
+    pandas = pytest.importorskip("pandas")
+    logits, labels = samples(20.0 * codes.named(5)["polygon"], [2, 3, 1, 4, 2], noise=0.1)
+    plain = diagnose(logits, labels, depth=4)
+    same = [
+        diagnose(pandas.DataFrame(logits.numpy()), pandas.Series(labels.numpy()), depth=np.int64(4)),
+        diagnose(logits.tolist(), labels.tolist(), depth=4),
+        diagnose(logits.clone().requires_grad_(), labels.numpy().astype(np.uint8), depth=4),
+        diagnose(logits.bfloat16(), labels.numpy().astype(np.uint16), depth=4),
+    ]
+    assert (plain.rank, plain.name) == (2, "polygon")
+    assert {(found.rank, found.name, found.decided) for found in same} == {(2, "polygon", True)}
+    assert str(same[0]) == str(same[1]) == str(same[2]) == str(plain)
+
+
+def test_a_zero_singular_value_is_no_gap_and_what_is_not_separated_has_no_rank():
+    """Centred logits are singular always; and a class may be a copy of another, of rank 4 to the last digit."""
+    full = 20.0 * codes.named(6)["NC"]
+    assert float(torch.linalg.svdvals(full)[-1]) < 1e-12
+    assert diagnose(*samples(full, [2] * 6), depth=3).rank == 5
+    copied = full.clone()
+    copied[:, 1], copied[1] = copied[:, 0], copied[0]
+    found = diagnose(*samples(copied, [2] * 6), depth=3)
+    assert found.rank is None and found.reason == "not separated: 4 of 12 samples have no positive margin"
+    assert float(torch.linalg.svdvals(found.Z)[-2]) < 1e-12
+
+
+def test_the_table_has_a_line_for_everything():
+    found = diagnose(*samples(20.0 * codes.named(6)["orthoplex"], [2, 3, 1, 4, 2, 5]), depth=3)
+    lines = [line[:12].strip() for line in str(found).splitlines()]
+    assert lines[:-1] == [
+        "classes", "margins", "rank", "collapse", "nearest code", "depth 3", "certificate", "softmax code"
+    ]  # fmt: skip
+    assert str(found).splitlines()[-1] == found.sentence
+    assert f"margin {found.margin_ratio:.4f} of that of neural collapse" in str(found)
+    assert "certificate   residual below 1e-10, gap below 1e-10 of the solution nearby" in str(found)
+    assert found.margin_ratio == pytest.approx(1.0758, abs=1e-4)
+
+
 def test_what_is_not_decided_says_why():
     far = 6.0 * torch.eye(6, dtype=F64) + torch.randn(6, 6, generator=torch.Generator().manual_seed(0), dtype=F64)
     logits, labels = samples(far, [2] * 6)
@@ -154,7 +193,11 @@ LOGITS, LABELS = samples(5.0 * codes.named(4)["NC"], [2, 3, 1, 2])
         ((LOGITS[LABELS != 2], LABELS[LABELS != 2]), "there is no sample of 2"),
         ((LOGITS[:, :1], 0 * LABELS), "at least 2 classes"),
         ((LOGITS * float("nan"), LABELS), "NaN or inf"),
-        ((torch.randn(4, 4, dtype=F64), torch.arange(4)), "read two ways"),
+        ((torch.randn(4, 4, dtype=F64), torch.arange(4)), "a sample a row, .* or a sample a column"),
+        ((LOGITS, None), "labels must be an array or a tensor of numbers, got NoneType"),
+        ((LOGITS, list("abcdefgh")), "labels must be an array or a tensor of numbers, got list"),
+        (([[1.0, 2.0], [3.0]], [0, 1]), "logits must be an array or a tensor of numbers, got list"),
+        ((LOGITS.to("meta"), LABELS), "logits must be an array or a tensor of numbers, got Tensor"),
     ],
 )
 def test_refuses_in_one_line(arguments, message):
@@ -166,8 +209,10 @@ def test_refuses_in_one_line(arguments, message):
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        ({"features": LOGITS[:-1]}, "features must have shape"),
-        ({"features": LOGITS, "classifier": torch.eye(3, dtype=F64)}, "classifier"),
+        ({"features": LOGITS[:-1]}, r"features must have shape \(N, d\), N = 8, got \(7, 4\)"),
+        ({"features": LOGITS.T}, "features must have shape"),
+        ({"features": LOGITS, "classifier": torch.eye(4, 5).T}, r"\(K, d\) = \(4, 4\), .*got \(5, 4\)"),
+        ({"features": LOGITS.long()}, "features must be a matrix of floating numbers"),
         ({"classifier": torch.eye(4, dtype=F64)}, "needs the features"),
         ({"depth": 1}, "depth"),
     ],
