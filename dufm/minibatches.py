@@ -21,7 +21,7 @@ from dufm.loss import evaluate
 from dufm.model import chain, gaussian_init
 from dufm.spectral import spectral_init
 
-__all__ = ["batch_descent", "batch_ends", "batch_flow", "batch_shifts", "batch_term"]
+__all__ = ["CELL", "batch_descent", "batch_ends", "batch_flow", "batch_shifts", "batch_term", "by_batch"]
 
 
 def _batch_slopes(factors, mark):
@@ -161,6 +161,9 @@ def batch_shifts(seeds, num_classes, depth, scale, lr, batch_size):
     return {"foretold": ratio(foretold) - ratio(flow), "found": ratio(found) - ratio(flow)}
 
 
+_LATE = "loss not reached"
+
+
 def batch_ends(seeds, num_classes, depth, width, scale, lr, batch_size, n_per_class=1, replacement=False):
     """Where descent with minibatches ends, one start a seed: a task for ``sweep.run``.
 
@@ -176,7 +179,7 @@ def batch_ends(seeds, num_classes, depth, width, scale, lr, batch_size, n_per_cl
         factors = [torch.cat(parts) for parts in zip(*each, strict=True)]
     else:
         factors = spectral_init(spectral_starts(seeds, num_classes, scale), depth, "hadamard")
-    name, reason = (np.full(len(seeds), text, dtype=object) for text in (UNDECIDED, "loss not reached"))
+    name, reason = (np.full(len(seeds), text, dtype=object) for text in (UNDECIDED, _LATE))
     there = np.arange(len(seeds))
     if lr:
         factors, reached = batch_descent(factors, lr, batch_size, seeds=seeds, replacement=replacement)
@@ -185,3 +188,20 @@ def batch_ends(seeds, num_classes, depth, width, scale, lr, batch_size, n_per_cl
         found = end(limit(gradient_flow([W[there] for W in factors], until_log_loss=-1000.0, rtol=1e-3)), depth)
         name[there], reason[there] = found.name, found.reason
     return {"name": name.astype(str), "reason": reason.astype(str)}
+
+
+CELL = ["num_classes", "depth", "width", "scale", "lr", "batch_size", "n_per_class"]
+
+
+def by_batch(runs):
+    """Counts of a table of :func:`batch_ends`, a row a cell: each start beside itself under the flow, lr = 0.
+
+    ``starts``, ``collapse``, ``gained`` and ``lost`` (those that collapse here and not under the flow, and the
+    reverse), ``diverged`` (those that do not get to the handover).
+    """
+    start = ["num_classes", "depth", "width", "scale", "n_per_class", "seed"]
+    flow = runs.loc[runs.lr == 0, [*start, "name"]]
+    beside = runs.merge(flow, how="left", on=start, suffixes=("", "_flow"))
+    here, there = beside.name == "NC", beside.name_flow == "NC"
+    counted = {"collapse": here, "gained": here & ~there, "lost": ~here & there, "diverged": beside.reason == _LATE}
+    return beside[CELL].assign(starts=1, **counted).groupby(CELL, as_index=False).sum()

@@ -23,9 +23,11 @@ from dufm.spectral import spectral_init
 from dufm.width import random_start
 
 __all__ = [
+    "CELL",
     "METHODS",
     "NORMS",
     "alignment",
+    "by_method",
     "flatness",
     "method_ends",
     "muon_increments",
@@ -168,9 +170,10 @@ def flatness(factors):
 
 
 _RESTED, _ALIGNED, _KEPT = 0.01, 0.98, 0.02
+CELL = ["num_classes", "depth", "width", "scale", "method", "step", "steps"]
 
 
-def method_ends(seeds, num_classes, depth, width, scale, method, steps=6000):
+def method_ends(seeds, num_classes, depth, width, scale, method, step=2e-3, steps=6000):
     """Where a method ends from fan-in Gaussian starts, one network a seed: a task for ``sweep.run``.
 
     Followed by :func:`train_by`; "flow" is the flow to its limit.  Columns: ``name``, that of :func:`dufm.end` where
@@ -184,9 +187,9 @@ def method_ends(seeds, num_classes, depth, width, scale, method, steps=6000):
         factors = limit(gradient_flow(factors, until_log_loss=-1000.0, rtol=1e-3), sharpness=1e3).factors
         early = Z = _scaled(factors)
     else:
-        factors = train_by(factors, method, steps=steps - steps // 4)
+        factors = train_by(factors, method, step=step, steps=steps - steps // 4)
         early = _scaled(factors)
-        factors = train_by(factors, method, steps=steps // 4)
+        factors = train_by(factors, method, step=step, steps=steps // 4)
         Z = _scaled(factors)
     found = end(Z, depth)
     turned = torch.linalg.matrix_norm(Z - early) / torch.linalg.matrix_norm(Z)
@@ -201,6 +204,28 @@ def method_ends(seeds, num_classes, depth, width, scale, method, steps=6000):
         **near,
         "spectral_margin": margins(Z).amin((-2, -1)) / torch.linalg.matrix_norm(Z, 2),
     }
+
+
+def by_method(runs):
+    """A row a cell of a table of :func:`method_ends`, a row a network: counts.
+
+    ``networks``; ``full``, those of rank K − 1; ``collapsed``; ``elsewhere``, those whose name or rank is not that of
+    the same start under the flow; ``decided``; ``own`` and ``euclidean``: aligned to 0.98 with steepest descent in the
+    method's own norm, and in the Euclidean one.
+    """
+    start = [*(name for name in CELL if name not in ("method", "step", "steps")), "seed"]
+    flow = runs.loc[runs.method == "flow", [*start, "name", "rank"]]
+    beside = runs.merge(flow, how="left", on=start, suffixes=("", "_flow"))
+    norm = beside.method.map({"flow": "euclidean"} | {name: chosen[2] for name, chosen in METHODS.items()})
+    counted = {
+        "full": beside["rank"] == beside.num_classes - 1,
+        "collapsed": beside.name == "NC",
+        "elsewhere": (beside.name != beside.name_flow) | (beside["rank"] != beside.rank_flow),
+        "decided": beside.name != UNDECIDED,
+        "own": sum((norm == name) * beside[name] for name in NORMS) > _ALIGNED,
+        "euclidean": beside.euclidean > _ALIGNED,
+    }
+    return beside[CELL].assign(networks=1, **counted).groupby(CELL, as_index=False).sum()
 
 
 def _scaled(factors):
