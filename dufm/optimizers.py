@@ -139,7 +139,7 @@ def train_by(factors, method, *, step=2e-3, steps=6000, sharpness=100.0):
 
 
 @torch.no_grad()
-def muon_increments(s0, depth, group, lr, steps=20):
+def muon_increments(s0, depth, group, lr, steps):
     r"""How unequally orthogonalised steps move the values of a spectral start, and where they end.
 
     ``steps`` steps ``W_l ← W_l + lr·UVᵀ``, UΣVᵀ minus the gradient, from :func:`dufm.spectral_init`, whose arguments
@@ -154,7 +154,7 @@ def muon_increments(s0, depth, group, lr, steps=20):
         factors = [W + lr * _polar(G, chi.num_classes - 1) for W, G in zip(factors, slopes, strict=True)]
     w = chi.spectrum(chain(factors))[0] ** (1 / depth)
     gain = w - s0 ** (1 / depth)
-    names = end(_scaled(train_by(start, "Muon", step=4e-3, steps=3000)), depth).name
+    names = end(_scaled(train_by(start, "Muon", step=0.05, steps=150)), depth).name
     return (gain.amax(-1) - gain.amin(-1)) / w.amax(-1), names
 
 

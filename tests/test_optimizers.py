@@ -53,7 +53,7 @@ def test_momentum_of_short_steps_is_the_flow():
 
 def test_orthogonalised_steps_add_the_same_to_every_value():
     s = torch.tensor([[0.5, 0.2, 0.01, 0.3, 0.1, 0.05, 0.4]], dtype=torch.float64)
-    uneven, names = optimizers.muon_increments(s, 3, "hadamard", 0.3)
+    uneven, names = optimizers.muon_increments(s, 3, "hadamard", 0.3, 2)
     assert uneven.max() < 1e-9 and (names == "NC").all()
 
 

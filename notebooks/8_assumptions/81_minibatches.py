@@ -42,7 +42,7 @@ figures.published("81_batches")
 
 # %% tags=["parameters"]
 starts: int = 64  # spectral starts from which the change of a spectrum is compared [8, 4096]
-networks: int = 16  # starts run again in each of the cells that are [2, 512]
+networks: int = 16  # starts run again in each of the cells that are, the random ones at most half as many as there are [2, 128]
 every: int = 9  # of the cells of the committed table every how many are run again; 1 is all [1, 1000]
 seed: int = 0  # first seed of the spectral starts, after 60000 [0, 1000000]
 budget: str = "default"  # how much to compute {smoke, default, full}
@@ -107,7 +107,7 @@ shifts.groupby(["depth", "batch_size"])[["foretold", "found"]].agg(["mean", "std
 # %% [markdown]
 # ## Where descent with batches ends
 #
-# Handed over to the flow at $\log\mathcal L = -6$, as in [48](../4_spectral/48_descent.ipynb). All cells were computed once, by `dufm reproduce 81 -p every=1 -p networks=512`, and stand in [81_ends.csv](81_ends.csv); some are run again here.
+# Handed over to the flow at $\log\mathcal L = -6$, as in [48](../4_spectral/48_descent.ipynb). All cells were computed once, by `dufm reproduce 81 -p every=1 -p networks=128`, and stand in [81_ends.csv](81_ends.csv); some are run again here.
 
 # %%
 known = notebook.committed("81_ends")
