@@ -7,11 +7,11 @@
 # ---
 
 # %% [markdown]
-# # Minibatches keep balance and repulsion: what they change is the length of the step
+# # Minibatches keep balance and repulsion, and random networks end as under the flow while steps are short
 #
 # **Question.** The flow sees all samples at every instant. What do minibatches change: the share of collapse, the rank, anything beyond what a longer step would?
 #
-# **Answer.** ANSWER
+# **Answer.** Little, while steps are short. In every batch balanced factors stay balanced and a singular value moves in proportion to $\sigma^{2-2/L}$: what starves small values is in each. On average batches of one class act like full batches with a step up to $K$ times as long, but the noise of a single run is often larger than what that changes. Random networks of two to six layers collapse as often as under the flow, to a few percent. What batches do change is how long a step may be: they diverge where full batches do not.
 #
 # Before: [75, a deep head](../7_networks/75_deep_head.ipynb). After: [82, momentum, Adam, sign](82_momentum_adam_sign.ipynb).
 
@@ -38,11 +38,12 @@ figures.published("81_batches")
 # 2. (Smith et al. 2021.) Let $g_B = \frac Nb\nabla\mathcal L_B$ for the $m = N/b$ batches of an epoch, and $S = \sum_Bg_B = m\nabla\mathcal L$. The epoch ends at $W - \eta S + \eta^2\sum_{B<B'}\nabla g_{B'}\,g_B + O(\eta^3)$. Over all orders each pair comes equally often in both, so the mean of the sum is $\frac12\sum_{B\ne B'}\nabla g_{B'}g_B = \frac14\nabla(\|S\|^2 - \sum_B\|g_B\|^2)$. The flow of $\mathcal L + \eta\varphi$ for the time $m\eta$ ends at $W - \eta S - m\eta^2\nabla\varphi + \frac{\eta^2}4\nabla\|S\|^2 + O(\eta^3)$. The two agree if $\varphi = \frac1{4m}\sum_B\|g_B\|^2$, and the mean over partitions is that over all batches.
 # 3. With $T_k = \sum_iw_i^{2k}$ over the $K - 1$ characters that move, $\|\nabla\mathcal L\|^2 = Lg^2T_{L-1}$. By symmetry all classes count alike, and $\operatorname{mean}_c\|K\nabla\mathcal L_c\|^2 = g^2\bigl(K\,T_{L-1} + \sum_{l=2}^{L}T_{L-l}T_{l-1}\bigr)$: the term $l = 1$ has $\|e_c\|^2 = 1$, all characters. The term $l = L$ is $(K-1)T_{L-1}$. Each of the $L - 2$ others is at least $T_{L-1}$, its diagonal part, and at most $(K-1)T_{L-1}$ (Chebyshev's inequality for two sequences in the same order). $\square$
 #
-# So every batch starves small values by the same factor $\sigma_i^{2-2/L}$, and with no batch does a balanced network gain rank. What is left to a batch is noise, which has mean zero, and a second term: batches of one class act like full batches with a step up to $K$ times as long. To first order in the step there is nothing else.
+# So every batch starves small values by the same factor $\sigma_i^{2-2/L}$, and with no batch does a balanced network gain rank. What is left to a batch is noise, which has mean zero, and a second term: batches of one class act like full batches with a step up to $K$ times as long. Statement 2 is about means: what a single run does beside it is the question below.
 
 # %% tags=["parameters"]
+depths: list[int] = [3, 4, 6]  # depths at which the change of a spectrum is compared [3, 8]
 starts: int = 64  # spectral starts from which the change of a spectrum is compared [8, 4096]
-networks: int = 16  # starts run again in each of the cells that are, the random ones at most half as many as there are [2, 128]
+networks: int = 16  # starts run again in each of the cells that are [2, 256]
 every: int = 9  # of the cells of the committed table every how many are run again; 1 is all [1, 1000]
 seed: int = 0  # first seed of the spectral starts, after 60000 [0, 1000000]
 budget: str = "default"  # how much to compute {smoke, default, full}
@@ -96,18 +97,21 @@ ranges[ranges.K < 16].round(3)
 # From random spectral starts of mean $s_0 = 0.1$, step 0.02: how much the ratio of the least to the largest value has changed against the flow at $\log\mathcal L = -6$, by the flow of the modified loss, and by descent with batches.
 
 # %%
-grid = {"num_classes": [4], "depth": [3, 4, 6], "scale": [0.1], "lr": [0.02], "batch_size": [1, 2]}
+grid = {"num_classes": [4], "depth": p.depths, "scale": [0.1], "lr": [0.02], "batch_size": [1, 2]}
 shifts = sweep.run(minibatches.batch_shifts, grid, seeds=range(60_000 + p.seed, 60_000 + p.seed + p.starts), **notebook.sweep_options())
 x, y = shifts.foretold.to_numpy(), shifts.found.to_numpy()
 slope = x @ y / (x @ x)
 half = 1.96 * np.sqrt(x**2 @ (y - slope * x) ** 2) / (x @ x)
 print(f"slope of found on foretold: {slope:.3f} [{slope - half:.3f}, {slope + half:.3f}]")
-shifts.groupby(["depth", "batch_size"])[["foretold", "found"]].agg(["mean", "std"]).round(4)
+shifts["missed"] = shifts.found - shifts.foretold
+shifts.groupby(["depth", "batch_size"])[["foretold", "missed"]].quantile([0.1, 0.5, 0.9]).unstack().round(4)
 
 # %% [markdown]
+# The slope was expected between 0.8 and 1.2 before the first run, and is not: that is refuted for single runs. Batches of one class miss what is foretold by some thousandths at most from eight starts in ten at three and four layers. The others are those for which a large change is foretold: sensitive starts, where two values are about to part, and where the noise of the batches, of mean zero, is amplified with everything else. Batches of two classes, drawn in random pairs, are the noisier.
+#
 # ## Where descent with batches ends
 #
-# Handed over to the flow at $\log\mathcal L = -6$, as in [48](../4_spectral/48_descent.ipynb). All cells were computed once, by `dufm reproduce 81 -p every=1 -p networks=128`, and stand in [81_ends.csv](81_ends.csv); some are run again here.
+# Handed over to the flow at $\log\mathcal L = -6$, as in [48](../4_spectral/48_descent.ipynb). All cells were computed once, by `dufm reproduce 81 -p every=1 -p networks=256`, and stand in [81_ends.csv](81_ends.csv); some are run again here.
 
 # %%
 known = notebook.committed("81_ends")
@@ -127,7 +131,7 @@ short = table[(table.lr > 0) & (table.lr < 0.1)]
 figures.store("81_batches", short[["part", "depth", "batch", "share", "low", "high", "flow"]])
 
 # %% tags=["figure"]
-figures.show("81_batches", alt="ALT")
+figures.show("81_batches", alt="Share of neural collapse against the size of the batches, three panels. In each, lines for the depths are level from the smallest batches to all samples and lie on the dashed lines of the flow: at 1 for two layers, lower with depth, near 0 for six.")
 
 # %% [markdown]
 # The change of the share against the flow, with paired 95% intervals, and how many runs did not get to $\log\mathcal L = -6$:
@@ -138,7 +142,7 @@ shown = shown.assign(change=[f"{c:+.3f} [{a:+.3f}, {b:+.3f}], {n} of {m}" for c,
 shown.pivot(index=["part", "lr", "batch"], columns="depth", values="change")
 
 # %% [markdown]
-# TEXT
+# Spectral starts gain a little, in the order that statement 3 has it: the more, the smaller the batches. The random networks gain and lose a few, and no more than noise would. At six layers the flow hardly ever collapses, and nothing can be lost; there batches of one class at step 0.05 make 58 of 128 networks diverge, and none of those of all classes.
 #
 # ## Verdict
 
@@ -153,7 +157,7 @@ claims.check("81-stability", stats.wilson(one.diverged, one.starts)[0])
 # %% [markdown]
 # ## Where it breaks
 #
-# *Long steps.* BREAKS
+# *Long steps.* From spectral starts a full batch lowers the loss at every length of step ([48](../4_spectral/48_descent.ipynb)): along the characters the loss has no minimum. A batch of one class leaves them, and across them there is curvature. At step 0.2 and four layers nine tenths of the starts diverge. Among random networks depth has the same effect: the deeper, the shorter the longest step.
 #
 # *A step that does not shrink.* Samples can be fitted one by one, so the noise of the batches dies with the loss, and descent becomes the flow by itself. Label noise ([86](86_label_noise.ipynb)) does not die.
 #
