@@ -30,5 +30,5 @@ def draw(data):
         ax.set(xlabel="depth $L$", xticks=sorted({*data["depth"][here]}), ylim=(1.8, K - 0.7))
         ax.set_title(f"$K={K}$, $d={2 * K}$")
     axes[0, 0].set_ylabel("mean rank of the ends")
-    axes[0, 0].legend(loc="center right")
+    axes[0, 0].legend(loc="lower left")
     return fig

@@ -11,7 +11,7 @@
 #
 # **Question.** The low-rank bias of depth is a statement about gradient flow, whose margin problem is written in the Euclidean norm of the weights. Momentum, Adam, sign descent and Muon are what networks are trained with. Which of them keep the bias?
 #
-# **Answer.** Momentum keeps the ends of the flow. Sign descent and Adam change the problem, to one in the largest entry of the weights, and keep the bias: deep networks end at low rank as often as under the flow. Orthogonalised steps lose it. Their problem is to separate the classes with logits of least spectral norm, whatever the number of layers; neural collapse is its only solution, and all 336 random networks of two to six layers ended there, also where the flow ends in collapse once or never.
+# **Answer.** Momentum keeps the ends of the flow. Sign descent and Adam change the problem, to one in the largest entry of the weights, and keep the bias: deep networks end at low rank, if not always at the flow's. Orthogonalised steps lose it. Their problem is to separate the classes with logits of least spectral norm, whatever the number of layers; neural collapse is its only solution, and all 336 random networks of two to six layers ended there, also where the flow ends in collapse once or never.
 #
 # Before: [81, minibatches](81_minibatches.ipynb). After: [83, weight decay](83_weight_decay.ipynb).
 
