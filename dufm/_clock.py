@@ -32,9 +32,7 @@ class Clock:
 
     def _profile(self, theta):
         """φ over its value at the end."""
-        return ((1 - theta) * 2 * (self.new_speed / self.speed).log()).exp() * (
-            1 + 4 * self.bend * theta * (1 - theta)
-        )
+        return ((1 - theta) * 2 * (self.new_speed / self.speed).log()).exp() * (1 + 4 * self.bend * theta * (1 - theta))
 
     def _mass(self, theta):
         """``∫φ dℓ`` up to ``theta`` (share of log w), over φ at the end; and what the unit bend adds to it."""

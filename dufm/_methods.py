@@ -48,6 +48,8 @@ DP54 = Pair(
         11237099 / 470086768,
     ),
 )
+
+
 @dataclass(frozen=True)
 class RosenbrockW:
     """Coefficients in the variables ``u_i = h Σ_j γ_ij k_j``, in which no product with the matrix remains."""

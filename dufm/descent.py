@@ -41,6 +41,7 @@ __all__ = [
     "sharpness",
     "spectral_descent",
     "spectral_ends",
+    "spectral_starts",
 ]
 
 HANDOVER = -6.0  # log loss at which descent is handed over to the flow
@@ -141,6 +142,12 @@ def collapses(s, depth, group):
     return torch.where(found.decided, kept, -1)
 
 
+def spectral_starts(seeds, num_classes, scale):
+    """Singular values ``(len(seeds), K − 1)`` of uniform direction on the simplex and mean ``scale``, one a seed."""
+    draws = np.stack([np.random.default_rng(seed).dirichlet(np.ones(num_classes - 1)) for seed in seeds])
+    return torch.from_numpy(draws.clip(1e-12)) * (num_classes - 1) * scale
+
+
 def spectral_ends(seeds, num_classes, depth, scale, lr, handover=HANDOVER, modified=False):
     """Where descent with steps ``lr`` from Hadamard spectra ends, one start a seed: a task for ``sweep.run``.
 
@@ -148,8 +155,7 @@ def spectral_ends(seeds, num_classes, depth, scale, lr, handover=HANDOVER, modif
     :func:`modified_flow` instead, with no step of descent.  Columns ``name``, "NC", "other" or "undecided", and
     ``rises``, the number of steps that raised the loss.
     """
-    draws = np.stack([np.random.default_rng(seed).dirichlet(np.ones(num_classes - 1)) for seed in seeds])
-    s0 = torch.from_numpy(draws.clip(1e-12)) * (num_classes - 1) * scale
+    s0 = spectral_starts(seeds, num_classes, scale)
     rises = torch.zeros(len(s0), dtype=torch.int64)
     if modified:
         s0 = modified_flow(s0, depth, "hadamard", lr, until_log_loss=handover)

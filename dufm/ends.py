@@ -175,7 +175,7 @@ def _nearest(own, depth, wanted):
     total = square.sum(-1)
     for kept in range(1 if num_classes == 2 else 2, num_classes):
         dropped = square[:, kept:].sum(-1)
-        rows = (wanted & (dropped <= DECIDED_MOVE**2 * total) & (square[:, kept - 1] >= _DUST**2 * square[:, 0]))
+        rows = wanted & (dropped <= DECIDED_MOVE**2 * total) & (square[:, kept - 1] >= _DUST**2 * square[:, 0])
         rows = rows.nonzero().squeeze(-1)
         if len(rows):
             solved = polish(own[rows], depth, kept, fallback=False)
