@@ -63,19 +63,23 @@ def critical_decay(num_classes, depth):
 
 
 def least_cost(Z, depth, decay):
-    r"""Scale c and cost :math:`\min_c\mathcal L(cZ)+\tfrac{\lambda L}2\sum_i\sigma_i(cZ)^{2/L}` away from c = 0.
+    r"""Scale c and cost :math:`\min_{c\ge1/2}\mathcal L(cZ)+\tfrac{\lambda L}2\sum_i\sigma_i(cZ)^{2/L}`.
 
-    ``Z``: one matrix ``(K, K)`` with positive margins.  A large decay has no minimum but zero: c is then near it.
+    ``Z``: one matrix ``(K, K)`` of smallest margin 1, or another positive one.  Smaller c, on the way to zero, are left
+    out.
     """
     check_finite_positive("decay", decay)
     price = decay * depth / 2 * float(schatten(Z, 2 / depth)) ** (2 / depth)
 
     def cost(log_scale):
-        return math.exp(float(evaluate(math.exp(log_scale) * Z)[0])) + price * math.exp(2 / depth * log_scale)
+        scale = torch.as_tensor(log_scale, dtype=Z.dtype).exp()[..., None, None]
+        return (evaluate(scale * Z)[0].exp() + price * scale[..., 0, 0] ** (2 / depth)).numpy()
 
-    grid = np.linspace(math.log(0.5), math.log(200 + 8 * abs(math.log(decay))) - math.log(float(margins(Z).amin())), 200)
-    best = int(np.argmin([cost(x) for x in grid]))
-    found = minimize_scalar(cost, bounds=(grid[max(best - 1, 0)], grid[min(best + 1, 199)]), method="bounded")
+    most = math.log((200 + 8 * abs(math.log(decay))) / float(margins(Z).amin()))
+    grid = np.linspace(math.log(0.5), most, 200)
+    best = int(np.argmin(cost(grid)))
+    bounds = grid[max(best - 1, 0)], grid[min(best + 1, 199)]
+    found = minimize_scalar(lambda x: float(cost(x)), bounds=bounds, method="bounded")
     return math.exp(found.x), found.fun
 
 
@@ -94,19 +98,24 @@ def _value(shapes, decay):
 def factor_hessian(factors, decay):
     """Hessian of ℒ/λ + Σ‖W_l‖²/2 in all entries of one network's factors, by automatic differentiation; N = K."""
     check_factors(factors)
-    return torch.func.hessian(_value([W.shape for W in factors], decay))(torch.cat([W.reshape(-1) for W in factors]))
+    return _hessian(_value([W.shape for W in factors], decay))(torch.cat([W.reshape(-1) for W in factors]))
+
+
+def _hessian(value):
+    # Reverse over reverse: torch's forward mode compiles with what Python 3.14 no longer has.
+    return torch.func.jacrev(torch.func.grad(value))
 
 
 def _stationary(factors, decay):
-    """Newton's method from factors: those it ends at and the least eigenvalue there, −inf where it does not converge."""
+    """Where Newton's method from factors ends, and the least eigenvalue there: −inf where it does not converge."""
     shapes = [W.shape for W in factors]
     value, x = _value(shapes, decay), torch.cat([W.reshape(-1) for W in factors])
-    slope = torch.func.grad(value)
+    slope, hessian = torch.func.grad(value), _hessian(value)
     for _ in range(12):
         g = slope(x)
         if not g.isfinite().all():
             break
-        values, vectors = torch.linalg.eigh(torch.func.hessian(value)(x))
+        values, vectors = torch.linalg.eigh(hessian(x))
         if g.norm() < 1e-9 * x.norm():
             parts = x.split([W.numel() for W in factors])
             return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)], float(values[0])
