@@ -17,7 +17,7 @@ def draw(data):
     for ax, ((K, width), title, label) in zip(axes, PANELS, strict=True):
         panel = (data["num_classes"] == K) & (data["width"] == width)
         least = data["decay"][panel & (data["decay"] > 0)].min()
-        edge = least / 30
+        edge = least / (1000 if K == 6 else 30)
         for L in np.unique(data["depth"][panel]):
             rows = np.flatnonzero(panel & (data["depth"] == L))
             rows = rows[np.argsort(data["decay"][rows])]
@@ -27,7 +27,7 @@ def draw(data):
             ax.fill_between(decay[1:], low[1:], high[1:], color=style["color"], alpha=0.25, linewidth=0)
             ax.errorbar(edge, share[0], [[share[0] - low[0]], [high[0] - share[0]]], **style | {"linestyle": ""})
             ax.hlines(share[0], edge, 1, color="black", linestyle="--", linewidth=0.6, zorder=1)
-            ax.axvline(data["threshold"][rows[0]], color=style["color"], linewidth=0.9, zorder=1)
+            ax.axvline(data["threshold"][rows[0]], color=style["color"], linewidth=0.7, zorder=1)
             ax.annotate(f"$L={L}$", (decay[1], share[1]), xytext=(0, 7), textcoords="offset points", fontsize=7.5)
         ax.set(xscale="log", xlim=(edge / 4, 2), xlabel=r"weight decay $\lambda$", ylabel=label)
         ticks = 10.0 ** np.arange(np.log10(least).round(), 1, 4 if K == 6 else 2)

@@ -31,7 +31,7 @@ figures.published("83_decay")
 # **0.** *$\min F_\lambda = \min_Z\mathcal L(Z) + \frac{\lambda L}2\|Z\|_{S_{2/L}}^{2/L}$, and for $L\ge3$ zero is a strict local minimum at every $\lambda$.* By Hölder's inequality for Schatten norms and that of the means, $\|Z\|_{S_{2/L}}\le\prod_l\|W_l\|_F\le(\sum_l\|W_l\|_F^2/L)^{L/2}$, with equality for balanced factors. $\mathcal L$ is convex with gradient $-C$ at 0, so with $\rho = \sum_l\|W_l\|_F^2/L$
 # also $F_\lambda - F_\lambda(0)\ge\frac{\lambda L}2\rho - \|Z\|_*\ge\frac{\lambda L}2\rho - \rho^{L/2}$, positive for small $\rho > 0$. $\square$
 #
-# **1. The threshold of collapse.** *Let $K\ge4$. $Z = sC$, $s > 0$, with balanced factors is stationary iff $\lambda = Ks^q/(e^s + K - 1)$. If $s > Kq$ it is a strict local minimum up to turns, if $s < Kq$ a saddle; so $F_\lambda$ has collapse as a minimum iff $\lambda < \lambda_c$.*
+# **1. The threshold of collapse.** *Let $K\ge4$. $Z = sC$, $s > 0$, with balanced factors is stationary iff $\lambda = Ks^q/(e^s + K - 1)$. If $s > Kq$ it is a strict local minimum up to turns, if $s < Kq$ a saddle; so $F_\lambda$ has collapse as a minimum for $\lambda < \lambda_c$ and not for $\lambda > \lambda_c$ (at $\lambda_c$ second order does not decide).*
 #
 # 1. *Stationary.* $-\partial\mathcal L/\partial Z = I - P = gC$ with $g = K\varepsilon$, $\varepsilon = 1/(e^s + K - 1)$ the probability of a wrong class. Up to turns, with $C = UU^\top$ and $w = s^{1/L}$, the factors are $w$ times $\binom{U^\top}0$, $\binom{I\ 0}{0\ 0}$, $(U\ 0)$; they are at rest iff $\lambda w = gw^{L-1}$.
 # 2. *Second variation.* Let $V_l = \binom{A_l\ B_l}{B_l'\ D_l}$, the second row and column standing for hidden directions off the range, in the data and the logits for $u = \mathbf 1/\sqrt K$. Write $b = B_1$, $c = B_L'^\top$, $E = U(\sum_lA_l)U^\top + Ubu^\top + uc^\top U^\top$, $h(E) = \sum_c\operatorname{Var}_{p_c}(e_c)$. As
@@ -120,12 +120,12 @@ for K, L in [(K, L) for K in (4, 6) for L in p.depths]:
 pandas.DataFrame(rows, columns=["K", "L", "code cheaper from", "saddle from", "zero cheaper from"]).round(4)
 
 # %% [markdown]
-# At $K = 4$, $L = 3$ no code has a larger margin than collapse, and yet from $\lambda = 0.05$ on the square is cheaper: at finite decay the explicit bias is stronger than the margin's. Between the second column and the third collapse is a minimum that is not the best.
+# At $K = 4$, $L = 3$ no code has a larger margin than collapse, and yet from $\lambda = 0.05$ on the square is cheaper: at finite decay the explicit bias is stronger than the margin's. From the first number to the second collapse is a minimum that is not the best ($10^{-4}$ is the first decay scanned); at $K = 4$ it is dearer than zero before it is a saddle.
 #
 # ## Where starts end
 #
 # Starts with seeds from 1000 on: Hadamard spectra, uniform directions of mean 1, and networks of width 8 and scale 1 with four classes; with six, networks of width 16, of scale 0.5 at three layers and 0.7 at four. What was expected of them, claims 83-weak, 83-depth and 83-rung, was fixed on seeds 0 to 63. All cells were computed once, by `dufm reproduce 83 -p every=1`, and stand in
-# [83_ends.csv](83_ends.csv); some are computed here again.
+# [83_ends.csv](83_ends.csv); some are computed here again. At rest the rung is told from other ends of rank 4 by its singular values, of which two are equal and two alone.
 
 # %%
 blocks = notebook.committed("83_ends")
@@ -141,7 +141,7 @@ table["threshold"] = [weight_decay.critical_decay(4, L) if K == 4 else rungs[L] 
 figures.store("83_decay", table[["num_classes", "depth", "width", "decay", "share", "low", "high", "threshold"]])
 
 # %% tags=["figure"]
-figures.show("83_decay", alt="Shares against weight decay on a logarithmic axis. Left and middle, four classes: one curve a depth, level with its value without decay up to a decay of about a hundredth, falling to zero at a vertical line between 0.4 and 0.7; deeper is lower. Right, six classes: the share of two pairs and two single classes is level up to a vertical line at 2e-3 for three layers and 2e-12 for four, and zero beyond.")
+figures.show("83_decay", alt="Shares against weight decay on a logarithmic axis. Left and middle, four classes: one curve a depth, nearly level with its value without decay up to a decay of about a hundredth, falling to zero at a vertical line between 0.4 and 0.7; deeper is lower. Right, six classes: the share of two pairs and two single classes is level up to a vertical line at 2.5e-3 for three layers and 2e-12 for four, and zero beyond.")
 
 # %% [markdown]
 # All starts, by decay: those that collapse, or not, against what they do without decay; those in rank 1; those that decay takes to zero.
@@ -150,6 +150,9 @@ figures.show("83_decay", alt="Shares against weight decay on a logarithmic axis.
 four = table[(table.num_classes == 4) & (table.decay > 0)]
 kind = four.width.map({0: "spectral"}).fillna("networks").rename("starts")
 four.assign(text=four.moved.astype(str) + ", " + four.one.astype(str) + ", " + four.zero.astype(str)).pivot(index=["width", "depth", "starts"], columns="decay", values="text")
+
+# %% [markdown]
+# Nearly all changes are losses, and they set in gradually: starts near the edge of the basin go first. In rank 1 the classes lie on a line, where only the two outermost can be told from all others: the flow without decay cannot end there.
 
 # %%
 above = table[(table.num_classes == 4) & (table.decay > table.threshold)]
