@@ -22,6 +22,7 @@ The rooms, ground floor first; each imports only from those before it::
     descent                       descent with finite steps, and where it ends
     minibatches                   descent with batches of the samples, and where it ends
     optimizers                    methods that descend in other norms, and the margin problem where each ends
+    weight_decay                  the flow with weight decay: where it rests, and which ends it unmakes
     learned                       networks trained on images
 
 What the notebooks share is in ``dufm.companion``; ``dufm.figures``, ``dufm.sweep`` and the others are short for it.
