@@ -1,12 +1,13 @@
 r"""Unbalanced starts: how many of the layers are small is the depth that the logits feel first.
 
 Layers of width K with :math:`W_{l+1}^\top W_{l+1} - W_lW_l^\top = (a_{l+1} - a_l)I`, least a 0, have the singular values
-:math:`(y_i + a_l)^{1/2}` with :math:`\prod_l(y_i + a_l) = \sigma_i(Z)^2`, and the flow keeps that.  Of the L layers k are
-*small*, a = 0, and the others *big*, :math:`a = h^{2/L}`.  Far below the handover size h the logits move as if the
-network had depth k, far above as if it had depth L.  A start is written as a word, features first: "sbb".
+:math:`(y_i + a_l)^{1/2}` with :math:`\prod_l(y_i + a_l) = \sigma_i(Z)^2`, and the flow keeps that.  Of the L layers k
+are *small*, a = 0, and the others *big*, :math:`a = h^{2/L}`.  Far below the handover size h the logits move as if
+the network had depth k, far above as if it had depth L.  A start is written as a word, features first: "sbb".
 """
 
 import numpy as np
+import pandas
 import scipy.integrate
 import scipy.special
 import torch
@@ -17,7 +18,15 @@ from dufm.flow import gradient_flow
 from dufm.model import balanced_init, chain
 from dufm.width import random_start
 
-__all__ = ["KINDS", "certified_end", "shallow_path", "shifted_init", "stretched_init", "unbalanced_ends"]
+__all__ = [
+    "KINDS",
+    "beside_twins",
+    "certified_end",
+    "shallow_path",
+    "shifted_init",
+    "stretched_init",
+    "unbalanced_ends",
+]
 
 _NEWTON, _SHARPNESS = 30, 1e3
 
@@ -43,8 +52,8 @@ def _root(square, shifts):
 def shifted_init(Z, word, handover):
     r"""Factors of ``Z`` ``(..., K, K)`` with imbalances :math:`(a_{l+1} - a_l)I`, a_l from ``word`` and ``handover``.
 
-    Without a "b" these are balanced factors.  ``DufmError`` for another word, a handover that is not positive, or logits
-    that are not square.
+    Without a "b" these are balanced factors.  ``DufmError`` for another word, a handover that is not positive, or
+    logits that are not square.
     """
     if check_logits(Z)[1] != 1:
         raise DufmError(f"Z must be square, one sample a class, got {tuple(Z.shape)}")
@@ -94,8 +103,10 @@ def shallow_path(Z, small, times):
 
 
 def certified_end(factors):
-    """:func:`dufm.end` of starts of which some layers are far smaller than others: the flow is followed with local
-    errors of 1e-7 down to log ℒ = −20, where layers of a hundredth of the norm still count, and to its limit from there.
+    """:func:`dufm.end` of starts of which some layers are far smaller than others.
+
+    The flow is followed with local errors of 1e-7 down to log ℒ = −20, as layers of a hundredth of the norm count, and
+    from there to its limit.
     """
     near = gradient_flow(factors, until_log_loss=-20.0, rtol=1e-7)
     run = gradient_flow(near.factors, until_log_loss=-_SHARPNESS, rtol=1e-3)
@@ -113,3 +124,32 @@ def unbalanced_ends(seeds, num_classes, word, handover, kind="shifted", scale=1.
     Z = chain(random_start("limit", 2, num_classes, num_classes, scale=scale**0.5, seeds=seeds))
     found = certified_end(KINDS[kind](Z, word, handover))
     return {"rank": torch.where(found.decided, found.rank, 0).numpy()}
+
+
+def beside_twins(runs):
+    """Counts by cell of a table of :func:`unbalanced_ends`, each network beside balanced ones of the same logits.
+
+    ``runs``: a row a network of ``num_classes``, ``word``, ``handover``, ``kind``, ``seed`` and ``rank``; words without
+    a "b" are the twins.  Columns ``num_classes``, ``depth``, ``small``, ``kind``, ``handover``, ``networks``, and of
+    these ``collapse``, ``undecided``, ``as_small`` and ``as_deep``: those at the rank of the twin of depth ``small``,
+    which is collapse for one small layer, and of that of full depth.  ``DufmError`` where a twin is missing.
+    """
+    rows = runs.assign(depth=runs.word.str.len(), small=runs.word.str.count("s"))
+    twins = rows[rows.small == rows.depth].set_index(["num_classes", "seed", "depth"])["rank"]
+
+    def twin(depth):
+        found = twins.reindex(pandas.MultiIndex.from_arrays([rows.num_classes, rows.seed, depth])).to_numpy()
+        found = np.where(depth == 1, rows.num_classes - 1, found)
+        if np.isnan(found).any():
+            raise DufmError(f"runs must hold balanced twins of depths {sorted(set(depth[np.isnan(found)]))}")
+        return found
+
+    decided = rows["rank"] > 0
+    flags = {
+        "collapse": rows["rank"] == rows.num_classes - 1,
+        "undecided": ~decided,
+        "as_small": decided & (rows["rank"] == twin(rows.small)),
+        "as_deep": decided & (rows["rank"] == twin(rows.depth)),
+    }
+    cell = ["num_classes", "depth", "small", "kind", "handover"]
+    return rows[cell].assign(networks=1, **flags).groupby(cell, as_index=False).sum()
