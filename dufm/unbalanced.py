@@ -1,9 +1,9 @@
 r"""Unbalanced starts: how many of the layers are small is the depth that the logits feel first.
 
-Layers of width K with :math:`W_{l+1}^\top W_{l+1} - W_lW_l^\top = (a_{l+1} - a_l)I`, least a 0, have the singular values
-:math:`(y_i + a_l)^{1/2}` with :math:`\prod_l(y_i + a_l) = \sigma_i(Z)^2`, and the flow keeps that.  Of the L layers k
-are *small*, a = 0, and the others *big*, :math:`a = h^{2/L}`.  Far below the handover size h the logits move as if
-the network had depth k, far above as if it had depth L.  A start is written as a word, features first: "sbb".
+Layers of width K with :math:`W_{l+1}^\top W_{l+1} - W_lW_l^\top = (a_{l+1} - a_l)I`, least a 0, have the singular
+values :math:`(y_i + a_l)^{1/2}` with :math:`\prod_l(y_i + a_l) = \sigma_i(Z)^2`, and the flow keeps that.  Of the L
+layers k are *small*, a = 0, and the others *big*, :math:`a = h^{2/L}`.  Far below the handover size h the logits move
+as if the network had depth k, far above as if it had depth L.  A start is written as a word, features first: "sbb".
 """
 
 import numpy as np

@@ -6,6 +6,8 @@ from dufm import figures, stats
 
 LOOKS = {1: ("#882255", "v"), **{k: (figures.depth_color(k), figures.depth_style(k)["marker"]) for k in range(2, 9)}}
 
+ABOVE = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center"}
+
 
 def draw(data):
     away = data["small"] < data["depth"]
@@ -28,18 +30,15 @@ def draw(data):
                     ax.errorbar(
                         data["handover"][rows], share, np.abs(np.transpose(bars) - share), elinewidth=0.8, **look
                     )
-                    ax.annotate(f"$k = {k}$", (sizes[-1], share[-1]), **place(k), color=color, fontsize=7)
+                    at = -1 if k > 1 else min(1, len(rows) - 1)
+                    ax.annotate(f"$k = {k}$", (sizes[at], share[at]), **ABOVE, color=color, fontsize=7)
                 else:
                     ax.plot(data["handover"][rows], share, linestyle=":", linewidth=0.9, **look)
             level(ax, data, K, k, right / 2, right * 2)
-        ax.set(xscale="log", xlabel="handover size $h$", ylim=(-0.03, 1.07))
+        ax.set(xscale="log", xticks=sizes, xlabel="handover size $h$", ylim=(-0.03, 1.07))
         ax.set_title(f"$K = {K}$, $L = {L}$")
     axes[0][0].set_ylabel("share of collapse")
     return fig
-
-
-def place(k):
-    return {"xytext": (0, 5 if k > 1 else -11), "textcoords": "offset points", "ha": "center"}
 
 
 def level(ax, data, num_classes, depth, left, right):
