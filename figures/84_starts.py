@@ -6,8 +6,6 @@ from dufm import figures, stats
 
 LOOKS = {1: ("#882255", "v"), **{k: (figures.depth_color(k), figures.depth_style(k)["marker"]) for k in range(2, 9)}}
 
-ABOVE = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center"}
-
 
 def draw(data):
     away = data["small"] < data["depth"]
@@ -30,19 +28,22 @@ def draw(data):
                     ax.errorbar(
                         data["handover"][rows], share, np.abs(np.transpose(bars) - share), elinewidth=0.8, **look
                     )
-                    at = -1 if k > 1 else min(1, len(rows) - 1)
-                    ax.annotate(f"$k = {k}$", (sizes[at], share[at]), **ABOVE, color=color, fontsize=7)
                 else:
                     ax.plot(data["handover"][rows], share, linestyle=":", linewidth=0.9, **look)
-            level(ax, data, K, k, right / 2, right * 2)
-        ax.set(xscale="log", xticks=sizes, xlabel="handover size $h$", ylim=(-0.03, 1.07))
+            share = level(ax, data, K, k, right / 2, right * 2)
+            ax.text(
+                right * 3, share + 0.035 * (k == 1) - 0.035 * (k == 2), f"{k}", color=color, fontsize=7, va="center"
+            )
+        ax.text(right * 3, 1.11, "$k$", fontsize=7, va="center")
+        ax.set(xscale="log", xticks=sizes, xlabel="handover size $h$", ylim=(-0.03, 1.09))
         ax.set_title(f"$K = {K}$, $L = {L}$")
     axes[0][0].set_ylabel("share of collapse")
     return fig
 
 
 def level(ax, data, num_classes, depth, left, right):
-    """A dashed line at the share of balanced networks of a depth; at depth 1, the linear model, it is 1."""
+    """A dashed line at the share of balanced networks of a depth; at depth 1, the linear model, 1.  Returns it."""
     rows = (data["num_classes"] == num_classes) & (data["depth"] == depth) & (data["small"] == depth)
     share = 1.0 if depth == 1 else (data["collapse"][rows] / data["networks"][rows])[0]
     ax.plot([left, right], [share, share], color="black", linestyle="--", linewidth=0.8)
+    return share

@@ -22,7 +22,7 @@ from dufm import figures
 figures.published("84_starts")
 
 # %% [markdown]
-# *Share of collapse against the size $h$ of the logits at which the big layers begin to move, a line for each number $k$ of small layers, from the same logits; bars: 95%. Hollow: the big layers are stretched balanced ones instead of orthogonal ones. Dashed: balanced networks of depth $L$ (left), and of depth $k$ (right; at $k = 1$ and 2 this is 1).*
+# *Share of collapse against the size $h$ of the logits at which the big layers begin to move, a line for each number $k$ of small layers, from the same logits; bars: 95%. Hollow: the big layers are stretched balanced ones instead of orthogonal ones. Dashed: balanced networks of depth $L$ (left) and of depth $k$ (right, with $k$ beside it; at $k = 1$, the linear model, and 2 it is 1). Its own dashed line is where each filled line arrives.*
 # [Drawn by](../../figures/84_starts.py)
 #
 # ## Statement
