@@ -23,6 +23,7 @@ The rooms, ground floor first; each imports only from those before it::
     minibatches                   descent with batches of the samples, and where it ends
     optimizers                    methods that descend in other norms, and the margin problem where each ends
     weight_decay                  the flow with weight decay: where it rests, and which ends it unmakes
+    unbalanced                    starts with small and big layers, and the depth that they have at first
     learned                       networks trained on images
 
 What the notebooks share is in ``dufm.companion``; ``dufm.figures``, ``dufm.sweep`` and the others are short for it.
