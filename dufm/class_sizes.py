@@ -27,7 +27,7 @@ from dufm.loss import log_sum_and_residual, true_class
 from dufm.metrics import centred
 from dufm.width import random_start
 
-__all__ = ["KINDS", "class_sizes", "sized_certificate", "sized_ends", "sized_flow", "sized_limit"]
+__all__ = ["KINDS", "class_sizes", "sized_ends", "sized_flow", "sized_limit", "sized_residual"]
 
 KINDS = ("weights", "samples")
 _COLLAPSED = 0.02  # distance from collapse: at rest at sharpness m it is of order (log n)/m
@@ -133,10 +133,10 @@ def sized_ends(seeds, num_classes, depth, width, scale, ratio, kind):
     return {"name": name.tolist(), "rank": rank, "collapse": away}
 
 
-def sized_certificate(Z, sizes, depth, rank):
+def sized_residual(Z, sizes, depth, rank, active_tol=1e-6):
     r"""Relative residual of the KKT conditions of the *samples* problem at logits ``Z`` ``(B, K, K)``, ``(B,)``.
 
-    With M = ZN^{1/2} = UΣVᵀ cut to ``rank``: non-negative multipliers on the smallest margins of Z (up to 1e-6) solve
+    With M = ZN^{1/2} = UΣVᵀ cut to ``rank``: non-negative multipliers on the margins of Z up to 1 + ``active_tol`` times the smallest solve
     :math:`\Lambda N^{-1/2}V = U\Sigma^{p-1}`, :math:`N^{-1/2}\Lambda^\top U = V\Sigma^{p-1}` in least squares.
     ``sizes``: ``(B, K)`` or ``(K,)``.  ``DufmError`` for logits or a depth out of range.
     """
@@ -144,7 +144,7 @@ def sized_certificate(Z, sizes, depth, rank):
     check_logits(Z)
     U, sigma, V = frames(Z * torch.as_tensor(sizes).to(Z).sqrt().unsqueeze(-2))
     margin = pair_margins(Z)
-    active = margin <= (1 + 1e-6) * margin.amin(-1, keepdim=True)
+    active = margin <= (1 + active_tol) * margin.amin(-1, keepdim=True)
     # √n_c only rescales the multipliers of class c.
     return least_multipliers(U[..., :rank], sigma[..., :rank], V[..., :rank], active, 2.0 / depth)[1]
 
