@@ -69,7 +69,7 @@ def limit(run, *, sharpness=SHARPNESS, until_growth=UNTIL_GROWTH):
 
 
 def continued(model, state, status, batch_shape=(-1,), sharpness=SHARPNESS, until_growth=UNTIL_GROWTH):
-    """:class:`Limit` of flat states of a :class:`FactorModel` at log ℒ = −``sharpness``, where ``status`` is "reached"."""
+    """:class:`Limit` of flat states of a ``FactorModel``, at log ℒ = −``sharpness`` where ``status`` is "reached"."""
     status = status.astype(object)
     rows = torch.from_numpy(status == "reached").nonzero().squeeze(-1).to(state.device)
     none = torch.full((len(state),), torch.nan, dtype=state.dtype, device=state.device)

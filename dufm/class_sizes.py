@@ -3,8 +3,8 @@ r"""Classes of unequal size: losses of unequal weights, and classes that stand f
 With sizes :math:`n_c` of mean 1 the loss is :math:`\sum_c n_c\ell_c`.  *Weights*: one feature a class, which is also
 what many copies of one sample are.  *Samples*: every sample has a free feature of its own.  Where those of a class are
 equal they stay so, and their norm is :math:`n_c\|h_c\|^2`: with features :math:`\sqrt{n_c}h_c` in the place of
-:math:`W_1`, :math:`M = W_L\cdots W_1` and logits :math:`Z = MN^{-1/2}`, :math:`N = \operatorname{Diag}(n)`, it is a flow
-of K columns again, whose limits are KKT points of
+:math:`W_1`, :math:`M = W_L\cdots W_1` and logits :math:`Z = MN^{-1/2}`, :math:`N = \operatorname{Diag}(n)`, it is a
+flow of K columns again, whose limits are KKT points of
 
 .. math:: \min\|ZN^{1/2}\|_{S_p}^p \quad\text{subject to}\quad z_{cc} - z_{jc} \ge 1, \qquad p = 2/L .
 
@@ -111,9 +111,9 @@ def sized_ends(seeds, num_classes, depth, width, scale, ratio, kind):
     """Ends of Gaussian networks at :func:`class_sizes`, one a seed: a task for ``sweep.run``.
 
     The first logits of a seed are the same for all sizes and kinds.  Columns: ``name`` ("NC", or another, or
-    "undecided") and ``rank`` (0 there); ``collapse``, distance of the resting logits from collapse.  Ends of "weights" are
-    those of :func:`dufm.end`.  For "samples" the rank is the number of singular values of M that grow with the margin; at
-    rank K − 1 and less than 2% away it is collapse, otherwise the name is "rank r".
+    "undecided") and ``rank`` (0 there); ``collapse``, distance of the resting logits from collapse.  Ends of "weights"
+    are those of :func:`dufm.end`.  For "samples" the rank is the number of singular values of M that grow with the
+    margin; at rank K − 1 and less than 2% away it is collapse, otherwise the name is "rank r".
     """
     sizes = class_sizes(num_classes, ratio)
     start = random_start("gaussian", depth, width, num_classes, scale=scale, seeds=seeds)
@@ -136,8 +136,9 @@ def sized_ends(seeds, num_classes, depth, width, scale, ratio, kind):
 def sized_residual(Z, sizes, depth, rank, active_tol=1e-6):
     r"""Relative residual of the KKT conditions of the *samples* problem at logits ``Z`` ``(B, K, K)``, ``(B,)``.
 
-    With M = ZN^{1/2} = UΣVᵀ cut to ``rank``: non-negative multipliers on the margins of Z up to 1 + ``active_tol`` times the smallest solve
-    :math:`\Lambda N^{-1/2}V = U\Sigma^{p-1}`, :math:`N^{-1/2}\Lambda^\top U = V\Sigma^{p-1}` in least squares.
+    With M = ZN^{1/2} = UΣVᵀ cut to ``rank``: non-negative multipliers on the margins of Z up to
+    1 + ``active_tol`` times the smallest solve, in least squares,
+    :math:`\Lambda N^{-1/2}V = U\Sigma^{p-1}`, :math:`N^{-1/2}\Lambda^\top U = V\Sigma^{p-1}`.
     ``sizes``: ``(B, K)`` or ``(K,)``.  ``DufmError`` for logits or a depth out of range.
     """
     depth = check_count("depth", depth, 2)
@@ -151,5 +152,5 @@ def sized_residual(Z, sizes, depth, rank, active_tol=1e-6):
 
 def _model(factors, sizes, kind):
     if kind not in KINDS or tuple(sizes.shape) != (factors[0].shape[-1],) or not (sizes > 0).all():
-        raise DufmError(f"kind must be one of {', '.join(KINDS)} and sizes positive, one a class, got {kind!r}, {sizes}")
+        raise DufmError(f"kind must be of {', '.join(KINDS)} and sizes positive, one a class, got {kind!r}, {sizes}")
     return SizedModel(factors, sizes, kind)

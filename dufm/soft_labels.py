@@ -23,11 +23,9 @@ __all__ = ["collapse_size", "noisy_flow", "noisy_labels", "square", "square_forc
 class NoisyModel(FactorModel):
     """Factors under the loss of the module; what weighs a pair is the probability of the wrong class."""
 
-    price = math.inf  # its second derivative is not that of a log-sum: no implicit steps
-
     def __init__(self, factors, noise):
         super().__init__(factors)
-        self.price = math.inf
+        self.price = math.inf  # the second derivative is not that of a log-sum: no implicit steps
         self.labels = noisy_labels(self.shapes[-1][0], noise).to(factors[0])
 
     def evaluate(self, Z):
@@ -76,7 +74,8 @@ def noisy_flow(factors, noise, *, until_log_loss=-20.0, rtol=1e-4, max_steps=50_
 def square(noise):
     r"""The critical logits of rank 2 of four classes ``(4, 4)``: two bits, each right with probability (1 + m)/2.
 
-    :math:`Z = \frac s4(\chi_1\chi_1^\top + \chi_2\chi_2^\top)`, :math:`s = 2\log\frac{1+m}{1-m}`, :math:`m = 1 - 4\varepsilon/3`.
+    :math:`Z = \frac s4(\chi_1\chi_1^\top + \chi_2\chi_2^\top)`, :math:`s = 2\log\frac{1+m}{1-m}`,
+    :math:`m = 1 - 4\varepsilon/3`.
     """
     m = float(noisy_labels(4, noise)[0] @ torch.tensor([1.0, -1.0, 0.0, 0.0], dtype=torch.float64))
     bits = torch.tensor([[1.0, 1, -1, -1], [1, -1, 1, -1]], dtype=torch.float64)
@@ -90,7 +89,7 @@ def square_force(noise):
 
 
 def time_to_escape(value, depth, force):
-    r"""Time in which an aligned extra value grows from ``value`` to infinity: :math:`\varsigma^{-q}/((L-2)g)`, q = 1 − 2/L.
+    r"""Time :math:`\varsigma^{-q}/((L-2)g)`, q = 1 − 2/L, in which an extra value grows from ``value`` to infinity.
 
     Of the flow :math:`\dot\varsigma = L\varsigma^{2-2/L}g` at constant force g, depth L ≥ 3; arrays broadcast.
     """

@@ -62,7 +62,7 @@ import pandas
 import torch
 
 import dufm
-from dufm import class_sizes, claims, metrics, notebook, stats, sweep
+from dufm import claims, class_sizes, metrics, notebook, stats, sweep
 from dufm import width as widths
 
 p = notebook.start("85_imbalanced_classes", globals())
