@@ -19,10 +19,14 @@ def draw(data):
                 if column == "collapse" or kind == "samples":
                     ax.errorbar(x, share, bars, elinewidth=0.8, **style)
             if kind == "weights":
-                middle = share[np.argsort(x)][len(share) // 2]
-                ax.annotate(f"$L = {L}$", (1, middle), xytext=(0, -13), textcoords="offset points", ha="center")
+                end = (x.max(), share[np.argmax(x)])
+                ax.annotate(f"$L = {L}$", end, xytext=(6, 0), textcoords="offset points", va="center")
         ax.set_xscale("log")
+        ax.set_xlim(0.6 * x.min(), 8 * x.max())
         ax.set(xlabel="size of one class over the others", ylim=(-0.04, 1.06))
         ax.set_title(title, fontsize=9)
     axes[0].set_ylabel("share of networks")
+    for line, face, label in (("-", "0.3", "collapse"), ("--", "white", "full rank")):
+        axes[1].plot([], [], "o", linestyle=line, color="0.3", markerfacecolor=face, label=label)
+    axes[1].legend(loc="center right", bbox_to_anchor=(1, 0.55))
     return fig

@@ -19,7 +19,8 @@ def draw(data):
             here = (data["depth"] == L) & (data["noise"] == share)
             t = 10 ** data["decade"][here]
             ax.plot(t, data["median"][here], linestyle=line, color=color, label=rf"$\varepsilon = {share:g}$")
-            ax.fill_between(t, data["low"][here], data["high"][here], color=color, alpha=0.12, linewidth=0)
+            if share == shares[-1]:
+                ax.fill_between(t, data["low"][here], data["high"][here], color=color, alpha=0.15, linewidth=0)
         clean = (data["depth"] == L) & (data["noise"] == 0)
         ax.plot(10 ** data["decade"][clean], data["median"][clean], ":", color="0.4", label=r"$\varepsilon = 0$")
         ax.set_xscale("log")

@@ -169,15 +169,15 @@ claims.check("85-new-ends", stats.wilson(int((new.full & ~new.nc).sum()), len(ne
 # %% [markdown]
 # ## Where it breaks
 #
-# *Reached and optimal are two things, again.* At a hundredth by samples collapse is a strict optimum with a smaller norm than the pair ($\sum\sigma^{2/3}$ of 2.90 against 2.93 at three layers), and most networks go to the pair. Early on the large classes are all that the loss sees; two of them part first, and the rare one only has to be told from a mean.
+# *Reached and optimal are two things, again.* At a hundredth by samples collapse is a strict optimum with a smaller norm than the pair ($\sum\sigma^{2/3}$ of 2.90 against 2.93 at three layers), and most networks go to the pair. The loss of the large classes falls first, so the others may have chosen their places before the rare one counts. At four layers a class a hundred times as large does the same: of 128 networks 33 keep full rank and 4 collapse.
 #
-# *Samples with features of their own starts.* Unequal features within a class are outgrown ([13](../1_model/13_within_class_collapse.ipynb)); that the ends are then those of equal ones is not shown here. *Certificates by samples* are those of a run at rest at sharpness 1000: the active margins differ by one part in 200 or less, and no polish to more digits exists for this norm.
+# *Unequal features within a class* are outgrown ([13](../1_model/13_within_class_collapse.ipynb)); that the ends are then those of equal ones is not shown here. *Ends by samples* are certified less sharply: the residual is that of a run at rest at sharpness 1000, whose active margins differ by about one part in 200, and there is no polish to more digits for this norm. Collapse is told from other ends by its distance, below 2%.
 #
 # ## Try it
 #
 # 1. `ratios = [0.001, 1.0]`: does the rare class by weight show at last?
 # 2. `depths = [2, 6]`: which end is left at a hundredth by samples?
-# 3. Show from $S^+$ that at $L\to\infty$ the multipliers become $n_c/(n_jn_c\tau)$: which pair weighs most?
+# 3. Show that as $L\to\infty$ the multiplier of sample $c$ against class $j$ becomes $1/(n_j\tau)$. Which constraints weigh most?
 
 # %% tags=["nbval-ignore-output"]
 notebook.provenance(p)

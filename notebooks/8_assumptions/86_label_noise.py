@@ -21,7 +21,7 @@ from dufm import figures
 figures.published("86_transient")
 
 # %% [markdown]
-# *Effective rank of the centred logits against time, four classes, a panel a depth: the median of the networks at three shares of wrong labels, with the band of the middle half; dotted, without noise. Dashed: the ranks of the square and of collapse. [Drawn by](../../figures/86_transient.py)*
+# *Effective rank of the centred logits against time, four classes, a panel a depth: the median of the networks at three shares of wrong labels, with the band of the middle half at the least of them; dotted, without noise. Dashed: the ranks of the square and of collapse. [Drawn by](../../figures/86_transient.py)*
 #
 # ## Statement
 #
@@ -142,7 +142,7 @@ low.rename_axis("depth").rename_axis(columns=f"below 2.5 at 0.1/ε, of {p.networ
 # %%
 errors = []
 for share in (0.3, 0.03):
-    narrow = soft_labels.noisy_flow(dufm.gaussian_init(3, 2, K, batch=8, seed=p.seed), share, max_steps=600)
+    narrow = soft_labels.noisy_flow(dufm.gaussian_init(3, 2, K, batch=8, seed=p.seed), share, max_steps=1500)
     over = torch.linalg.svdvals(soft_labels.noisy_labels(K, share) - narrow.Z.softmax(-2))[:, 0]
     errors.append(float((over / soft_labels.square_force(share) - 1).abs().max()))
 third, escape = torch.tensor([0.5, -0.5, -0.5, 0.5], dtype=torch.float64), {}
