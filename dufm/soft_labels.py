@@ -11,13 +11,22 @@ which is attained, at every depth by the same logits: centred, :math:`s^*C` with
 import math
 
 import numpy as np
+import scipy.optimize
 import torch
 
-from dufm._checks import DufmError, check_count, check_factors
+from dufm._checks import DufmError, check_count, check_factors, check_logits, check_rank
 from dufm._stepping import follow
 from dufm.flow import FactorModel, History, Trajectory
 
-__all__ = ["collapse_size", "noisy_flow", "noisy_labels", "square", "square_force", "time_to_escape"]
+__all__ = [
+    "collapse_size",
+    "critical_at_rank",
+    "noisy_flow",
+    "noisy_labels",
+    "square",
+    "square_force",
+    "time_to_escape",
+]
 
 
 class NoisyModel(FactorModel):
@@ -69,6 +78,31 @@ def noisy_flow(factors, noise, *, until_log_loss=-20.0, rtol=1e-4, max_steps=50_
         return [part.reshape(*shape, *part.shape[-2:]) for part in model.split(flat)]
 
     return run.in_shape(batch_shape, shaped, Trajectory, History)
+
+
+def critical_at_rank(Z, noise, rank):
+    r"""The critical point of the loss on logits :math:`AB^\top` of ``rank`` near ``Z`` ``(K, K)``, by SciPy.
+
+    Least squares of :math:`(Y - P)B` and :math:`A^\top(Y - P)`, where descent of the loss has no more digits.
+    ``DufmError`` for a rank outside 1 … K − 1.
+    """
+    check_logits(Z)
+    rank, num_classes = int(check_rank(rank, Z)), len(Z)
+    Y = noisy_labels(num_classes, noise)
+    U, sigma, Vh = torch.linalg.svd(Z)
+    first = torch.stack([U[:, :rank], Vh[:rank].T]) * sigma[:rank].sqrt()
+
+    def logits(x):
+        A, B = torch.from_numpy(x).reshape(first.shape)
+        return A, B, A @ B.T
+
+    def slopes(x):
+        A, B, Z = logits(x)
+        left = Y - Z.softmax(-2)
+        return torch.cat([left @ B, left.T @ A]).flatten().numpy()
+
+    found = scipy.optimize.least_squares(slopes, first.flatten().numpy(), xtol=1e-15, ftol=1e-15, gtol=1e-15)
+    return logits(found.x)[2]
 
 
 def square(noise):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.integrate
+import scipy.optimize
 import sympy
 import torch
 from tolerances import LINALG, SOLVER, close
@@ -12,6 +13,7 @@ from dufm.metrics import centred
 from dufm.soft_labels import (
     NoisyModel,
     collapse_size,
+    critical_at_rank,
     noisy_flow,
     noisy_labels,
     square,
@@ -64,6 +66,18 @@ def test_square_is_critical_of_rank_two(noise):
     assert torch.linalg.svdvals(Z)[2] < TOL
 
 
+def test_critical_at_rank_is_stationary_and_of_that_rank():
+    start = noisy_flow(gaussian_init(3, 2, 5, batch=1, seed=0), 0.1, max_steps=100).Z[0]
+    Z = critical_at_rank(start, 0.1, 2)
+    left = noisy_labels(5, 0.1) - Z.softmax(-2)
+    U, sigma, Vh = torch.linalg.svd(Z)
+    assert sigma[2] < TOL and torch.linalg.matrix_norm(left) > 0.05
+    close(U[:, :2].T @ left, torch.zeros(2, 5), 1e-9)
+    close(left @ Vh[:2].T, torch.zeros(5, 2), 1e-9)
+    with pytest.raises(DufmError, match="rank"):
+        critical_at_rank(start, 0.1, 5)
+
+
 def test_flow_beside_the_square_against_scipy():
     """Three singular values in characters, integrated by SciPy in time, against the factors' flow."""
     noise, depth = 0.05, 3
@@ -83,6 +97,29 @@ def test_flow_beside_the_square_against_scipy():
     run = noisy_flow([W[None] for W in start], noise, rtol=1e-8, record={"log_time": np.log(times)})
     found = torch.stack([torch.stack([v @ Z @ v for v in characters.T]) for Z in run.history.Z[:, 0]])
     close(found, torch.from_numpy(solved), SOLVER[torch.float64])
+
+
+def test_deviations_from_collapse_on_its_ray():
+    """The stated rate against finite differences of the three equations, and its zero before that without noise."""
+    noise, depth, h = 0.02, 4, 1e-6
+    m, q = 1 - 4 * noise / 3, 1 - 2 / depth
+    signs = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]], dtype=float)
+
+    def rate(s):
+        p = np.exp(signs @ s / 4)
+        return depth * s ** (2 - 2 / depth) * (m - p @ signs / p.sum())
+
+    def law(s):
+        p1 = 1 / (np.exp(s) + 3)
+        return q / s - p1 / (4 * (p1 - noise / 3))
+
+    for s in (0.5, 1.5, 3.0):
+        one = rate(np.array([s + h, s, s])) - rate(np.array([s - h, s, s]))
+        measured = (one[0] - one[1]) / (2 * h) / rate(np.full(3, s))[0] - 1 / s
+        close(torch.tensor(measured), law(s), SOLVER[torch.float64])
+    turn = torch.tensor(scipy.optimize.brentq(law, 0.1, 4.0, xtol=1e-14, rtol=1e-14), dtype=torch.float64)
+    close(turn, 4 * q * (1 - noise / 3 * (turn.exp() + 3)), TOL)
+    assert turn < 4 * q
 
 
 def test_time_to_escape_solves_its_equation():
