@@ -24,6 +24,7 @@ The rooms, ground floor first; each imports only from those before it::
     optimizers                    methods that descend in other norms, and the margin problem where each ends
     weight_decay                  the flow with weight decay: where it rests, and which ends it unmakes
     unbalanced                    starts with small and big layers, and the depth that they have at first
+    class_sizes, soft_labels      classes of unequal size; labels of which a share is wrong
     learned                       networks trained on images
 
 What the notebooks share is in ``dufm.companion``; ``dufm.figures``, ``dufm.sweep`` and the others are short for it.

@@ -65,11 +65,16 @@ def limit(run, *, sharpness=SHARPNESS, until_growth=UNTIL_GROWTH):
     _check_continuation(sharpness, until_growth, (num_classes - 1) * factors[0].shape[-1])
     flow = gradient_flow(factors, until_log_loss=-sharpness, rtol=_RTOL, max_steps=_STEPS)
     model = FactorModel(factors)
-    state, status = model.flatten(flow.factors), flow.status.reshape(-1).astype(object)
+    return continued(model, model.flatten(flow.factors), flow.status.reshape(-1), batch_shape, sharpness, until_growth)
+
+
+def continued(model, state, status, batch_shape=(-1,), sharpness=SHARPNESS, until_growth=UNTIL_GROWTH):
+    """:class:`Limit` of flat states of a ``FactorModel``, at log ℒ = −``sharpness`` where ``status`` is "reached"."""
+    status = status.astype(object)
     rows = torch.from_numpy(status == "reached").nonzero().squeeze(-1).to(state.device)
     none = torch.full((len(state),), torch.nan, dtype=state.dtype, device=state.device)
     growth, turning = none, none.clone()
-    rates = none[:, None].repeat(1, min(num_classes, factors[0].shape[-1]))
+    rates = none[:, None].repeat(1, min(model.shapes[-1][0], model.shapes[0][1]))
     if len(rows):
         rested = _rest(model, state[rows], sharpness, until_growth)
         state[rows], growth[rows], turning[rows] = rested.state, rested.growth, rested.turning

@@ -189,9 +189,13 @@ class FactorModel(Model):
         parts = flat.split(self.sizes, dim=-1)
         return [part.unflatten(-1, shape) for part, shape in zip(parts, self.shapes, strict=True)]
 
+    def evaluate(self, Z):
+        """Log ℒ and −∂ log ℒ/∂Z: what makes this the flow of one loss and not of another."""
+        return evaluate(Z)
+
     def field(self, flat, out):
         """Write −∂ log ℒ/∂W into ``out``; log ℒ, and λ for every entry of Z, zero at the sample's own class."""
-        log_loss, residual = _matrix_field(self.split(flat), self.split(out))
+        log_loss, residual = _matrix_field(self.split(flat), self.split(out), self.evaluate)
         return log_loss, residual.neg().masked_fill_(self.own, 0.0).flatten(1)
 
     def gaps(self, flat):
@@ -212,7 +216,7 @@ class FactorModel(Model):
         """The first term of the field's derivative: J, Θ = JJᵀ and λ on the pairs j ≠ c."""
         factors = self.split(flat)
         below, above = _below(factors), _above(factors)
-        weights = -evaluate(below[-1])[1][:, self.wrong, self.of]
+        weights = -self.evaluate(below[-1])[1][:, self.wrong, self.of]
         rows, columns = below[-1].shape[-2:]
         eye_rows, eye_columns = (torch.eye(size).to(flat).expand(len(flat), size, size) for size in (rows, columns))
         left = torch.stack([eye_rows if a is None else a @ a.mT for a in above], -1)
@@ -249,7 +253,7 @@ class FactorModel(Model):
             return 1.0 if matrix is None else norm(matrix.flatten(1))
 
         through = sum(size(a) * size(b) for a, b in zip(_above(factors), below, strict=True))
-        stalled = norm(slope) <= 1e-12 * norm(evaluate(Z)[1].flatten(1)) * through
+        stalled = norm(slope) <= 1e-12 * norm(self.evaluate(Z)[1].flatten(1)) * through
         if not stalled.any():
             return torch.full_like(stalled, -1, dtype=torch.int64)
         return torch.where(stalled, numerical_rank(Z, 1e-6), -1)
@@ -288,7 +292,7 @@ def _above(factors):
     return above[::-1]
 
 
-def _matrix_field(factors, out):
+def _matrix_field(factors, out, evaluate=evaluate):
     """Write −∂ log ℒ/∂W_l into ``out``; return log ℒ and −∂ log ℒ/∂Z."""
     below = _below(factors)
     log_loss, residual = evaluate(below[-1])

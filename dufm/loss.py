@@ -69,10 +69,10 @@ def evaluate(Z):
     return log_sum - math.log(columns // num_classes), residual
 
 
-def log_sum_and_residual(Z, marks):
+def log_sum_and_residual(Z, marks, log_weights=None):
     """Log of the summed losses of all samples and minus its gradient, for ``marks`` from :func:`true_class`.
 
-    Dividing by a number of samples shifts the first and leaves the second.
+    Dividing by a number of samples shifts the first and leaves the second.  ``log_weights``: of the samples, ``(N,)``.
     """
     rows, samples, mask, one_hot = marks
     # Networks last: every reduction then runs along a contiguous batch.
@@ -83,6 +83,8 @@ def log_sum_and_residual(Z, marks):
     total = wrong.sum(0)
     ell = top.add_(total.log())
     log_sample, slope = log_softplus(ell)
+    if log_weights is not None:
+        log_sample = log_sample + log_weights.unsqueeze(-1)
     largest = log_sample.amax(0)
     share = log_sample.sub_(largest).exp_()
     share_total = share.sum(0)

@@ -1,0 +1,131 @@
+r"""Label noise: features shared by samples of several labels, a share ε of them wrong.
+
+Class c's feature carries its own label with probability 1 − ε and each other one with ε/(K − 1): column c of Y.  The
+loss is the cross-entropy, and less its infimum
+
+.. math:: \mathcal L = \sum_c\mathrm{KL}(y_c\,\|\,p_c),\qquad -\partial\mathcal L/\partial Z = Y - P,
+
+which is attained, at every depth by the same logits: centred, :math:`s^*C` with :func:`collapse_size`.
+"""
+
+import math
+
+import numpy as np
+import scipy.optimize
+import torch
+
+from dufm._checks import DufmError, check_count, check_factors, check_logits, check_rank
+from dufm._stepping import follow
+from dufm.flow import FactorModel, History, Trajectory
+
+__all__ = [
+    "collapse_size",
+    "critical_at_rank",
+    "noisy_flow",
+    "noisy_labels",
+    "square",
+    "square_force",
+    "time_to_escape",
+]
+
+
+class NoisyModel(FactorModel):
+    """Factors under the loss of the module; what weighs a pair is the probability of the wrong class."""
+
+    def __init__(self, factors, noise):
+        super().__init__(factors)
+        self.price = math.inf  # the second derivative is not that of a log-sum: no implicit steps
+        self.labels = noisy_labels(self.shapes[-1][0], noise).to(factors[0])
+
+    def evaluate(self, Z):
+        """Log ℒ and −∂ log ℒ/∂Z; ℒ loses digits below 1e-12."""
+        log_p = Z.log_softmax(-2)
+        loss = (self.labels * (self.labels.log() - log_p)).sum((-2, -1)).clamp(min=1e-300)
+        return loss.log(), (self.labels - log_p.exp()) / loss[..., None, None]
+
+    def field(self, flat, out):
+        """As in :class:`FactorModel`."""
+        log_loss, _ = super().field(flat, out)
+        return log_loss, torch.exp(self.gaps(flat)).masked_fill_(self.own.flatten(), 0.0)
+
+
+def noisy_labels(num_classes, noise):
+    """Y ``(K, K)``; ``DufmError`` unless 0 < noise < 1 − 1/K."""
+    num_classes = check_count("num_classes", num_classes, 2)
+    if not 0 < noise < 1 - 1 / num_classes:
+        raise DufmError(f"noise must lie between 0 and 1 − 1/K, got {noise!r} for K = {num_classes}")
+    wrong = noise / (num_classes - 1)
+    return torch.eye(num_classes, dtype=torch.float64) * (1 - noise - wrong) + wrong
+
+
+def collapse_size(num_classes, noise):
+    r"""The s* of the minimum :math:`s^*C`: :math:`\log\frac{(1-\varepsilon)(K-1)}\varepsilon`."""
+    Y = noisy_labels(num_classes, noise)
+    return float((Y[0, 0] / Y[1, 0]).log())
+
+
+def noisy_flow(factors, noise, *, until_log_loss=-20.0, rtol=1e-4, max_steps=50_000, record=None):
+    """Flow of the loss, a :class:`dufm.Trajectory`; arguments as in :func:`dufm.gradient_flow`, one column a class."""
+    num_classes, n_per_class, batch_shape = check_factors(factors)
+    if n_per_class != 1:
+        raise DufmError(f"factors must have one feature a class, got {n_per_class}")
+    model = NoisyModel(factors, noise)
+    run = follow(
+        model, model.flatten(factors), until_log_loss=until_log_loss, rtol=rtol, max_steps=max_steps, record=record
+    )
+
+    def shaped(flat, shape):
+        return [part.reshape(*shape, *part.shape[-2:]) for part in model.split(flat)]
+
+    return run.in_shape(batch_shape, shaped, Trajectory, History)
+
+
+def critical_at_rank(Z, noise, rank):
+    r"""The critical point of the loss on logits :math:`AB^\top` of ``rank`` near ``Z`` ``(K, K)``, by SciPy.
+
+    Least squares of :math:`(Y - P)B` and :math:`A^\top(Y - P)`, where descent of the loss has no more digits.
+    ``DufmError`` for a rank outside 1 … K − 1.
+    """
+    check_logits(Z)
+    rank, num_classes = int(check_rank(rank, Z)), len(Z)
+    Y = noisy_labels(num_classes, noise)
+    U, sigma, Vh = torch.linalg.svd(Z)
+    first = torch.stack([U[:, :rank], Vh[:rank].T]) * sigma[:rank].sqrt()
+
+    def logits(x):
+        A, B = torch.from_numpy(x).reshape(first.shape)
+        return A, B, A @ B.T
+
+    def slopes(x):
+        A, B, Z = logits(x)
+        left = Y - Z.softmax(-2)
+        return torch.cat([left @ B, left.T @ A]).flatten().numpy()
+
+    found = scipy.optimize.least_squares(slopes, first.flatten().numpy(), xtol=1e-15, ftol=1e-15, gtol=1e-15)
+    return logits(found.x)[2]
+
+
+def square(noise):
+    r"""The critical logits of rank 2 of four classes ``(4, 4)``: two bits, each right with probability (1 + m)/2.
+
+    :math:`Z = \frac s4(\chi_1\chi_1^\top + \chi_2\chi_2^\top)`, :math:`s = 2\log\frac{1+m}{1-m}`,
+    :math:`m = 1 - 4\varepsilon/3`.
+    """
+    m = float(noisy_labels(4, noise)[0] @ torch.tensor([1.0, -1.0, 0.0, 0.0], dtype=torch.float64))
+    bits = torch.tensor([[1.0, 1, -1, -1], [1, -1, 1, -1]], dtype=torch.float64)
+    return 2 * math.log((1 + m) / (1 - m)) / 4 * bits.mT @ bits
+
+
+def square_force(noise):
+    r"""What the square leaves over for the third character: :math:`g = m(1-m)`, the singular value of Y − P there."""
+    m = 1 - 4 * noise / 3
+    return m * (1 - m)
+
+
+def time_to_escape(value, depth, force):
+    r"""Time :math:`\varsigma^{-q}/((L-2)g)`, q = 1 − 2/L, in which an extra value grows from ``value`` to infinity.
+
+    Of the flow :math:`\dot\varsigma = L\varsigma^{2-2/L}g` at constant force g, depth L ≥ 3; arrays broadcast.
+    """
+    depth = check_count("depth", depth, 3)
+    return np.asarray(value) ** (2 / depth - 1) / ((depth - 2) * force)
