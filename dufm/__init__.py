@@ -19,6 +19,7 @@ The rooms, ground floor first; each imports only from those before it::
     width, alignment              random networks by depth and width; starts of the same logits and other factors
     choice                        which critical point a random network reaches
     descent                       descent with finite steps, and where it ends
+    rectified                     one ReLU between the factors
     learned                       networks trained on images
 
 What the notebooks share is in ``dufm.companion``; ``dufm.figures``, ``dufm.sweep`` and the others are short for it.
