@@ -47,6 +47,7 @@ depths: list[int] = [3, 4, 5, 6]  # their depths L [3, 12]
 every: int = 17  # every n-th cell of the table is computed here [1, 1000]
 networks: int = 64  # random networks a cell [2, 4096]
 few: int = 16  # networks whose margin is compared with the price of the first place [2, 4096]
+priced: list[int] = [4, 6]  # their depths [3, 12]
 seed: int = 1000  # first of their seeds [0, 1000000]
 budget: str = "default"  # how much to compute {smoke, default, full}
 
@@ -127,7 +128,7 @@ below.share.unstack().fillna("")
 # *Is descent the flow?* Without a ReLU both are to be had: ends of the same starts by `dufm.end`, certified, beside those of descent.
 
 # %%
-few = {"num_classes": [4], "depth": [4, 6], "width": [16], "scale": [1.0]}
+few = {"num_classes": [4], "depth": p.priced, "width": [16], "scale": [1.0]}
 flow, linear = (sweep.run(task, few | more, seeds=range(p.seed, p.seed + p.few), **notebook.sweep_options()) for task, more in ((width.ends, {}), (rectified.ends, {"place": [0]})))
 print(f"{int((flow['rank'] != linear['rank']).sum())} of {len(flow)} end at another rank")
 
@@ -158,9 +159,9 @@ claims.check("87-frames", frames.residual.max())
 # %% [markdown]
 # ## Where it breaks
 #
-# *Features that are no frame.* Statement 3 is about $A = I$. At $K = 4$, $L = 6$ and the second place, ends of rank 2 have features $e_c + e_{c+1}$ around a cycle; their margin, $27/(8\sqrt2(1+\sqrt2)) = 0.989$ of the linear model's collapse, is far above collapse's 0.75 there. And no frame can lie over rank 2 if $K\ge5$: a unit of its own for each class is a half plane that meets none of the others, and a plane has room for four. Of the networks at $K = 5$ and 6 with six layers some go to rank 2 all the same: with features at 60° and larger margins. At $K = 6$, $L = 6$ only 37 of 64 end in collapse over a frame at the last place. Over rank 3 a frame exists for every $K$: $m_{jc} = (\cos\frac{2\pi(j-c)}K - \cos\frac{2\pi}K)/(1 - \cos\frac{2\pi}K)$.
+# *Features that are no frame.* Statement 3 is about $A = I$. At $K = 4$, $L = 6$ and the second place, ends of rank 2 have features $e_c + e_{c+1}$ around a cycle; their margin, $27/(8\sqrt2(1+\sqrt2)) = 0.989$ of the linear model's collapse, is far above collapse's 0.75 there. And no frame can lie over rank 2 if $K\ge5$: where a unit's half plane holds its own class alone, the two angles beside that class make 180° or more, and a plane has room for four. Of the networks at $K = 5$ and 6 with six layers some go to rank 2 all the same: with features at 60° and larger margins. At $K = 6$, $L = 6$ only 37 of 64 end in collapse over a frame at the last place. Over rank 3 a frame exists for every $K$: $m_{jc} = (\cos\frac{2\pi(j-c)}K - \cos\frac{2\pi}K)\,/\,(1 - \cos\frac{2\pi}K)$.
 #
-# *Rest.* What is judged to rest is the direction of the logits. Behind a ReLU that more than two layers lie below, the residual of nine tenths of the networks is up to 0.17, against 0.03 at the first place and $3\cdot10^{-4}$ without a ReLU: units swing about their kinks, and some matrices below still lose rank. *One width, one scale*; the factor below the ReLU starts larger by $\sqrt2$, as [74](../7_networks/74_limits.ipynb) explains. A unit that is off for a class at the first place is off for ever, and two classes that share all their live units are never told apart: such networks count as undecided.
+# *Rest.* What is judged to rest is the direction of the logits. Where three layers or more lie below the ReLU, the residual of nine tenths of the networks is up to 0.17, against 0.03 at the first place and $3\cdot10^{-4}$ without a ReLU: units swing about their kinks, and some matrices below still lose rank. *One width, one scale*; the factor below the ReLU starts larger by $\sqrt2$, as [74](../7_networks/74_limits.ipynb) explains. A unit that is off for a class at the first place is off for ever, and two classes that share all their live units are never told apart: such networks count as undecided.
 #
 # ## Try it
 #
