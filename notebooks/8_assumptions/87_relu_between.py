@@ -129,8 +129,9 @@ below.share.unstack().fillna("")
 
 # %%
 few = {"num_classes": [4], "depth": p.priced, "width": [16], "scale": [1.0]}
-flow, linear = (sweep.run(task, few | more, seeds=range(p.seed, p.seed + p.few), **notebook.sweep_options()) for task, more in ((width.ends, {}), (rectified.ends, {"place": [0]})))
-print(f"{int((flow['rank'] != linear['rank']).sum())} of {len(flow)} end at another rank")
+flow, descent = (sweep.run(task, few | more, seeds=range(p.seed, p.seed + p.few), **notebook.sweep_options()) for task, more in ((width.ends, {}), (rectified.ends, {"place": [0, 1]})))
+linear = descent[descent.place == 0]
+print(f"{int((flow['rank'].to_numpy() != linear['rank'].to_numpy()).sum())} of {len(flow)} end at another rank")
 
 # %% [markdown]
 # ## The price of the first place
@@ -138,10 +139,9 @@ print(f"{int((flow['rank'] != linear['rank']).sum())} of {len(flow)} end at anot
 # Four classes, the ReLU at the first place: margins at the ends over collapse's in the linear model, beside statement 2, by the rank of the logits.
 
 # %%
-first = sweep.run(rectified.ends, few | {"place": [1]}, seeds=range(p.seed, p.seed + p.few), **notebook.sweep_options())
-first = first[first["rank"] > 0]
+first = descent[(descent.place == 1) & (descent["rank"] > 0)]
 square = [dufm.closed_form_margin("orthoplex", 4, L) / dufm.closed_form_margin("nc", 4, L) / 2**0.5 for L in first.depth]
-first["price"] = [(3 / 4) ** 0.5 if r == 3 else ratio for r, ratio in zip(first["rank"], square, strict=True)]
+first = first.assign(price=[(3 / 4) ** 0.5 if r == 3 else ratio for r, ratio in zip(first["rank"], square, strict=True)])
 first.groupby(["depth", "rank"]).agg(networks=("seed", "size"), least=("margin_ratio", "min"), most=("margin_ratio", "max"), price=("price", "mean")).round(3)
 
 # %% [markdown]
