@@ -96,7 +96,7 @@ frames[(frames.K == 6) & (frames.L == max(p.depths))].pivot(index="place", colum
 
 # %%
 known = notebook.committed("87_places")
-grid = known[rectified.CELL].to_dict("records")[:: p.every]
+grid = known[rectified.CELL].to_dict("records")[p.every // 2 :: p.every]
 runs = sweep.run(rectified.ends, grid, seeds=range(p.seed, p.seed + p.networks), **notebook.sweep_options())
 here = rectified.by_place(runs)
 both = here.merge(known, on=[*rectified.CELL, "networks"], suffixes=("", "_known"))
