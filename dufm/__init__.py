@@ -25,6 +25,7 @@ The rooms, ground floor first; each imports only from those before it::
     weight_decay                  the flow with weight decay: where it rests, and which ends it unmakes
     unbalanced                    starts with small and big layers, and the depth that they have at first
     class_sizes, soft_labels      classes of unequal size; labels of which a share is wrong
+    rectified                     one ReLU between the factors
     learned                       networks trained on images
 
 What the notebooks share is in ``dufm.companion``; ``dufm.figures``, ``dufm.sweep`` and the others are short for it.
