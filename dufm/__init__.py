@@ -20,6 +20,7 @@ The rooms, ground floor first; each imports only from those before it::
     choice                        which critical point a random network reaches
     descent                       descent with finite steps, and where it ends
     learned                       networks trained on images
+    heads                         a convolutional body with a deep linear head
 
 What the notebooks share is in ``dufm.companion``; ``dufm.figures``, ``dufm.sweep`` and the others are short for it.
 """
