@@ -1,8 +1,8 @@
 r"""A small convolutional body with a deep linear head: ``Z = V_h ⋯ V_1 F(X)``, ``F`` three convolutions with ReLUs.
 
 No layer has a bias, so the logits are homogeneous in the weights: of degree 1 in every layer, 3 + h in all.  A network
-is a list of weights, three kernels ``(out, in, 3, 3)`` and then ``V_1, …, V_h``, in float32; every convolution has
-stride 2, and what it leaves of an image is flattened to the features.  The head's hidden layers have 64 units.
+is a list of weights, three kernels ``(out, in, 3, 3)`` and then ``V_1, …, V_h``; every convolution has stride 2, and
+what it leaves of an image is flattened to the features.  The head's hidden layers have 64 units.
 
 Imported by name (``from dufm import heads``).
 """
@@ -29,21 +29,21 @@ _FIRST_MOVE = 0.2  # length of the first epoch as a share of the weights' norm, 
 _MOMENTUM, _RISE, _GROW, _SHRINK = 0.9, 0.05, 1.1, 0.5
 
 
-def images(columns):
-    """Images ``(n, channels, side, side)`` in float32 of the columns that ``data.split`` gives."""
+def images(columns, precision="float64"):
+    """Images ``(n, channels, side, side)`` of the columns that ``data.split`` gives, float32 or float64."""
     channels = 3 if len(columns) == 3072 else 1
     side = math.isqrt(len(columns) // channels)
-    shaped = columns.mT.reshape(-1, channels, side, side).float()
+    shaped = columns.mT.reshape(-1, channels, side, side).to(getattr(torch, precision))
     return shaped.contiguous(memory_format=torch.channels_last)
 
 
-def initial(seed, depth, shape):
-    """Weights of a network with ``depth`` head layers for images ``(channels, side, side)``.
+def initial(seed, depth, X):
+    """Weights of a network with ``depth`` head layers for images ``X`` ``(n, channels, side, side)``, in their dtype.
 
     Gaussian, of variance 2/fan-in in the kernels, before ReLUs, and 1/fan-in in the head.  The kernels depend on the
     seed alone, so that networks of one seed and other depths start from the same body.
     """
-    depth, (before, side, _) = check_count("depth", depth, 1), shape
+    depth, (before, side) = check_count("depth", depth, 1), X.shape[1:3]
     rng = np.random.default_rng(seed)
     weights = []
     for channels in CHANNELS:
@@ -52,7 +52,7 @@ def initial(seed, depth, shape):
     rng = np.random.default_rng([seed, depth])
     sizes = [before * side**2, *[HEAD_WIDTH] * (depth - 1), _NUM_CLASSES]
     weights += [rng.standard_normal((b, a)) / math.sqrt(a) for a, b in zip(sizes, sizes[1:], strict=False)]
-    return [torch.from_numpy(weight).float() for weight in weights]
+    return [torch.from_numpy(weight).to(X) for weight in weights]
 
 
 def forward(weights, X):
@@ -128,8 +128,10 @@ def _norm(parts):
     return math.sqrt(sum(float(part.square().sum()) for part in parts))
 
 
-def trained(seeds, *, dataset, digest, n_per_class, batch_size, depth):
+def trained(seeds, *, dataset, digest, n_per_class, batch_size, precision, depth):
     """Train a network a seed with ``depth`` head layers, and measure its end; a task for ``sweep.run``.
+
+    ``precision``: "float32" or "float64", which also keeps rounding from turning a run.
 
     Columns: ``status``, ``epochs``, ``log_loss``; effective ``rank`` of the centred class-mean logits, ``start_rank``
     before training; ``layer_0`` … ``layer_h`` the same of the features and after each head layer; :func:`head_cost`;
@@ -140,13 +142,13 @@ def trained(seeds, *, dataset, digest, n_per_class, batch_size, depth):
     if data.fingerprint(dataset) != digest:
         raise DufmError(f"dataset {dataset!r} is not the one of digest {digest!r}")
     X, y, held, held_y = data.split(dataset, n_per_class)
-    X, held = images(X), images(held)
+    X, held = images(X, precision), images(held, precision)
     rows = [_measured(seed, depth, X, y, held, held_y, batch_size) for seed in seeds]
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 
 def _measured(seed, depth, X, y, held, held_y, batch_size):
-    start = initial(seed, depth, X.shape[1:])
+    start = initial(seed, depth, X)
     weights, log_loss, status, epochs = train(start, X, y, batch_size=batch_size, seed=seed)
     outputs = [A.double() for A in forward(weights, X)]
     head = [V.double() for V in weights[len(CHANNELS) :]]
