@@ -22,7 +22,9 @@ def draw(data):
             at = {"xytext": (6, 0), "textcoords": "offset points", "va": "center", "fontsize": 8}
             if kind == "start":
                 ax.plot(depth, mean, color="#999999", linewidth=0.8)
-                ax.annotate("logits at\nthe start", (depth[-1], mean[-1]), color="#777777", **at)
+                low_end = data["mean"][(data["dataset"] == panel) & (data["kind"] == "logits")][-1]
+                at["xytext"] = (6, 12 if 0 <= mean[-1] - low_end < 1 else 0)
+                ax.annotate("at the start", (depth[-1], mean[-1]), color="#777777", **at)
                 continue
             color, marker = KINDS[kind]
             ax.fill_between(depth, low, high, color=color, alpha=0.2, linewidth=0)

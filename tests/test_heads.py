@@ -1,4 +1,4 @@
-"""A convolutional body with a linear head: against NumPy loops, differences, homogeneity, and the least cost of a head."""
+"""A convolutional body with a linear head: against loops, differences, homogeneity, and the least cost of a head."""
 
 import math
 

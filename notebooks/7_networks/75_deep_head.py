@@ -7,11 +7,12 @@
 # ---
 
 # %% [markdown]
-# # A deep linear head
+# # On CIFAR-10 too, a deeper linear head alone ends at lower effective rank
 #
 # **Question.** Practitioners put a classifier on top of a convolutional network, sometimes of several linear layers, which can express nothing that one layer cannot. Does the depth of the head *alone* lower the rank of what is learned?
 #
-# **Answer.** TODO
+# **Answer.** Yes, moderately. With the same convolutional body the effective rank of the class-mean logits on CIFAR-10 falls from 7.8 with one linear layer to 6.9 with six, without a comparable fall before training; on the digits from 7.1 to 5.4.
+# Accuracy on other images does not gain: it is lower by about two percentage points.
 #
 # Before: [74, the limits of the experiment](74_limits.ipynb). After: [81, minibatches](../8_assumptions/81_minibatches.ipynb).
 
@@ -27,7 +28,7 @@ figures.published("75_heads")
 # ## Statement
 #
 # $Z = V_h\cdots V_1\,F$, where $F = F(X)$ are the features of a bias-free body, here three convolutions of stride 2 with ReLUs, and $V = V_h\cdots V_1$ the head's product. $F$ is homogeneous of degree 3 in the kernels, $Z$ of degree 1 in every layer. Let gradient flow
-# separate the images; then every limit of its direction is a KKT point of *least $\|\theta\|^2$ with all margins at least 1*, $\theta$ all weights (Lyu & Li 2020).
+# bring the summed loss below $\log2$; then every limit of its direction is a KKT point of *least $\|\theta\|^2$ with all margins at least 1*, $\theta$ all weights (Lyu & Li 2020).
 #
 # *At such a point*
 # 1. *the head's factors are balanced, $V_{l+1}^\top V_{l+1} = V_lV_l^\top$, and cost the least that factors of their product can:*
@@ -94,8 +95,8 @@ grid = {
 fresh = sweep.run(heads.trained, grid, seeds=range(p.seed, p.seed + p.seeds), **notebook.sweep_options()).drop(columns="error")
 known = notebook.committed("75_heads")
 cell = ["dataset", "digest", "n_per_class", "batch_size", "precision"]
-table = pd.concat([known, fresh]).merge(known[cell].drop_duplicates()).drop_duplicates([*cell, "depth", "seed"], keep="last")
-table = table.sort_values(["dataset", "depth", "seed"], ignore_index=True)
+parts = [known[known["dataset"] != p.dataset], known.merge(fresh[cell].drop_duplicates()), fresh]
+table = pd.concat(parts).drop_duplicates(["dataset", "depth", "seed"], keep="last").sort_values(["dataset", "depth", "seed"], ignore_index=True)
 files.write_atomic(files.out_dir() / "75_heads.csv", table.to_csv(index=False, float_format="%.8g"))
 print(f"{len(fresh)} networks trained today on {p.dataset}; in the table: " + ", ".join(f"{n} on {name}" for name, n in table["dataset"].value_counts().sort_index().items()))
 print("measured on CIFAR-10" + (" today" if p.dataset == "cifar10" else "; without the file the committed table is shown"))
@@ -109,7 +110,8 @@ figures.store("75_heads", pd.DataFrame(means.tolist(), index=means.index, column
 # %% tags=["figure"]
 figures.show(
     "75_heads",
-    alt="TODO",
+    alt="Effective rank of class means against the number of linear layers in the head, one panel for the digits and one for CIFAR-10. The features stay level, near 8.2 and 7.6. "
+    "The logits fall, from 7.1 to 5.4 on the digits and from 7.8 to 6.9 on CIFAR-10. Logits before training: near 6 on the digits, level near 4.8 on CIFAR-10.",
 )
 
 # %% [markdown]
@@ -135,32 +137,45 @@ def fall(table, column, shallow, deep):
 
 spearman = {name: scipy.stats.spearmanr(t["depth"], t["rank"])[0] for name, t in table.groupby("dataset")}
 falls = {
-    f"{name}, {column}": {f"{a} to {b}": stats.mean(fall(t, column, a, b), 1) for a, b in ((1, 3), (3, 6), (1, 6))}
+    f"{name}, {column}": {f"{a} to {b}": stats.mean(fall(t, column, a, b), 1) for a, b in ((1, 3), (3, 6), (1, 6)) if {a, b} <= set(t["depth"])}
     for name, t in table.groupby("dataset") for column in ("start_rank", "rank", "layer_0")
 }
 print("Spearman correlation of rank with h: " + ", ".join(f"{name} {r:.2f}" for name, r in spearman.items()))
 pd.DataFrame(falls).transpose()
 
 # %% [markdown]
-# TODO reading
+# *The prediction.* The rank falls with $h$, and on CIFAR-10 by more than the start does, which is level there within its interval. On the digits the start falls as well, by less than half of what the end does, so that there part of the fall may be inherited. That most of it comes early is *not* established: the mean fall
+# from one layer to three is larger than that from three to six, but the interval of the difference contains zero.
+#
+# *Where the rank goes.* After the first two starts on CIFAR-10, in which the features had *gained* rank with $h$, it was written down that they would in the six starts not yet run. They did not, nor did they lose any beyond the interval: the fall that is seen in the logits is not seen in the features, and a small one is not excluded. With one layer
+# the logits of CIFAR-10 have more effective rank than the features; with six they have less.
+#
 #
 # ## Verdict
 
 # %% tags=["verdict"]
-cifar = table[table["dataset"] == "cifar10"]
-early, late = fall(cifar, "rank", 1, 3), fall(cifar, "rank", 3, 6)
 if p.dataset == "digits":
     claims.check("75-depth", stats.mean_interval(fall(fresh, "rank", min(p.depths), max(p.depths)))[1])
-claims.check("75-cifar10-depth", spearman["cifar10"])
-claims.check("75-cifar10-fall", stats.mean_interval(early + late)[1])
-claims.check("75-cifar10-early", stats.mean_interval(early - late)[1])
-claims.check("75-cifar10-start", stats.mean_interval(early + late - fall(cifar, "start_rank", 1, 6))[1])
-claims.check("75-cifar10-features", stats.mean_interval(fall(cifar[cifar["seed"] > 1], "layer_0", 1, 6))[2])
+cifar = table[table["dataset"] == "cifar10"]
+if {1, 3, 6} <= set(cifar["depth"]):
+    early, late = fall(cifar, "rank", 1, 3), fall(cifar, "rank", 3, 6)
+    claims.check("75-cifar10-depth", spearman["cifar10"])
+    claims.check("75-cifar10-fall", stats.mean_interval(early + late)[1])
+    claims.check("75-cifar10-early", stats.mean_interval(early - late)[1])
+    claims.check("75-cifar10-start", stats.mean_interval(early + late - fall(cifar, "start_rank", 1, 6))[1])
+    claims.check("75-cifar10-features", stats.mean_interval(fall(cifar[cifar["seed"] > 1], "layer_0", 1, 6))[2])
 
 # %% [markdown]
 # ## Where it breaks
 #
-# TODO
+# *Far from the limit.* Item 1 says that the head's factors end at the least cost for their product. At a loss of $10^{-6}$ those of six layers still cost 2.4 times that on CIFAR-10 and 2.9 times on the digits: the start is not forgotten, and the price of rank that item 4 computes is not yet what the weights pay. No rank is decided in any network. The
+# fall agrees with the theory in its sign; it does not test the mechanism.
+#
+# *Small data, small body.* With 300 images a class the networks know 37 to 39% of other images, far below what CIFAR-10 allows. Whether a body that generalises better shows the same is not measured, nor what normalisation, biases or weight decay would do, each of which ends the homogeneity used above.
+#
+# *Width changes with the first layer.* One layer maps the features straight to ten classes; from two on, 64 hidden units stand between. Since 64 exceeds ten, this limits no rank, but it is one more difference between $h = 1$ and the others than their number of layers.
+#
+# *Rounding.* In float32 a deep head can turn on a rounding error into another end, so that single networks on CIFAR-10 need not come out alike on another machine; the means should. The digits are trained in float64.
 #
 # ## Try it
 #
