@@ -27,6 +27,7 @@ The rooms, ground floor first; each imports only from those before it::
     class_sizes, soft_labels      classes of unequal size; labels of which a share is wrong
     rectified                     one ReLU between the factors
     learned                       networks trained on images
+    heads                         a convolutional body with a deep linear head
 
 What the notebooks share is in ``dufm.companion``; ``dufm.figures``, ``dufm.sweep`` and the others are short for it.
 """

@@ -14,7 +14,7 @@
 # **Answer.** Linear networks lose rank with depth as well. Smaller starts end at lower rank, as in the deep unconstrained feature model, until deep networks no longer leave the neighbourhood of their start. Deep and
 # *narrow* networks do not train at all within the time given.
 #
-# Before: [73, which code is learned](73_learned_codes.ipynb). After: [the overview](../00_overview.ipynb).
+# Before: [73, which code is learned](73_learned_codes.ipynb). After: [75, a deep linear head](75_deep_head.ipynb).
 
 # %%
 from dufm import figures

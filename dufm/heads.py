@@ -1,0 +1,173 @@
+r"""A small convolutional body with a deep linear head: ``Z = V_h ⋯ V_1 F(X)``, ``F`` three convolutions with ReLUs.
+
+No layer has a bias, so the logits are homogeneous in the weights: of degree 1 in every layer, 3 + h in all.  A network
+is a list of weights, three kernels ``(out, in, 3, 3)`` and then ``V_1, …, V_h``; every convolution has stride 2, and
+what it leaves of an image is flattened to the features.  The head's hidden layers have 64 units.
+
+Imported by name (``from dufm import heads``).
+"""
+
+import math
+
+import numpy as np
+import torch
+
+from dufm import data
+from dufm._checks import DufmError, check_count
+from dufm.diagnosis import diagnose
+from dufm.loss import log_sum_and_residual, true_class
+from dufm.metrics import effective_rank
+from dufm.networks import LOG_LOSS_END, class_means, layer_ranks
+
+__all__ = ["forward", "head_cost", "images", "initial", "train", "trained"]
+
+CHANNELS = (8, 32, 64)
+HEAD_WIDTH = 64
+_NUM_CLASSES = 10
+_AT_ONCE = 500  # images through the convolutions in one call
+_FIRST_MOVE = 0.2  # length of the first epoch as a share of the weights' norm, were its gradients all alike
+_MOMENTUM, _RISE, _GROW, _SHRINK = 0.9, 0.05, 1.1, 0.5
+
+
+def images(columns, precision="float64"):
+    """Images ``(n, channels, side, side)`` of the columns that ``data.split`` gives, float32 or float64."""
+    channels = 3 if len(columns) == 3072 else 1
+    side = math.isqrt(len(columns) // channels)
+    shaped = columns.mT.reshape(-1, channels, side, side).to(getattr(torch, precision))
+    return shaped.contiguous(memory_format=torch.channels_last)
+
+
+def initial(seed, depth, X):
+    """Weights of a network with ``depth`` head layers for images ``X`` ``(n, channels, side, side)``, in their dtype.
+
+    Gaussian, of variance 2/fan-in in the kernels, before ReLUs, and 1/fan-in in the head.  The kernels depend on the
+    seed alone, so that networks of one seed and other depths start from the same body.
+    """
+    depth, (before, side) = check_count("depth", depth, 1), X.shape[1:3]
+    rng = np.random.default_rng(seed)
+    weights = []
+    for channels in CHANNELS:
+        weights.append(rng.standard_normal((channels, before, 3, 3)) * math.sqrt(2 / (9 * before)))
+        before, side = channels, -(-side // 2)
+    rng = np.random.default_rng([seed, depth])
+    sizes = [before * side**2, *[HEAD_WIDTH] * (depth - 1), _NUM_CLASSES]
+    weights += [rng.standard_normal((b, a)) / math.sqrt(a) for a, b in zip(sizes, sizes[1:], strict=False)]
+    return [torch.from_numpy(weight).to(X) for weight in weights]
+
+
+def forward(weights, X):
+    """Outputs ``[F, A_1, …, A_h]``, columns samples: the features, and what follows each layer of the head."""
+    outputs = [torch.cat([_features(weights, part) for part in X.split(_AT_ONCE)]).mT]
+    for V in weights[len(CHANNELS) :]:
+        outputs.append(V @ outputs[-1])
+    return outputs
+
+
+def _features(weights, X):
+    for kernel in weights[: len(CHANNELS)]:
+        X = torch.nn.functional.conv2d(X, kernel, stride=2, padding=1).relu()
+    return X.flatten(1)
+
+
+def head_cost(head):
+    r"""``Σ‖V_l‖²`` of the head's factors over the least for their product, :math:`h\sum_i\sigma_i^{2/h}`; from 1 up."""
+    sigma = torch.linalg.svdvals(torch.linalg.multi_dot(head[::-1]) if len(head) > 1 else head[0])
+    least = len(head) * (sigma ** (2 / len(head))).sum()
+    return float(sum(V.square().sum() for V in head) / least)
+
+
+def train(weights, X, y, *, batch_size, seed, until_log_loss=LOG_LOSS_END, max_epochs=400):
+    r"""Minibatch descent until the log of the mean loss is ``until_log_loss``: weights, log loss, status, epochs tried.
+
+    The velocity is nine tenths of the last one and a tenth of 1/ℒ times the batch's share of −∇ℒ, ℒ the loss on all
+    data at the start of the epoch; the weights move by h times the velocity.  An epoch after which log ℒ has risen by
+    more than 0.05 is undone, h halved and the velocity 0, else h grows by a tenth; one in which a batch alone comes to
+    carry twice ℒ is undone at once.  Status "reached" or "max epochs".
+    """
+    log_samples = math.log(len(y))
+    state, rest = [weight.clone() for weight in weights], [torch.zeros_like(weight) for weight in weights]
+    velocity = rest
+    rng = np.random.default_rng(seed)
+    log_loss, h, epochs = _log_sum(state, X, y) - log_samples, None, 0
+    while log_loss > until_log_loss and epochs < max_epochs:
+        epochs += 1
+        new, speed = ([part.clone() for part in parts] for parts in (state, velocity))
+        for batch in torch.from_numpy(rng.permutation(len(y))).split(batch_size):
+            log_sum, slope = gradient(new, X[batch], y[batch])
+            share = math.exp(min(log_sum - log_samples - log_loss, 1.0))
+            if not share <= 2.0:
+                break
+            h = h or _FIRST_MOVE * _norm(new) / _norm(slope)
+            for weight, v, part in zip(new, speed, slope, strict=True):
+                v.mul_(_MOMENTUM).add_(part, alpha=(1.0 - _MOMENTUM) * share)
+                weight.add_(v, alpha=h)
+        after = _log_sum(new, X, y) - log_samples if share <= 2.0 else math.nan
+        kept = after <= log_loss + _RISE
+        h *= _GROW if kept else _SHRINK
+        state, log_loss, velocity = (new, after, speed) if kept else (state, log_loss, rest)
+    return state, log_loss, "reached" if log_loss <= until_log_loss else "max epochs", epochs
+
+
+def gradient(weights, X, y):
+    """Log of the summed loss of the samples, and minus its gradient in every weight."""
+    leaves = [weight.requires_grad_() for weight in weights]
+    logits = forward(leaves, X)[-1]
+    log_sum, residual = log_sum_and_residual(logits.detach(), true_class(y, _NUM_CLASSES, logits.dtype))
+    slope = torch.autograd.grad(logits, leaves, residual)
+    for weight in weights:
+        weight.requires_grad_(False)
+    return float(log_sum), slope
+
+
+def _log_sum(weights, X, y):
+    logits = forward(weights, X)[-1]
+    return float(log_sum_and_residual(logits, true_class(y, _NUM_CLASSES, logits.dtype))[0])
+
+
+def _norm(parts):
+    return math.sqrt(sum(float(part.square().sum()) for part in parts))
+
+
+def trained(seeds, *, dataset, digest, n_per_class, batch_size, precision, depth):
+    """Train a network a seed with ``depth`` head layers, and measure its end; a task for ``sweep.run``.
+
+    ``precision``: "float32" or "float64", which also keeps rounding from turning a run.
+
+    Columns: ``status``, ``epochs``, ``log_loss``; effective ``rank`` of the centred class-mean logits, ``start_rank``
+    before training; ``layer_0`` … ``layer_h`` the same of the features and after each head layer; :func:`head_cost`;
+    ``accuracy`` on images not trained on; and from :func:`dufm.diagnose` at depth h + 1, the features being one factor
+    more: least and median margin, ``decided``, the nearest code's ``name`` and ``distance``, ``margin_ratio``, and
+    NC1–NC3 of the features, the head's product being the classifier.  ``DufmError`` for data of another digest.
+    """
+    if data.fingerprint(dataset) != digest:
+        raise DufmError(f"dataset {dataset!r} is not the one of digest {digest!r}")
+    X, y, held, held_y = data.split(dataset, n_per_class)
+    X, held = images(X, precision), images(held, precision)
+    rows = [_measured(seed, depth, X, y, held, held_y, batch_size) for seed in seeds]
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def _measured(seed, depth, X, y, held, held_y, batch_size):
+    start = initial(seed, depth, X)
+    weights, log_loss, status, epochs = train(start, X, y, batch_size=batch_size, seed=seed)
+    outputs = [A.double() for A in forward(weights, X)]
+    head = [V.double() for V in weights[len(CHANNELS) :]]
+    product = torch.linalg.multi_dot(head[::-1]) if depth > 1 else head[0]
+    found = diagnose(outputs[-1].mT, y, depth=depth + 1, features=outputs[0].mT, classifier=product)
+    return {
+        "status": status,
+        "epochs": epochs,
+        "log_loss": log_loss,
+        "start_rank": float(effective_rank(class_means(forward(start, X)[-1], y))),
+        "rank": float(layer_ranks(outputs[-1], y)),
+        **{f"layer_{layer}": float(layer_ranks(A, y)) for layer, A in enumerate(outputs)},
+        "head_cost": head_cost(head),
+        "accuracy": float((forward(weights, held)[-1].argmax(0) == held_y).double().mean()),
+        "least_margin": found.margins[0],
+        "median_margin": found.margins[1],
+        "decided": found.decided,
+        "name": found.name,
+        "distance": found.distance,
+        "margin_ratio": found.margin_ratio,
+        **{name: found.nc[name] for name in ("nc1", "trace_ratio", "nc2", "nc3")},
+    }
