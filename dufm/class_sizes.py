@@ -20,9 +20,8 @@ from dufm._checks import DufmError, check_count, check_finite_positive, check_lo
 from dufm._limit import continued
 from dufm._polish import frames, least_multipliers, pair_margins
 from dufm._resting import RESTS
-from dufm._stepping import follow
 from dufm.ends import UNDECIDED, distance, end
-from dufm.flow import FactorModel, History, Trajectory
+from dufm.flow import FactorModel, follow_factors
 from dufm.loss import log_sum_and_residual, true_class
 from dufm.metrics import centred
 from dufm.width import random_start
@@ -90,15 +89,8 @@ def sized_flow(factors, sizes, kind, *, until_log_loss=-1e3, rtol=1e-3, record=N
     ``factors``: ``[W_1, …, W_L]`` with one column a class, batch ``(B, ...)``, the features :math:`\sqrt{n_c}h_c` for
     "samples"; ``sizes``: ``(K,)``, positive; the others as in :func:`dufm.gradient_flow`.
     """
-    model = _model(factors, sizes, kind)
-    run = follow(
-        model, model.flatten(factors), until_log_loss=until_log_loss, rtol=rtol, max_steps=50_000, record=record
-    )
-
-    def shaped(flat, shape):
-        return [part.reshape(*shape, *part.shape[-2:]) for part in model.split(flat)]
-
-    return run.in_shape(factors[0].shape[:-2], shaped, Trajectory, History)
+    control = {"until_log_loss": until_log_loss, "rtol": rtol, "max_steps": 50_000, "record": record}
+    return follow_factors(_model(factors, sizes, kind), factors, **control)
 
 
 def sized_limit(run, sizes, kind, *, sharpness=1e3):

@@ -85,16 +85,19 @@ def gradient_flow(factors, *, until_log_loss=-200.0, rtol=1e-4, max_steps=50_000
     ended; "stalled at a saddle of rank r" means the gradient vanished to 1e-12 of what its factors allow.
     Raises ``DufmError`` for NaN, bad shapes, integer tensors, or an argument out of range.
     """
-    batch_shape = check_factors(factors)[2]
-    model = FactorModel(factors)
-    run = follow(
-        model, model.flatten(factors), until_log_loss=until_log_loss, rtol=rtol, max_steps=max_steps, record=record
-    )
+    check_factors(factors)
+    control = {"until_log_loss": until_log_loss, "rtol": rtol, "max_steps": max_steps, "record": record}
+    return follow_factors(FactorModel(factors), factors, **control)
+
+
+def follow_factors(model, factors, **control):
+    """:class:`Trajectory` of the flow of ``model``, a :class:`FactorModel`; ``control`` as in :func:`gradient_flow`."""
 
     def shaped(flat, shape):
         return [part.reshape(*shape, *part.shape[-2:]) for part in model.split(flat)]
 
-    return run.in_shape(batch_shape, shaped, Trajectory, History)
+    run = follow(model, model.flatten(factors), **control)
+    return run.in_shape(factors[0].shape[:-2], shaped, Trajectory, History)
 
 
 @torch.no_grad()

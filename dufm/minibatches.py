@@ -16,7 +16,7 @@ from dufm._checks import DufmError, check_count, check_factors, check_finite_pos
 from dufm.characters import characters, check_spectrum
 from dufm.descent import HANDOVER, spectral_ends, spectral_starts
 from dufm.ends import UNDECIDED, end, limit
-from dufm.flow import _back_propagate, _below, gradient_flow
+from dufm.flow import _below, _matrix_field, gradient_flow
 from dufm.loss import evaluate
 from dufm.model import chain, gaussian_init
 from dufm.spectral import spectral_init
@@ -26,11 +26,13 @@ __all__ = ["CELL", "batch_descent", "batch_ends", "batch_flow", "batch_shifts", 
 
 def _batch_slopes(factors, mark):
     r"""Log ℒ, and minus the gradient of the part of ℒ of the samples with ``mark`` ``(..., N)`` (weights), a list."""
-    slopes, below = [torch.empty_like(W) for W in factors], _below(factors)
-    log_loss, residual = evaluate(below[-1])
-    weight = mark.unsqueeze(-2) * log_loss.exp()[..., None, None]
-    _back_propagate(factors, below, residual * weight, slopes)
-    return log_loss, slopes
+
+    def marked(Z):
+        log_loss, residual = evaluate(Z)
+        return log_loss, residual * (mark.unsqueeze(-2) * log_loss.exp()[..., None, None])
+
+    slopes = [torch.empty_like(W) for W in factors]
+    return _matrix_field(factors, slopes, marked)[0], slopes
 
 
 @torch.no_grad()

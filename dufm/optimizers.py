@@ -14,8 +14,7 @@ import torch
 from dufm._checks import DufmError, check_count, check_factors
 from dufm.characters import check_spectrum
 from dufm.ends import UNDECIDED, end, limit
-from dufm.flow import _back_propagate, _below, gradient_flow
-from dufm.loss import evaluate
+from dufm.flow import _matrix_field, gradient_flow
 from dufm.margin import schatten
 from dufm.metrics import centred, margins, numerical_rank
 from dufm.model import chain
@@ -65,10 +64,8 @@ NORMS = {
 
 def _slopes(factors):
     """Log ℒ and −∂ log ℒ/∂W_l."""
-    slopes, below = [torch.empty_like(W) for W in factors], _below(factors)
-    log_loss, residual = evaluate(below[-1])
-    _back_propagate(factors, below, residual, slopes)
-    return log_loss, slopes
+    slopes = [torch.empty_like(W) for W in factors]
+    return _matrix_field(factors, slopes)[0], slopes
 
 
 def alignment(factors, norm):

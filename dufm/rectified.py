@@ -16,7 +16,7 @@ from dufm._checks import DufmError, check_count, check_factors, check_finite_pos
 from dufm._nnls import nonnegative_least_squares
 from dufm._resting import growth_rate
 from dufm._steps import norm
-from dufm.flow import FactorModel
+from dufm.flow import FactorModel, _back_propagate, _below
 from dufm.loss import evaluate
 from dufm.metrics import centred, margins
 from dufm.model import balanced_init, chain
@@ -134,14 +134,8 @@ def residual(factors, place):
 
 def _slopes(chained, slope):
     """Slopes in the factors of a chain, from that in its product."""
-    parts = []
-    for index in range(len(chained)):
-        part = slope
-        for factor in reversed(chained[index + 1 :]):
-            part = factor.mT @ part
-        for factor in chained[:index]:
-            part = part @ factor.mT
-        parts.append(part)
+    parts = [torch.empty_like(W) for W in chained]
+    _back_propagate(chained, _below(chained), slope, parts)
     return parts
 
 

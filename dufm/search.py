@@ -278,9 +278,8 @@ def stratum_curvature(Z, depth, rank=None):
     slopes = margin_slopes(*X.numpy(), wrong.numpy(), true.numpy()).reshape(len(wrong), -1)
     cost = _pressure(X.unsqueeze(0), p).flatten().numpy()
     ridge = 1e-5 * np.eye(len(wrong))  # picks the multipliers of least norm
-    multipliers = nonnegative_least_squares(np.vstack([slopes.T, ridge]), np.concatenate([cost, np.zeros(len(wrong))]))[
-        0
-    ]
+    target = np.concatenate([cost, np.zeros(len(wrong))])
+    multipliers = nonnegative_least_squares(np.vstack([slopes.T, ridge]), target)[0]
     pull = torch.zeros(num_classes, num_classes, dtype=X.dtype)
     pull[wrong, true] = -torch.from_numpy(multipliers)
     pull -= torch.diag(pull.sum(0))

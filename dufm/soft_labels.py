@@ -15,8 +15,7 @@ import scipy.optimize
 import torch
 
 from dufm._checks import DufmError, check_count, check_factors, check_logits, check_rank
-from dufm._stepping import follow
-from dufm.flow import FactorModel, History, Trajectory
+from dufm.flow import FactorModel, follow_factors
 
 __all__ = [
     "collapse_size",
@@ -66,18 +65,11 @@ def collapse_size(num_classes, noise):
 
 def noisy_flow(factors, noise, *, until_log_loss=-20.0, rtol=1e-4, max_steps=50_000, record=None):
     """Flow of the loss, a :class:`dufm.Trajectory`; arguments as in :func:`dufm.gradient_flow`, one column a class."""
-    num_classes, n_per_class, batch_shape = check_factors(factors)
+    n_per_class = check_factors(factors)[1]
     if n_per_class != 1:
         raise DufmError(f"factors must have one feature a class, got {n_per_class}")
-    model = NoisyModel(factors, noise)
-    run = follow(
-        model, model.flatten(factors), until_log_loss=until_log_loss, rtol=rtol, max_steps=max_steps, record=record
-    )
-
-    def shaped(flat, shape):
-        return [part.reshape(*shape, *part.shape[-2:]) for part in model.split(flat)]
-
-    return run.in_shape(batch_shape, shaped, Trajectory, History)
+    control = {"until_log_loss": until_log_loss, "rtol": rtol, "max_steps": max_steps, "record": record}
+    return follow_factors(NoisyModel(factors, noise), factors, **control)
 
 
 def critical_at_rank(Z, noise, rank):

@@ -21,7 +21,7 @@ from dufm._checks import DufmError, check_count, check_factors, check_finite_pos
 from dufm._methods import BS32
 from dufm._steps import norm
 from dufm.codes import name_of
-from dufm.descent import spectral_ends
+from dufm.descent import spectral_ends, spectral_starts
 from dufm.ends import UNDECIDED
 from dufm.flow import FactorModel
 from dufm.loss import evaluate
@@ -250,8 +250,7 @@ def decay_ends(seeds, num_classes, depth, width, scale, decay):
     if width:
         start = random_start("gaussian", depth, width, num_classes, scale=scale, seeds=seeds)
     else:
-        draws = np.stack([np.random.default_rng(seed).dirichlet(np.ones(num_classes - 1)) for seed in seeds])
-        start = spectral_init(torch.from_numpy(draws.clip(1e-12)) * (num_classes - 1) * scale, depth, "hadamard")
+        start = spectral_init(spectral_starts(seeds, num_classes, scale), depth, "hadamard")
     run = decayed_flow(start, decay)
     names = np.where(run.status == _RESTS, _names(centred(run.Z)), np.where(run.status == ZERO, ZERO, UNDECIDED))
     return {"name": names.astype(str), "steps": run.steps.numpy()}

@@ -57,6 +57,22 @@ def slow(seeds, cell, folder):
     return {"value": [10 * cell + seed for seed in seeds]}
 
 
+def ended(seeds, depth, scale):
+    return {"name": ["NC" if seed < depth else "other" for seed in seeds]}
+
+
+def test_cells_of_a_table_run_again_and_are_compared():
+    """Every second of six cells, two seeds each; one of their rows is changed, one is dropped, one is not looked at."""
+    known = sweep.run(ended, GRID, seeds=range(3, 7))
+    at = known.reset_index().groupby(["depth", "seed"])["index"].apply(list)
+    options = {"every": 2, "networks": 2}
+    assert sweep.run_again(ended, known, ["depth", "scale"], **options) == (6, 6, 0)
+    known.loc[at[2, 3][0], "name"] = "polygon"
+    known.loc[at[2, 4][1], "name"] = "polygon"  # in the second cell
+    assert sweep.run_again(ended, known, ["depth", "scale"], **options) == (6, 6, 1)
+    assert sweep.run_again(ended, known.drop(at[3, 4][0]), ["depth", "scale"], **options) == (6, 5, 1)
+
+
 def ran(folder, cell):
     """The processes that ran a cell of ``slow``."""
     return [int(pid) for pid in (folder / f"ran-{cell}").read_text().split()]

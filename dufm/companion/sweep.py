@@ -28,7 +28,7 @@ from tqdm import tqdm
 from dufm._checks import DufmError, check_count
 from dufm.companion import files
 
-__all__ = ["run", "workers"]
+__all__ = ["run", "run_again", "workers"]
 
 RESERVED = ("seed", "seeds", "error")
 # Of the code that is loaded: the files may change under a session that goes on.
@@ -70,6 +70,19 @@ def run(task, grid, *, seeds, jobs=1, cache_dir=None, backend="local", cost=None
             bar.set_description_str(f"{task.__name__}, {len(found)} of {len(cells)} cells", refresh=False)
             bar.update(weights[i])
     return _table(cells, seeds, [found[i] for i in range(len(cells))])
+
+
+def run_again(task, known, cell, *, every, networks, **options):
+    """Run every ``every``-th cell of a table again: runs, how many of them are in the table, how many end elsewhere.
+
+    ``known``: what :func:`run` once made of ``task``, with the columns ``cell`` of a cell and a column ``name``, the
+    end; of its seeds the first ``networks`` from the smallest on.  ``options`` as in :func:`run`.
+    """
+    cells = known[cell].drop_duplicates().to_dict("records")[::every]
+    first = int(known["seed"].min())
+    here = run(task, cells, seeds=range(first, first + networks), **options)
+    both = here.merge(known, on=[*cell, "seed"], suffixes=("", "_known"))
+    return len(here), len(both), int((both["name"] != both["name_known"]).sum())
 
 
 def _source(task):

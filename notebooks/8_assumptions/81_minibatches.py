@@ -115,11 +115,8 @@ shifts.groupby(["depth", "batch_size"])[["foretold", "missed"]].quantile([0.1, 0
 
 # %%
 known = notebook.committed("81_ends")
-cells = known[minibatches.CELL].drop_duplicates().to_dict("records")[:: p.every]
-first = int(known.seed.min())
-here = sweep.run(minibatches.batch_ends, cells, seeds=range(first, first + p.networks), **notebook.sweep_options())
-both = here.merge(known, on=[*minibatches.CELL, "seed"], suffixes=("", "_known"))
-print(f"{len(here)} starts run again, {int((both.name != both.name_known).sum())} of {len(both)} end elsewhere than in the table")
+runs, both, elsewhere = sweep.run_again(minibatches.batch_ends, known, minibatches.CELL, every=p.every, networks=p.networks, **notebook.sweep_options())
+print(f"{runs} starts run again, {elsewhere} of {both} end elsewhere than in the table")
 table = minibatches.by_batch(known)
 table["fall"], table["rise"] = stats.paired(table.gained, table.lost, table.starts)
 table["share"] = table.collapse / table.starts

@@ -108,11 +108,8 @@ spectral.groupby("group")[["starts", "uneven", "elsewhere"]].sum()
 
 # %%
 known = notebook.committed("82_ends")
-cells = known[optimizers.CELL].drop_duplicates().to_dict("records")[:: p.every]
-first = int(known.seed.min())
-here = sweep.run(optimizers.method_ends, cells, seeds=range(first, first + p.networks), **notebook.sweep_options())
-both = here.merge(known, on=[*optimizers.CELL, "seed"], suffixes=("", "_known"))
-print(f"{len(here)} networks run again, {int((both.name != both.name_known).sum())} of {len(both)} end elsewhere than in the table")
+runs, both, elsewhere = sweep.run_again(optimizers.method_ends, known, optimizers.CELL, every=p.every, networks=p.networks, **notebook.sweep_options())
+print(f"{runs} networks run again, {elsewhere} of {both} end elsewhere than in the table")
 table = optimizers.by_method(known)
 ranks = known.groupby(["num_classes", "depth", "method"])["rank"].apply(lambda x: pandas.Series(stats.mean_interval(x), ["rank", "low", "high"]))
 figures.store("82_methods", ranks.unstack().reset_index())
