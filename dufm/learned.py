@@ -13,6 +13,7 @@ import torch
 from dufm import data, networks
 from dufm._checks import DufmError, check_count
 from dufm.codes import class_code, one_vs_rest_margin
+from dufm.diagnosis import diagnose
 from dufm.metrics import effective_rank, nc_metrics
 
 __all__ = ["initial_weights", "joined", "random_margins", "trained"]
@@ -37,30 +38,37 @@ def trained(
     centred=True,
     log_loss_end=networks.LOG_LOSS_END,
     max_steps=2000,
+    precision="float64",
 ):
     r"""Train a network a seed on images until the log of its mean loss is ``log_loss_end``, and measure its end.
 
     ``dataset`` is a name of ``data.NAMES`` and ``digest`` its ``data.fingerprint``; images are those of ``data.split``.
     ``training``: "flow" on all data, or "minibatch" descent, ``batch_size`` images at a time (``networks.train``,
-    for ``relu_layers`` and ``max_steps`` too).  Starts as in :func:`initial_weights`.
+    for ``relu_layers`` and ``max_steps`` too), in ``precision`` "float64" or "float32"; what is measured afterwards is
+    in float64.  Starts as in :func:`initial_weights`.
 
     Columns, one entry a seed: ``status``; ``log_loss``; effective ``rank`` of the centred class-mean logits, and
     ``start_rank`` before training; and, NaN unless the status is "reached": ``accuracy`` on images not trained on;
     ``layer_0`` … ``layer_L``, effective rank of the class means of the images and after each layer; ``nc1``,
     ``trace_ratio``, ``nc2``, ``nc3`` (``nc_metrics`` at rank K − 1) of the last hidden layer; ``margin_2`` …
-    ``margin_{K−1}``, the one-vs-rest margin of the class code of that rank.
-    ``DufmError`` for data of another digest, a training that is neither, or what ``networks`` refuses.
+    ``margin_{K−1}``, the one-vs-rest margin of the class code of that rank; ``code``, the named code nearest to the
+    class-mean logits, ``distance`` from it, and ``certified``, the rank of the certified solution within 10% of them,
+    0 where there is none (:func:`dufm.diagnose`).
+    ``DufmError`` for data of another digest, a training or a precision that is neither, or what ``networks`` refuses.
     """
     if training not in ("flow", "minibatch"):
         raise DufmError(f"training must be 'flow' or 'minibatch', got {training!r}")
+    if precision not in ("float32", "float64"):
+        raise DufmError(f"precision must be 'float32' or 'float64', got {precision!r}")
     if data.fingerprint(dataset) != digest:
         raise DufmError(f"dataset {dataset!r} is not the one of digest {digest!r}")
     X, y, held, held_y = data.split(dataset, n_per_class, centred=centred)
     starts = [initial_weights(seed, depth, width, len(X), scale) for seed in seeds]
     weights = [torch.cat(layer) for layer in zip(*starts, strict=True)]
+    dtype = getattr(torch, precision)
     run = networks.train(
-        weights,
-        X,
+        [weight.to(dtype) for weight in weights],
+        X.to(dtype),
         y,
         relu_layers=relu_layers,
         batch_size=min(batch_size, len(y)) if training == "minibatch" else None,
@@ -69,13 +77,22 @@ def trained(
         max_steps=max_steps,
     )
     found = {"status": run.status, "log_loss": run.log_loss}
-    for name, state in (("start_rank", weights), ("rank", run.weights)):
+    trained = [weight.double() for weight in run.weights]
+    for name, state in (("start_rank", weights), ("rank", trained)):
         found[name] = effective_rank(networks.class_means(networks.forward(state, X, relu_layers)[-1], y))
     done = torch.from_numpy(run.status == "reached")
     if done.any():
-        ended = [weight[done] for weight in run.weights]
-        for name, values in _measured(ended, X, y, held, held_y, relu_layers).items():
+        ended = [weight[done] for weight in trained]
+        logits = networks.forward(ended, X, relu_layers)[-1]
+        seen = [diagnose(Z.mT, y, depth=depth) for Z in logits]
+        measured = _measured(ended, X, y, held, held_y, relu_layers) | {
+            "distance": torch.tensor([one.distance for one in seen], dtype=X.dtype),
+            "certified": torch.tensor([one.rank or 0 for one in seen], dtype=X.dtype),
+        }
+        for name, values in measured.items():
             found[name] = torch.full(done.shape, math.nan, dtype=X.dtype).masked_scatter(done, values)
+        found["code"] = np.full(len(done), "", dtype="<U16")
+        found["code"][run.status == "reached"] = [one.name for one in seen]
     return found
 
 

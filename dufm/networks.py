@@ -26,9 +26,10 @@ __all__ = ["Trained", "class_means", "forward", "he_init", "layer_ranks", "train
 
 HE_SCALE = math.sqrt(2.0)
 LOG_LOSS_END = math.log(1e-6)
-_STAGES = 16
-# Local error of a step of the flow, relative to the norm of all weights of a network.  Three times as much costs as
-# many gradients, but its steps touch the stability limit and amplify rounding a billionfold in deep networks.
+_LEAST_STAGES, _MOST_STAGES = 5, 32
+# The power method sees the stiffest direction from below.
+_STIFFER = 1.3
+# Local error of a step of the flow, relative to the norm of all weights of a network.
 _RTOL = 3e-3
 _FIRST_STEP = 1e-2
 _EPOCH_GROW, _EPOCH_SHRINK = 1.2, 0.5
@@ -99,9 +100,10 @@ def train(weights, X, y, *, relu_layers=None, batch_size=None, seed=0, until_log
     r"""Train every network until the log of its mean loss falls to ``until_log_loss`` (default: loss 1e-6).
 
     ``batch_size=None``: gradient flow on all the data, along −∇ log ℒ, the path of the flow in another time.  Steps
-    are Runge–Kutta–Legendre ones of second order with 16 stages (Meyer, Balsara & Aslam 2014), stable for steps as
-    long as 67 explicit Euler steps: this flow is stiff.  A step counts if its error estimate is below 3e-3 of the
-    weights' norm and the loss has not risen; each network has its own step.
+    are Runge–Kutta–Legendre ones of second order (Meyer, Balsara & Aslam 2014): s stages are stable for steps as long
+    as (s² + s − 2)/4 explicit Euler steps, and s, from 5 to 32, is what the stiffest network of the batch needs, by
+    one step of the power method on the Hessian.  A step counts if its error estimate is below 3e-3 of the weights'
+    norm and the loss has not risen; each network has its own step.
 
     ``batch_size`` from 1 to n: stochastic gradient descent.  An epoch goes through all the data in random batches,
     drawn from ``seed`` and shared by the networks, each of which moves by h/ℒ times its batch's share of −∇ℒ, with ℒ
@@ -122,82 +124,128 @@ def train(weights, X, y, *, relu_layers=None, batch_size=None, seed=0, until_log
     if batch_size is not None:
         batch_size = check_count("batch_size", batch_size, 1, samples, why="the data have no more samples")
     rng = np.random.default_rng(check_count("seed", seed, 0))
+    marks = true_class(y, weights[-1].shape[-2], X.dtype)
+    if batch_size is None:
+        return _flow(weights, X, marks, relu_layers, until_log_loss, max_steps)
+    return _descend(weights, X, y, marks, relu_layers, batch_size, rng, until_log_loss, max_steps)
+
+
+def _flow(weights, X, marks, relu_layers, until_log_loss, max_steps):
+    """Gradient flow on all the data, of flat states."""
     shapes = [tuple(weight.shape[1:]) for weight in weights]
     sizes = [rows * columns for rows, columns in shapes]
-    num_classes = shapes[-1][0]
 
     def split(flat):
         return [part.view(-1, *shape) for part, shape in zip(flat.split(sizes, 1), shapes, strict=True)]
 
-    def gradient(flat, X, marks):
-        """Log of the mean loss on ``X``, and minus its gradient."""
+    def gradient(flat):
+        """Log of the mean loss, and minus its gradient."""
         log_sum, slope = _gradient(split(flat), X, marks, relu_layers)
         return log_sum - math.log(X.shape[1]), torch.cat([part.flatten(1) for part in slope], 1)
 
-    def on_all(flat):
-        return gradient(flat, X, marks)
-
     state = torch.cat([weight.flatten(1) for weight in weights], 1)
-    marks = true_class(y, num_classes, X.dtype)
-    log_loss, slope = on_all(state)
+    log_loss, slope = gradient(state)
+    stiffest = slope.clone()
     step = _FIRST_STEP * norm(state) / norm(slope)
     steps = torch.zeros_like(log_loss, dtype=torch.int64)
     status = np.full(len(state), "max steps", dtype="<U32")
-
     for _ in range(max_steps):
-        _settle(status, log_loss <= until_log_loss, (slope == 0).all(1))
-        running = torch.from_numpy(np.flatnonzero(status == "max steps")).to(X.device)
+        running = _settle(status, log_loss <= until_log_loss, (slope == 0).all(1))
         if not len(running):
             break
         start, g, h, before = state[running], slope[running], step[running].unsqueeze(1), log_loss[running]
-        if batch_size is None:
-            trial = _flow_trial(on_all, start, g, h, before)
-        else:
-            batches = torch.from_numpy(rng.permutation(samples)).to(X.device).split(batch_size)
-            trial = _epoch_trial(gradient, on_all, start, h, before, X, y, num_classes, batches)
-        new, after, new_g, accepted, factor = trial
+        stages, stiffest[running] = _stages(gradient, start, g, h, stiffest[running])
+        new, after, new_g = _legendre_step(gradient, start, g, h, stages)
+        error = norm(0.8 * (start - new) + 0.4 * h * (g + new_g)) / (_RTOL * norm(new))
+        error = torch.where(error.isfinite(), error, torch.inf)
+        accepted = (error <= 1.0) & (after <= before)
         kept = running[accepted]
         state[kept], slope[kept], log_loss[kept] = new[accepted], new_g[accepted], after[accepted]
         steps[kept] += 1
-        step[running] *= factor
+        factor = (0.8 * error.clamp(min=1e-12) ** (-1 / 3)).clamp(0.2, 2.0)
+        step[running] *= torch.where((error <= 1.0) & ~accepted, 0.5, factor)
         tiny = step[running] * norm(g) <= torch.finfo(X.dtype).eps * norm(start)
         status[running[tiny & ~accepted].cpu().numpy()] = "precision exhausted"
     _settle(status, log_loss <= until_log_loss, (slope == 0).all(1))
     return Trained(split(state), log_loss, status, steps)
 
 
-def _flow_trial(on_all, start, g, h, before):
-    """A step of the flow: its end, log loss and slope there, whether it counts, and the factor for the next step."""
-    new, after, new_g = _legendre_step(on_all, start, g, h)
-    error = norm(0.8 * (start - new) + 0.4 * h * (g + new_g)) / (_RTOL * norm(new))
-    error = torch.where(error.isfinite(), error, torch.inf)
-    accepted = (error <= 1.0) & (after <= before)
-    factor = (0.8 * error.clamp(min=1e-12) ** (-1 / 3)).clamp(0.2, 2.0)
-    return new, after, new_g, accepted, torch.where((error <= 1.0) & ~accepted, 0.5, factor)
+def _stages(gradient, start, g, h, stiffest):
+    """Stages that the steps ``h`` need, and the stiffest directions after one more step of the power method."""
+    probe = 1e-3 * (norm(start) / norm(stiffest)).unsqueeze(1) * stiffest
+    turned = gradient(start + probe)[1] - g
+    longest = float((_STIFFER * h.squeeze(1) * norm(turned) / norm(probe)).nan_to_num(0.0).max())
+    stages = math.ceil(math.sqrt(2.25 + 2.0 * longest) - 0.5)
+    known = (turned.isfinite().all(1) & (turned != 0).any(1)).unsqueeze(1)
+    return min(max(stages, _LEAST_STAGES), _MOST_STAGES), torch.where(known, turned, g)
 
 
-def _epoch_trial(gradient, on_all, start, h, before, X, y, num_classes, batches):
-    """An epoch of minibatch descent; returns as :func:`_flow_trial`."""
-    new = start
-    for batch in batches:
-        log_part, g_part = gradient(new, X[:, batch], true_class(y[batch], num_classes, X.dtype))
-        weight = torch.exp(log_part - before + math.log(len(batch) / X.shape[1]))
-        new = new + h * weight.unsqueeze(1) * g_part
-    after, new_g = on_all(new)
-    accepted = after <= before
-    return new, after, new_g, accepted, torch.where(accepted, _EPOCH_GROW, _EPOCH_SHRINK)
+def _descend(weights, X, y, marks, relu_layers, batch_size, rng, until_log_loss, max_steps):
+    """Minibatch descent; layer by layer, so that a step changes the weights in place."""
+    num_classes, samples = weights[-1].shape[-2], X.shape[1]
+    rows = X.mT.contiguous()
+
+    def log_mean(weights):
+        return log_sum_and_residual(_layers(weights, X, relu_layers)[-1], marks)[0] - math.log(samples)
+
+    state = [weight.clone() for weight in weights]
+    log_sum, slope = _gradient(state, X, marks, relu_layers)
+    log_loss = log_sum - math.log(samples)
+    step = _FIRST_STEP * _size(state) / _size(slope)
+    still = _size(slope) == 0
+    steps = torch.zeros_like(log_loss, dtype=torch.int64)
+    status = np.full(len(step), "max steps", dtype="<U32")
+    for _ in range(max_steps):
+        running = _settle(status, log_loss <= until_log_loss, still)
+        if not len(running):
+            break
+        start = [weight[running] for weight in state]
+        rate = step[running] / log_loss[running].exp() / samples
+        new = [weight.clone() for weight in start]
+        for batch in torch.from_numpy(rng.permutation(samples)).to(X.device).split(batch_size):
+            _move(new, rows[batch].mT, true_class(y[batch], num_classes, X.dtype), relu_layers, rate)
+        after = log_mean(new)
+        accepted = after <= log_loss[running]
+        moved = _size([one - other for one, other in zip(new, start, strict=True)])
+        still[running] = moved == 0
+        kept = running[accepted]
+        for weight, changed in zip(state, new, strict=True):
+            weight[kept] = changed[accepted]
+        log_loss[kept] = after[accepted]
+        steps[kept] += 1
+        step[running] *= torch.where(accepted, _EPOCH_GROW, _EPOCH_SHRINK)
+        tiny = moved <= torch.finfo(X.dtype).eps * _size(start)
+        status[running[tiny & ~accepted].cpu().numpy()] = "precision exhausted"
+    _settle(status, log_loss <= until_log_loss, still)
+    return Trained(state, log_loss, status, steps)
+
+
+def _size(layers):
+    """Norm of all entries of each network."""
+    return torch.stack([layer.square().sum((1, 2)) for layer in layers]).sum(0).sqrt()
+
+
+def _move(weights, X, marks, relu_layers, rate):
+    """One step of descent on the summed loss of ``X``, in place; ``rate`` ``(batch,)``."""
+    outputs = _layers(weights, X, relu_layers)
+    log_sum, residual = log_sum_and_residual(outputs[-1], marks)
+    for layer, back in _backwards(weights, outputs, (rate * log_sum.exp())[:, None, None] * residual, relu_layers):
+        if layer:
+            weights[layer].baddbmm_(back, outputs[layer].mT)
+        else:  # one product for all the networks, which share the data
+            weights[0].flatten(0, 1).addmm_(back.flatten(0, 1), X.mT)
 
 
 def _settle(status, reached, flat):
-    """Write down which of the networks still under way have ended."""
+    """Write down which of the networks still under way have ended; the indices of the others."""
     under_way = status == "max steps"
     status[under_way & flat.cpu().numpy()] = "stalled: zero gradient"
     status[under_way & reached.cpu().numpy()] = "reached"
+    return torch.from_numpy(np.flatnonzero(status == "max steps")).to(reached.device)
 
 
-def _legendre_step(gradient, start, slope, h):
-    """One step ``h`` ``(batch, 1)`` from ``start``; its end, and value and slope there."""
-    s = _STAGES
+def _legendre_step(gradient, start, slope, h, s):
+    """One step ``h`` ``(batch, 1)`` of ``s`` stages from ``start``; its end, and value and slope there."""
     b = [1 / 3] * 3 + [(j * j + j - 2) / (2 * j * (j + 1)) for j in range(3, s + 1)]
     unit = 4 / (s * s + s - 2)
     older, newer = start, start + (b[1] * unit) * h * slope
@@ -221,15 +269,21 @@ def _layers(weights, X, relu_layers):
 def _gradient(weights, X, marks, relu_layers):
     """Log of the summed loss, and minus its gradient, by backpropagation of the residual."""
     outputs = _layers(weights, X, relu_layers)
-    log_sum, back = log_sum_and_residual(outputs[-1], marks)
+    log_sum, residual = log_sum_and_residual(outputs[-1], marks)
     slope = [None] * len(weights)
-    for layer in reversed(range(len(weights))):
+    for layer, back in _backwards(weights, outputs, residual, relu_layers):
         slope[layer] = back @ outputs[layer].mT
-        if layer:
-            back = weights[layer].mT @ back
-            if layer <= relu_layers:
-                back.mul_(outputs[layer] > 0)
     return log_sum, slope
+
+
+def _backwards(weights, outputs, back, relu_layers):
+    """Layers from the last to the first with minus the gradient in their outputs; a layer given may be changed."""
+    for layer in reversed(range(len(weights))):
+        below = weights[layer].mT @ back if layer else None
+        if 0 < layer <= relu_layers:
+            below = torch.ops.aten.threshold_backward(below, outputs[layer], 0)
+        yield layer, back
+        back = below
 
 
 def _check_network(weights, X, relu_layers):

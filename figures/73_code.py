@@ -25,7 +25,7 @@ def draw(data):
         ax.vlines(rank, low, high, color=color, linewidth=1)
         ax.plot(rank, gap, marker="os^Dv"[i % 5], color=color, linewidth=0.8)
         words = {"ha": "right", "va": "top", "color": color}
-        ax.annotate(f"{code},\n$L={depth[-1]:.0f}$", (rank[-1], gap[-1]), xytext=(-7, -3), **POINTS, **words)
+        ax.annotate(f"{code},\n$L={depth[-1]:.0f}$", (rank[-1], gap[-1]), xytext=(-7, -3 - 6 * i), **POINTS, **words)
     ax.annotate(f"$L={depth[0]:.0f}$", (rank[0], gap[0]), xytext=(7, 0), **POINTS, va="center")
     ax.set_xlim(np.floor(data["rank"][~chance].min()) - 1.3, 9.3)
     ax.set_ylim(0, 1)

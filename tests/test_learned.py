@@ -55,6 +55,23 @@ def test_a_network_depends_on_its_own_seed_alone(training):
     assert abs(float(both["rank"][0] - both["rank"][1])) > 1e-3
 
 
+def test_single_precision_ends_where_double_does():
+    """By minibatches, whose steps are the same; the flow's own lengths follow the last digits."""
+    options = SMALL | {"training": "minibatch", "batch_size": 10, "log_loss_end": -5.0}
+    single, double = learned.trained([1, 2], **options, precision="float32"), learned.trained([1, 2], **options)
+    gaps = (single["rank"] - double["rank"]).abs()
+    assert 0 < float(gaps.max()) < 1e-3 < float((double["rank"][0] - double["rank"][1]).abs())
+
+
+def test_the_end_is_diagnosed_from_its_logits():
+    found = learned.trained([5], **SMALL)
+    X, y, _, _ = data.split("digits", 5)
+    run = networks.train(learned.initial_weights(5, 3, 16, 64), X, y)
+    seen = dufm.diagnose(networks.forward(run.weights, X)[-1][0].mT.float(), y, depth=3)
+    assert found["code"][0] == seen.name and float(found["certified"][0]) == (seen.rank or 0)
+    assert float(found["distance"][0]) == pytest.approx(seen.distance, abs=1e-4)
+
+
 def test_starts_differ_by_seed_depth_and_width_and_only_in_size_by_scale():
     usual = learned.initial_weights(0, 3, 8, 6)[0]
     assert torch.allclose(usual, 2**0.5 / 0.3 * learned.initial_weights(0, 3, 8, 6, 0.3)[0], rtol=1e-14)
@@ -92,6 +109,8 @@ def test_other_images_are_refused():
         learned.trained([0], **(SMALL | {"digest": "abc"}))
     with pytest.raises(DufmError, match="training must be 'flow' or 'minibatch', got 'sgd'"):
         learned.trained([0], **SMALL, training="sgd")
+    with pytest.raises(DufmError, match="precision must be 'float32' or 'float64', got 'half'"):
+        learned.trained([0], **SMALL, precision="half")
 
 
 def rows(*networks, **cell):

@@ -178,6 +178,39 @@ def test_minibatches_depend_on_their_seed_alone():
     assert torch.equal(ends[0], ends[1]) and not torch.equal(ends[0], ends[2])
 
 
+@pytest.mark.parametrize("stages", [3, 5, 16])
+def test_a_step_is_the_stability_polynomial_of_its_stages(stages):
+    """On y' = −λy: 1 − b + b P_s(1 + w z) with the Legendre polynomial P_s, bounded by 1 up to (s² + s − 2)/2."""
+    limit = (stages**2 + stages - 2) / 2
+    rates = torch.linspace(0.0, limit, 40, dtype=torch.float64)
+
+    def decay(y):
+        return y, -rates * y
+
+    y = torch.ones(1, 40, dtype=torch.float64)
+    end = networks._legendre_step(decay, y, decay(y)[1], torch.ones(1, 1, dtype=torch.float64), stages)[0]
+    b = limit / (stages * (stages + 1))
+    wanted = 1 - b + b * np.polynomial.legendre.Legendre.basis(stages)(1 - 2 * rates.numpy() / limit)
+    np.testing.assert_allclose(end[0].numpy(), wanted, atol=1e-12)
+    assert np.abs(wanted).max() <= 1.0 + 1e-12
+
+
+@pytest.mark.parametrize("length", [0.1, 10.0, 100.0])
+def test_the_stages_suffice_for_the_stiffest_direction(length):
+    """Against the largest eigenvalue of a known Hessian: enough, once the power method has turned, and no more."""
+    rates = torch.tensor([1.0, 0.3, 0.1, 0.01], dtype=torch.float64)
+
+    def decay(y):
+        return y, -rates * y
+
+    start = torch.ones(1, 4, dtype=torch.float64)
+    stiffest = g = decay(start)[1]
+    for _ in range(8):
+        stages, stiffest = networks._stages(decay, start, g, torch.full((1, 1), length, dtype=torch.float64), stiffest)
+    assert (stages**2 + stages - 2) / 2 >= length
+    assert stages == 5 or ((stages - 1) ** 2 + stages - 3) / 2 < 1.31 * length
+
+
 def test_far_below_the_smallest_float():
     """exp(−2000) is zero in float64: the loss lives by its logarithm."""
     X, y = blobs()

@@ -12,7 +12,7 @@
 # **Question.** Low rank is half of the prediction. The other half is which arrangement the classes take in the dimensions that are left: is it a softmax code?
 #
 # **Answer.** At a loss of $10^{-6}$, no. The classes are better separated than the median of random directions of the same number of dimensions is, at every depth, but they fall short of the softmax code
-# by about a sixth at two and three layers, and by a quarter (width 128) to a half (width 32) at eight. Training on to a loss of $e^{-200}$ closes part of the gap in networks of two layers and next to nothing in deeper ones.
+# by about a sixth at two and three layers, and by more at eight: a half at width 32, a quarter at 128; at 512 still a sixth. Training on to a loss of $e^{-200}$ closes part of the gap in networks of two layers and next to nothing in deeper ones.
 #
 # Before: [72, where rank is lost](72_layers.ipynb). After: [74, limits](74_limits.ipynb).
 
@@ -22,7 +22,7 @@ from dufm import figures
 figures.published("73_code")
 
 # %% [markdown]
-# *Gap between the learned class code and the softmax code of as many dimensions, from the shallowest networks (right ends) to the deepest; bars: 95% intervals over six starts. 0 would be a softmax code.*
+# *Gap between the learned class code and the softmax code of as many dimensions, from the shallowest networks (right ends) to the deepest; bars: 95% intervals over eight starts. 0 would be a softmax code.*
 # [Drawn by](../../figures/73_code.py)
 #
 # ## Statement
@@ -78,7 +78,7 @@ print(f"one-vs-rest margin {float(dufm.one_vs_rest_margin(code)):.2f}, of the so
 # %% [markdown]
 # ## Many networks
 #
-# The networks of notebook 71, from its table `71_grid.csv` (digits, full-batch flow, 60 images a class), and what chance gives: directions drawn uniformly in $r$ dimensions.
+# The networks of notebook 71, from its table `71_digits.csv` (digits, full-batch flow, 60 images a class), and what chance gives: directions drawn uniformly in $r$ dimensions.
 
 # %%
 best = {r: dufm.softmax_code(10, r, seed=p.seed).margin for r in notebook.progress(range(2, 10), label="softmax codes")}
@@ -90,7 +90,7 @@ def gap(networks_of_one_kind):
     return 1 - networks_of_one_kind[f"margin_{r}"].to_numpy() / best[r]
 
 
-table = notebook.committed("71_grid").query("training == 'flow'")
+table = notebook.committed("71_digits").query("training == 'flow'")
 rows = [(f"width {w}", L, some["rank"].mean(), *stats.mean_interval(gap(some))) for (w, L), some in table.groupby(["width", "depth"])]
 chance = {r: np.quantile(1 - learned.random_margins(10, r, p.random_codes, seed=p.seed).numpy() / best[r], [0.5, 0.05, 0.95]) for r in best}
 rows += [("random", np.nan, r, *quantiles) for r, quantiles in chance.items()]
@@ -101,8 +101,8 @@ codes[codes["code"] != "random"].round(2)
 # %% tags=["figure"]
 figures.show(
     "73_code",
-    alt="Gap between the one-vs-rest margin of the learned class code and that of the softmax code, against the effective rank. For both widths it grows from about 0.15 at "
-    "rank 8, two layers, to a quarter (width 128) or a half (width 32) at eight layers, below the median of random codes, which lies between 0.5 and 0.7 in a grey band.",
+    alt="Gap between the one-vs-rest margin of the learned class code and that of the softmax code, against the effective rank. From about 0.15 at "
+    "rank 8, two layers, it grows to a quarter (width 128) or a half (width 32) at eight layers and hardly at all at width 512, below the median of random codes, which lies between 0.5 and 0.7 in a grey band.",
 )
 
 # %% [markdown]
@@ -140,8 +140,8 @@ falls = {f"L = {L}": fall[L] for L in fall}
 pd.DataFrame({words: [stats.mean(values)] for words, values in falls.items()}, index=["fall of the gap"])
 
 # %% [markdown]
-# At two layers the gap goes on falling, by nearly half. At three and more the interval of the fall contains zero, so that the claim for every depth deviates. If deep networks end in softmax codes at all, they are a very long way off: a shift by a factor $e^{186}$ in the loss has moved
-# eight layers by a hundredth.
+# At two layers the gap goes on falling, by nearly half. At three and more the interval of the fall reaches zero, so that the claim for every depth deviates. If deep networks end in softmax codes at all, they are a very long way off: a shift by a factor $e^{186}$ in the loss has moved
+# eight layers by two hundredths.
 #
 # ## Verdict
 
