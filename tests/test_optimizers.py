@@ -32,6 +32,12 @@ def test_alignment_is_one_at_collapse_in_the_spectral_norm_alone():
     assert float(optimizers.alignment(factors, "entry")) < 0.9
 
 
+def test_the_square_is_critical_in_the_spectral_norm_too_and_a_lesser_code_is_not():
+    near = {name: dufm.balanced_init(200 * Z, 3) for name, Z in dufm.codes.named(4).items()}
+    assert float(optimizers.alignment(near["orthoplex"], "spectral")) == pytest.approx(1.0, abs=1e-9)
+    assert float(optimizers.alignment(near["1 pair, 2 single"], "spectral")) < 0.9
+
+
 def test_sign_and_adam_are_the_methods_they_say():
     factors = dufm.gaussian_init(3, 5, 4, scale=0.7, seed=3)
     slopes = optimizers._slopes(factors)[1]

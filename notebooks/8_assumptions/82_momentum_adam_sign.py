@@ -11,7 +11,7 @@
 #
 # **Question.** The low-rank bias of depth is a statement about gradient flow, whose margin problem is written in the Euclidean norm of the weights. Momentum, Adam, sign descent and Muon are what networks are trained with. Which of them keep the bias?
 #
-# **Answer.** Momentum keeps the ends of the flow. Sign descent and Adam change the problem, to one in the largest entry of the weights, and keep the bias: deep networks end at low rank, if not always at the flow's. Orthogonalised steps lose it. Their problem is to separate the classes with logits of least spectral norm, whatever the number of layers; neural collapse is its only solution, and all 336 random networks of two to six layers ended there, also where the flow ends in collapse once or never.
+# **Answer.** Momentum keeps nearly all ends of the flow. Sign descent and Adam change the problem, to one in the largest entry of the weights, and keep the bias: deep networks end at low rank, if not always at the flow's. Orthogonalised steps lose it. Their problem is to separate the classes with logits of least spectral norm, whatever the number of layers; neural collapse is its only solution, and all 336 random networks of two to six layers ended there, also where the flow ends in collapse once or never.
 #
 # Before: [81, minibatches](81_minibatches.ipynb). After: [83, weight decay](83_weight_decay.ipynb).
 
@@ -21,11 +21,11 @@ from dufm import figures
 figures.published("82_methods")
 
 # %% [markdown]
-# *Mean rank of the ends against depth, four and six classes, 48 random networks a point, the same for every method; bands: 95%. Dotted: the rank of neural collapse.* [Drawn by](../../figures/82_methods.py)
+# *Mean rank of the ends against depth, four and six classes, 48 random networks a point, the same for every method; bands: 95%. Networks that still turn count at the rank that they have, among them 27 of the 48 of sign descent at six classes and six layers. Dotted: the rank of neural collapse.* [Drawn by](../../figures/82_methods.py)
 #
 # ## Statement
 #
-# Let $N$ be a norm of all factors together and $G_l = -\partial\log\mathcal L/\partial W_l = W_{>l}^\top\Lambda W_{<l}^\top$, where $\Lambda = \sum\lambda_{jc}(e_c - e_j)e_c^\top$, $\lambda\ge0$, and $W_{>l}$, $W_{<l}$ are the products of the factors above and below. A method whose short steps have the direction $D$ of largest $\langle G, D\rangle$ among $N(D)\le1$ descends steepest in $N$. Its weights grow along critical points of $\min N(W)$ under all margins $\ge1$ (Lyu & Li 2020 for descent; Tsilivis, Vardi & Kempe 2025 for other norms): $\langle G, W\rangle = N(W)\,N_*(G)$, with $N_*$ the dual norm.
+# Let $N$ be a norm of all factors together and $G_l = -\partial\log\mathcal L/\partial W_l = W_{>l}^\top\Lambda W_{<l}^\top$, where $\Lambda = \sum\lambda_{jc}(e_c - e_j)e_c^\top$, $\lambda\ge0$, and $W_{>l}$, $W_{<l}$ are the products of the factors above and below. A method whose short steps have the direction $D$ of largest $\langle G, D\rangle$ among $N(D)\le1$ descends steepest in $N$. As its steps shrink, the limit directions of its weights are critical points of $\min N(W)$ under all margins $\ge1$ (Lyu & Li 2020 for descent; Tsilivis, Vardi & Kempe 2025 for other norms): $\langle G, W\rangle = N(W)\,N_*(G)$, with $N_*$ the dual norm and $\lambda_{jc} > 0$ only on margins equal to 1.
 #
 # | method | $N(W)$ | its steps |
 # |---|---|---|
@@ -33,23 +33,23 @@ figures.published("82_methods")
 # | sign descent, Adam with short memory | largest entry | $\operatorname{sign}G$ |
 # | Muon | largest spectral norm of a factor | $UV^\top$, where $G_l = U\Sigma V^\top$ |
 #
-# **Muon.** *Let the hidden widths be at least $K - 1$.*
-# 1. *At every depth the problem is $\min\|Z\|_{op}$ under all margins $\ge1$. It is convex, and up to a common shift neural collapse $C = I - J/K$ is its only solution.*
+# **Muon.** *Let the hidden widths be at least $K$.*
+# 1. *At every depth the problem is $\min\|Z\|_{op}$ under all margins $\ge1$. It is convex, and up to a common shift neural collapse $C = I - J/K$ is its only solution: all are $C + \beta J$.*
 # 2. *A critical point at which every $G_l$ has rank $K - 1$ is neural collapse.*
 # 3. *From a spectral start ([41](../4_spectral/41_frozen_vectors.ipynb)) a step of length $\eta$ adds $\eta$ to every $w_i = s_i^{1/L}$. Steps of any lengths, of infinite sum, end in collapse, at every depth.*
 #
 # **Proof.**
-# 1. $\|Z\|_{op}\le\prod_l\|W_l\|_{op}\le N(W)^L$, with equality for balanced factors, so the least $N$ of a given $Z$ is $\|Z\|_{op}^{1/L}$. The matrix $KI - J$ has $K - 1$ singular values $K$, and $\langle KI - J, Z\rangle$ is the sum of all margins. Hence $K(K-1)\le\langle KI - J, Z\rangle\le K(K-1)\|Z\|_{op}$, with equality at $C$. In a case of equality all margins are 1: the columns of $Z$ are those of $I$ up to multiples of $\mathbf 1$.
+# 1. $\|Z\|_{op}\le\prod_l\|W_l\|_{op}\le N(W)^L$, with equality for balanced factors, so the least $N$ of a given $Z$ is $\|Z\|_{op}^{1/L}$. The matrix $KI - J$ has $K - 1$ singular values $K$, and $\langle KI - J, Z\rangle$ is the sum of all margins. Hence $K(K-1)\le\langle KI - J, Z\rangle\le K(K-1)\|Z\|_{op}$, with equality at $C$. In a case of equality all margins are 1: $Z = C + \mathbf 1b^\top$, and $\|Z\|_{op}\le1$, that is $Z^\top Z = C + Kbb^\top\preceq I = C + J/K$, leaves $b\propto\mathbf 1$.
 # 2. Since $\langle G_l, W_l\rangle\le\|W_l\|_{op}\|G_l\|_*$, criticality means equality in every layer: $W_lv = Nu$ and $W_l^\top u = Nv$ for all pairs of singular vectors of $G_l$ with positive value. So $W_l$ is $N$ times an isometry from the rows $R_l$ of $G_l$ to its columns $C_l$, and $W_l^\top$ back. Let $R$ be the row space of $\Lambda$; its columns lie in $\mathbf 1^\perp$. All $G_l$ have rank $K - 1$, so $\Lambda$ has, and $R_l = W_{<l}R$, $C_l = W_{>l}^\top\mathbf 1^\perp$. Therefore $W_{>1}^\top$ is $N^{L-1}$ times an isometry on $\mathbf 1^\perp$, and $\langle\Lambda, Z\rangle = \langle G_1, W_1\rangle = N\|W_{>1}^\top\Lambda\|_* = N^L\|\Lambda\|_*$. For any $Z'$ with margins $\ge1$: $\|Z'\|_{op}\|\Lambda\|_*\ge\langle\Lambda, Z'\rangle\ge\sum\lambda = \langle\Lambda, Z\rangle\ge\|Z\|_{op}\|\Lambda\|_*$. So $Z$ solves the problem of 1.
 # 3. $G_l$ is diagonal in the characters with values $w_i^{L-1}g_i > 0$ for $i\ne1$ and 0 for the trivial one ([48](../4_spectral/48_descent.ipynb)), up to a positive factor. Its $UV^\top$ is 1 on every character but the trivial one, and remains so if gradients are averaged first. So $w_i(n) = w_i(0) + \sum\eta$: all ratios tend to 1. $\square$
 #
-# What 2 leaves open are critical points with a gradient of lower rank in some layer. There are some: exactly low-rank factors see only their own range. But a step $UV^\top$ has no small values. Where the flow lets a small singular value starve, Muon moves it as fast as the largest.
+# What 2 leaves open are critical points with a gradient of lower rank in some layer. There are some: balanced factors of the square at four classes, exactly of rank 2, see only their own range, and are one. But a step $UV^\top$ has no small values. Where the flow lets a small singular value starve, Muon moves it as fast as the largest.
 #
-# **Sign descent.** *If no entry of the factors, of hidden width $d$, exceeds 1, the least margin is at most $K d^{L-1}\gamma_L(Z)$, where $\gamma_L$ is the margin over the Schatten quasi-norm of the flow's own problem. For $K = 4$, even $L$ and even $d$ the square attains it.*
+# **Sign descent.** *If no entry of the factors, of hidden width $d$, exceeds 1 in size, the least margin is at most $K d^{L-1}\gamma_L(Z)$, where $\gamma_L$ is the margin over the Schatten quasi-norm of the flow's own problem. For $K = 4$, even $L$ and even $d$ the square attains it.*
 #
 # **Proof.** $\|Z\|_{S_{2/L}}\le\prod_l\|W_l\|_F$ (Hölder), and $\|W_l\|_F^2$ is at most the number of entries of $W_l$: $dK$, $d^2$, …, $d^2$, $Kd$. Equality needs balanced factors with all entries $\pm1$. For the square these are, in blocks of $d/2$ equal rows and columns, the four vectors $(\pm1,\pm1)$ in $W_1$ and $W_L$ and $\begin{pmatrix}1&1\\1&-1\end{pmatrix}$ between, which returns the four vectors to their directions after an even number. $\square$
 #
-# So in the largest entry low rank pays as it does for the flow: at $K = 4$ and even $L\ge6$, where the square has the largest $\gamma_L$ of all ([29](../2_margin/29_rank_two.ipynb)), no network with bounded entries has a larger margin.
+# So in the largest entry low rank pays as it does for the flow: at $K = 4$, even $d$ and even $L\ge6$ every best $Z$ of the flow's problem has rank 2, and if the square is one, as all searches say and [29](../2_margin/29_rank_two.ipynb) proves under one assumption, no network with bounded entries has a larger margin than it.
 
 # %% tags=["parameters"]
 networks: int = 8  # networks run again in each of the cells that are [2, 48]
@@ -126,7 +126,7 @@ table["collapse"] = [stats.share(hits, n) for hits, n in zip(table.collapsed, ta
 table[["num_classes", "depth", "method", "full rank", "collapse", "elsewhere", "decided", "own", "euclidean"]].set_index(["num_classes", "method", "depth"]).sort_index()
 
 # %% [markdown]
-# Of 336 networks momentum takes 14 elsewhere than the flow, half of them because they have not rested. Under sign descent and Adam even two layers end outside collapse, at full rank: those ends are critical in the largest entry and not in the Euclidean norm. With depth the two become alike, since low-rank codes such as the square and the orthoplex are critical in both. But rest comes late there: at six classes and six layers more than half of the networks of sign descent still turn by more than 1% over the last quarter of their steps, and are counted at the rank that they have. Muon's ends are critical in both norms as well: collapse is a solution of its own problem and a critical point of the flow's.
+# Of 336 networks momentum takes 14 elsewhere than the flow, half of them because they have not rested. Under sign descent and Adam even two layers end outside collapse, at full rank: those ends are critical in the largest entry and, but for a few, not in the Euclidean norm. With depth the two find the same codes, the square and the orthoplex; not the same weights, hardly any of which are aligned in the Euclidean norm. And rest comes late there: at six classes and six layers more than half of the networks of sign descent still turn by more than 1% over the last quarter of their steps, and are counted at the rank that they have. Muon's ends are critical in both norms as well: collapse is a solution of its own problem and a critical point of the flow's.
 #
 # ## Verdict
 
