@@ -188,9 +188,7 @@ claims.check("91-later", stats.paired((change > 0).sum(), (change < 0).sum(), le
 # *Images are not free features.* The theory behind the certificate is that of linear layers on features that can go anywhere ([11](../1_model/11_linear_network.ipynb)). With ten digits instead of four nothing is decided within these steps: the classes of images are not alike, and trained
 # networks were on their way to no regular code ([73](../7_networks/73_learned_codes.ipynb)). Then the effective rank is what remains. *Adam is not gradient flow*: what other optimisers change is in [82](../8_assumptions/82_momentum_adam_sign.ipynb).
 #
-# *Most of the named ones are easy.* Of the 165 networks that are decided at a code with a name, 96 have two layers, where every end is collapse. The 69 deeper ones are right as well, but alone their interval begins at 0.947.
-#
-# *Ten per cent is a convention.* A network nearer to a code than that can be on its way elsewhere, and one farther away on its way there. Where the rank is decided but the nearest named code is far, train on before you believe it.
+# *Most of the named ones are easy.* Of the 165 networks that are decided at a code with a name, 96 have two layers, where every end is collapse. The 69 deeper ones are right as well, but alone their interval begins at 0.947. *Ten per cent is a convention.* A network nearer to a code than that can be on its way elsewhere, and one farther away on its way there. Where the rank is decided but the nearest named code is far, train on before you believe it.
 #
 # ## Try it
 #
