@@ -152,14 +152,24 @@ def test_what_is_not_decided_says_why():
     logits, labels = samples(far, [2] * 6)
     found = diagnose(logits, labels, depth=4)
     assert (found.rank, found.decided) == (None, False) and np.isnan(found.code_gap)
-    assert found.sentence == f"not converged: least margin {found.margins[0]:.3g}; no rank decided"
-    assert "no named code within 10%" in diagnose(logits, labels).reason
+    near = f"within 10% at a least margin of {found.margins[0]:.3g}"
+    assert found.sentence == f"no certified solution {near}; no rank decided"
+    assert diagnose(logits, labels).reason == f"no named code {near}"
     wrong = labels.clone()
     wrong[labels == 0], wrong[labels == 1] = 1, 0
     assert diagnose(logits, wrong, depth=4).reason == "not separated: 4 of 12 samples have no positive margin"
     flat = diagnose(torch.zeros(12, 6), labels, depth=3)
     assert (flat.rank, flat.effective_rank, flat.stable_rank, flat.distance) == (None, 0.0, 0.0, 1.0)
     assert np.isnan(flat.margin_ratio) and "no rank decided" in str(flat)
+
+
+@pytest.mark.parametrize("K", [3, 4, 6, 8])
+def test_every_named_code_decides_without_a_depth_if_and_only_if_it_is_critical(K):
+    for name, Z in codes.named(K).items():
+        critical = all(float(dufm.kkt_residual(Z, depth)) < 1e-8 for depth in (2, 3, 6))
+        found = diagnose(*samples(20.0 * Z, range(1, K + 1)))
+        assert (found.name, found.decided) == (name, critical)
+        assert critical or found.sentence == f"{name} is critical at no depth; no rank decided"
 
 
 def test_neural_collapse_in_one_sentence():

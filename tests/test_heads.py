@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.optimize
 import torch
 from tolerances import LINALG, close
 
@@ -85,6 +86,37 @@ def test_no_head_is_cheaper_than_the_schatten_price_of_its_product(depth):
         assert heads.head_cost([factor] * depth) == pytest.approx(1.0, abs=1e-9)
         costs.append(depth * float(factor.square().sum()))
     assert costs[1] / costs[0] == pytest.approx(4 ** (1 - 1 / depth), rel=1e-12)
+
+
+@pytest.mark.parametrize("seed", [0, 4, 6])
+def test_where_the_least_norm_is_found_every_layer_has_one_norm_and_the_head_is_balanced(seed):
+    """One ReLU layer, a head of two, three samples; SciPy minimises the norm and knows neither of KKT nor of Clarke."""
+    rng, shapes = np.random.default_rng(seed), [(4, 2), (3, 4), (3, 3)]
+    X, wrong = rng.standard_normal((2, 3)), ~np.eye(3, dtype=bool)
+    cuts = np.cumsum([a * b for a, b in shapes])[:-1]
+
+    def split(flat):
+        return [part.reshape(shape) for part, shape in zip(np.split(flat, cuts), shapes, strict=True)]
+
+    def spare(flat):
+        W, first, second = split(flat)
+        Z = second @ first @ np.maximum(W @ X, 0.0)
+        return (np.diag(Z) - Z)[wrong] - 1.0
+
+    found = scipy.optimize.minimize(
+        lambda flat: flat @ flat / 2,
+        1.5 * rng.standard_normal(sum(a * b for a, b in shapes)),
+        jac=lambda flat: flat,
+        constraints={"type": "ineq", "fun": spare},
+        method="SLSQP",
+        options={"maxiter": 1000, "ftol": 1e-14},
+    )
+    assert spare(found.x).min() > -1e-9
+    W, first, second = split(found.x)
+    norms = [np.sum(part**2) for part in (W, first, second)]
+    assert norms == pytest.approx([norms[0]] * 3, rel=1e-5)
+    assert second.T @ second == pytest.approx(first @ first.T, abs=1e-5)
+    assert heads.head_cost([torch.from_numpy(first), torch.from_numpy(second)]) == pytest.approx(1.0, abs=1e-6)
 
 
 def test_networks_of_one_seed_share_their_body():

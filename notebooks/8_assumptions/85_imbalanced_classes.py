@@ -11,7 +11,7 @@
 #
 # **Question.** The model has classes of equal size. What becomes of its ends, and of the bias of depth to low rank, if one class has a hundred times the samples of the others, or a hundredth?
 #
-# **Answer.** There are two imbalances. *Weights* in the loss leave the margin problem alone: the ends are the same and are reached about as often; at finite loss margins differ by the logarithms of the weights, and that fades like one over the margin. *Samples* of their own, a free feature each, change its norm. Logits of collapse are still critical, at every depth and for all sizes, and a strict local optimum. But other ends appear: with one rare class, networks of three layers end at full rank and mostly *not* in collapse. Depth biases to low rank all the same.
+# **Answer.** There are two imbalances. *Weights* in the loss leave the margin problem alone: the ends are the same and, in the networks of four classes below, are reached about as often; at finite loss margins differ by the logarithms of the weights, and relative to the margin that fades. *Samples* of their own, a free feature each, change its norm. Logits of collapse are still critical, at every depth and for all sizes, and a strict local optimum. But other ends appear: with one class of a hundredth of the samples, networks of three layers end at full rank and mostly *not* in collapse. Depth biases to low rank all the same.
 #
 # Before: [84, unbalanced starts](84_unbalanced_starts.ipynb). After: [86, label noise](86_label_noise.ipynb).
 
@@ -25,24 +25,24 @@ figures.published("85_imbalance")
 #
 # ## Statement
 #
-# Sizes $n_c$ have mean 1, $N = \operatorname{Diag}(n)$, and the loss is $\sum_c n_c\ell_c$. *By weight*, class $c$ has one feature $h_c$; many copies of one sample, which share their feature, amount to the same. *By samples*, each has a feature of its own. Equal ones stay equal, since they get equal gradients, and then cost $n_c\|h_c\|^2$; so in $\tilde h_c = \sqrt{n_c}\,h_c$ the flow is one of $K$ columns, $M = W_L\cdots W_2\tilde H$, with logits $Z = MN^{-1/2}$.
+# Sizes $n_c$ have mean 1, $N = \operatorname{Diag}(n)$, and the loss is $\sum_c n_c\ell_c$; let it fall far enough, below $\log2\cdot\min n$. *By weight*, class $c$ has one feature $h_c$; many copies of one sample, which share their feature, amount to the same. *By samples*, each has a feature of its own. Equal ones stay equal, since they get equal gradients, and then cost $n_c\|h_c\|^2$; so in $\tilde h_c = \sqrt{n_c}\,h_c$ the flow is one of $K$ columns, $M = W_L\cdots W_2\tilde H$, with logits $Z = MN^{-1/2}$.
 #
-# 1. *By weight, the direction tends to a KKT point of the margin problem of equal classes. At rest on the ray of collapse, $z_{cc} - z_{jc} = s + \log n_c + O(1/s)$: the logits are $C(sI + \log N)$, and differ from collapse by $\|C\log N\|/s$.*
+# 1. *By weight, the direction tends to a KKT point of the margin problem of equal classes. A network at rest at constant sharpness whose centred logits are $sC + o(s)$ has $z_{cc} - z_{jc} = s + \log n_c + O(1/s)$: they are $C(sI + \log N) + O(1/s)$. With $\log N$ less its mean, which is a part of $s$, they miss collapse by $\|C\log N\|$, a share that falls like $1/s$.*
 # 2. *By samples it is one of $\min\|ZN^{1/2}\|_{S_{2/L}}$ under the same margins. There $Z = C$ is a KKT point with all multipliers positive, and a strict local minimum among centred logits, for all sizes and every $L\ge2$; at $L = 2$ the global one.*
 #
-# **Proof of 1.** For whole $n_c$ this is a deep linear network on a data set in which the input $e_c$ stands $n_c$ times, and the theorem of Lyu & Li (2020) applies to it; the constraints of its problem stand $n_c$ times as well, which changes nothing. A common factor of all sizes is one of time, which settles rational ones. For real ones: their proof compares $\log(1/\mathcal L)$ with the least margin, and weights add to that a constant at most, as the number of samples does.
+# **Proof of 1.** For whole $n_c$ this is a deep linear network on a data set in which the input $e_c$ stands $n_c$ times, and the theorem of Lyu & Li (2020) applies to it (with Ji & Telgarsky 2020 for a limit rather than limits); the constraints of its problem stand $n_c$ times as well, which changes nothing. A common factor of all sizes is one of time, which settles rational ones. For real ones: their proof compares $\log(1/\mathcal L)$ with the least margin, and weights add to that a constant at most, as the number of samples does.
 #
-# At rest the weights of the soft minimum, $\lambda_{jc}\propto n_ce^{-(z_{cc} - z_{jc})}$, solve $\Lambda = U\Sigma^{p-1}V^\top$ at the logits themselves, $p = 2/L$. These are $sC + O(1)$, so the right side is $C\,(1 + O(1/s))$ up to a factor, and all $\lambda_{jc}$ are equal up to that: $z_{cc} - z_{jc} - \log n_c$ is the same for all pairs. The margins determine the centred logits, here $C(sI + \log N)$. $\square$
+# At rest the weights of the soft minimum, $\lambda_{jc}\propto n_ce^{-(z_{cc} - z_{jc})}$, solve $\Lambda = U\Sigma^{p-1}V^\top$ at the logits themselves, $p = 2/L$. These are $sC + o(s)$, so the right side is $C + o(1)$ up to a factor, and all $\lambda_{jc}$ are equal up to that: $z_{cc} - z_{jc} - \log n_c$ is the same for all pairs up to $o(1)$, the logits are $sC + O(1)$, and the same step once more gives $O(1/s)$. The margins determine the centred logits, here $C(sI + \log N)$. $\square$
 #
 # **Proof of 2.** The flow of $\tilde H, W_2, \dots$ is that of a network homogeneous of degree $L$ with margins $z_{cc} - z_{jc} = (m_{cc} - m_{jc})/\sqrt{n_c}$; Lyu & Li's theorem and the least norm of factors ([21](../2_margin/21_where_the_flow_ends.ipynb)) give the problem.
 #
 # - *What has to be shown.* Let $S = CNC$. For $M = CN^{1/2} = U\Sigma V^\top$: $MM^\top = S$, so $U\Sigma^{p-1}V^\top = (S^+)^{1-1/L}N^{1/2}$, where $S^+$ is the pseudo-inverse. The KKT equations $\Lambda N^{-1/2}V = U\Sigma^{p-1}$, $N^{-1/2}\Lambda^\top U = V\Sigma^{p-1}$ are solved by $\Lambda = (S^+)^{1-1/L}N$, whose columns sum to 0. All margins are 1, so what is left is the sign: its entries off the diagonal must not be positive.
-# - *The sign.* With $\tau = \sum_c1/n_c$ one checks that $S^+ = N^{-1} - N^{-1}\mathbf 1\mathbf 1^\top N^{-1}/\tau$. Off the diagonal its entries are $-1/(n_jn_c\tau)$: it is the Laplacian of a complete graph with positive weights. So $aI - S^+$ has positive entries for large $a$, and so has $e^{-tS^+} = e^{-ta}e^{t(aI - S^+)}$ for every $t > 0$. For $0 < \alpha < 1$
+# - *The sign.* With $\tau = \sum_c1/n_c$ it is $S^+ = N^{-1} - N^{-1}\mathbf 1\mathbf 1^\top N^{-1}/\tau$: this matrix $T$ is symmetric with $T\mathbf 1 = 0$, so $CT = T$ and $ST = CNT = C(I - \mathbf 1\mathbf 1^\top N^{-1}/\tau) = C$. Off the diagonal its entries are $-1/(n_jn_c\tau)$: it is the Laplacian of a complete graph with positive weights. So $aI - S^+$ has positive entries for large $a$, and so has $e^{-tS^+} = e^{-ta}e^{t(aI - S^+)}$ for every $t > 0$. For $0 < \alpha < 1$
 # $$(S^+)^\alpha = \frac{\alpha}{\Gamma(1-\alpha)}\int_0^\infty\bigl(I - e^{-tS^+}\bigr)\,\frac{dt}{t^{1+\alpha}}$$
 #   has negative entries off the diagonal: with $\alpha = 1 - 1/L$ all $\lambda_{jc} > 0$.
-# - *Strict.* Near $C$ the cost $f$ is a smooth function of centred logits, which their $K(K-1)$ margins determine. Where those change by $d_{jc}\ge0$, $f$ changes by a positive multiple of $\sum\lambda_{jc}d_{jc}$, at least a multiple of the size of the change, and by $O$ of its square. At $L = 2$ it is a norm, and a KKT point of a convex problem is its solution. $\square$
+# - *Strict.* Near $C$ the cost $f$ is a smooth function of centred logits, which their $K(K-1)$ margins determine. Where those change by $d_{jc}\ge0$, $f$ changes by a positive multiple of $\sum\lambda_{jc}d_{jc}$, at least a multiple of the size of the change, and by $O$ of its square. Logits that are not centred cost no less. At $L = 2$ it is a norm, with $\Lambda N^{-1/2} = UV^\top$ in its subdifferential, and a KKT point of a convex problem is a solution. $\square$
 #
-# The case $L = 2$ is that of Thrampoulidis et al. (2022): under imbalance the logits still collapse, while the classifier's rows, $(MM^\top)^{1/2}$ in shape, do not form a simplex.
+# The case $L = 2$ is that of Thrampoulidis et al. (2022): under imbalance the logits still collapse, while the classifier's rows, whose Gram matrix is $(MM^\top)^{1/2}$, do not form a simplex.
 #
 # **Predicted** before the grid was run, from 32 other networks a cell: the ends by weight are those of equal classes and hardly change their shares; at every size both ways depth lowers the rank; by samples, at a hundredth and three layers, more than half of the networks end at rank 3 outside collapse.
 
@@ -84,7 +84,7 @@ for kind, column in (("weights", torch.ones(K)), ("samples", rare.sqrt())):
     print(f"by {kind}: KKT residual {stats.below(class_sizes.sized_residual(Z, column**2, 3, K - 1, 0.05), 1e-5)}, logits\n{np.round(Z[0].numpy(), 2) + 0.0}")
 
 # %% [markdown]
-# By samples two large classes have become antipodal: a pair and single classes, the rung that equal classes do not have ([25](../2_margin/25_collapse_is_beaten.ipynb)), bent a little. Two of the twelve margins are near 2, the others are 1 up to the blur of the loss.
+# By samples two large classes have become antipodal: a pair and single classes, the rung that equal classes do not have ([25](../2_margin/25_collapse_is_beaten.ipynb)), bent a little. Two of the twelve margins are near 1.9, the others are 1 up to the blur of the loss.
 #
 # ## All networks
 
@@ -138,7 +138,7 @@ print(f"collapse: {stats.below(max(residual), 1e-12)}; square at equal sizes: {s
 # %% [markdown]
 # ## How fast weights are forgotten
 #
-# Two layers, where every run ends in collapse: deviation of the centred logits from their part along $C$, over $\|C\log N\|$, on the flow itself. The law says 1.
+# Two layers, where every run ends in collapse: deviation of the centred logits from their part along $C$, over $\|C\log N\|$ with $\log N$ less its mean, on the flow itself, which at finite loss is only near rest. The law says 1.
 
 # %%
 levels, ratio_to_law = [-50.0, -200.0, -1000.0], {}
@@ -169,9 +169,9 @@ claims.check("85-new-ends", stats.wilson(int((new.full & ~new.nc).sum()), len(ne
 # %% [markdown]
 # ## Where it breaks
 #
-# *Reached and optimal are two things, again.* At a hundredth by samples collapse is a strict optimum with a smaller norm than the pair ($\sum\sigma^{2/3}$ of 2.90 against 2.93 at three layers), and most networks go to the pair. The loss of the large classes falls first, so the others may have chosen their places before the rare one counts. At four layers a class a hundred times as large does the same: of 128 networks 33 keep full rank and 4 collapse.
+# *Reached and optimal are two things, again.* At a hundredth by samples collapse is a strict optimum with a smaller norm than the pair ($\sum\sigma^{2/3}$ of 2.90 against 2.92 at three layers), and most networks go to the pair. The loss of the large classes falls first, so the others may have chosen their places before the rare one counts. At four layers a class a hundred times as large does the same: of 128 networks 33 keep full rank and 4 collapse.
 #
-# *Unequal features within a class* are outgrown ([13](../1_model/13_within_class_collapse.ipynb)); that the ends are then those of equal ones is not shown here. *Ends by samples* are certified less sharply: the residual is that of a run at rest at sharpness 1000, whose active margins differ by about one part in 200, and there is no polish to more digits for this norm. Collapse is told from other ends by its distance, below 2%.
+# *Unequal features within a class* are outgrown ([13](../1_model/13_within_class_collapse.ipynb)); that the ends are then those of equal ones is not shown here. *Ends by samples* are certified less sharply: the residual is that of a run at rest at sharpness 1000, whose active margins differ by about one part in 200, and there is no polish to more digits for this norm. Collapse is told from other ends by its distance, below 2%: where new ends were seen, it is below 0.4% in those counted and above 60% in the others of full rank.
 #
 # ## Try it
 #

@@ -7,11 +7,11 @@
 # ---
 
 # %% [markdown]
-# # Label noise makes low rank a transient: it lasts for a time of order 1/ε, and then every network collapses
+# # Label noise makes low rank a transient: it lasts for a time of order 1/ε, and then networks collapse
 #
 # **Question.** A share $\varepsilon$ of the labels is wrong. Do deep networks still end at low rank?
 #
-# **Answer.** If a feature is shared by samples of several labels, no. The loss then has a finite minimum, attained by logits of collapse of one definite size, whatever the depth; codes of low rank are saddles of it, and none of the networks below stays at one. But deep networks still go there first, and stay for a time of order $1/\varepsilon$: the bias to low rank is one of how long, and no more of where. If every sample has a feature of its own, wrong labels are classes of another size, and notebook [85](85_imbalanced_classes.ipynb) has them.
+# **Answer.** If a feature is shared by samples of several labels, no. The loss then has a finite minimum, attained by logits of collapse of one definite size, whatever the depth; codes of low rank are saddles of it, and none of the random networks below stays at one. But most deep ones still go there first, and stay for a time of order $1/\varepsilon$: the bias to low rank is one of how long, and no more of where. If every sample has a feature of its own, wrong labels are classes of another size, and notebook [85](85_imbalanced_classes.ipynb) has them.
 #
 # Before: [85, imbalanced classes](85_imbalanced_classes.ipynb). After: [87, a ReLU between](87_relu_between.ipynb).
 
@@ -30,14 +30,14 @@ figures.published("86_transient")
 # 1. *At every depth the minimum is attained exactly where the centred logits are $s^*C$, $s^* = \log\frac{(1-\varepsilon)(K-1)}{\varepsilon}$.*
 # 2. *A critical point of balanced factors whose logits are not these is no local minimum.*
 # 3. *For $K = 4$ the square, two bits that are each right with probability $\frac{1+m}2$, $m = 1 - \frac43\varepsilon$, is critical among logits of rank 2; what it leaves over is $Y - P = g\,uu^\top$, $u = \frac12(1,-1,-1,1)$, with $g = m(1-m)$.*
-# 4. *Beside it an aligned extra singular value $\varsigma$, in balanced factors of depth $L\ge3$, needs the time $T = \dfrac{\varsigma^{-q}}{(L-2)\,m(1-m)}\,(1 + o(1))$, $q = 1 - \frac2L$, to reach any fixed size, as $\varsigma\to0$: of order $1/\varepsilon$ for small $\varepsilon$.*
+# 4. *Beside it an aligned extra singular value $\varsigma$, in balanced factors of depth $L\ge3$, needs the time $T = \dfrac{\varsigma^{-q}}{(L-2)\,m(1-m)}\,(1 + o(1))$, $q = 1 - \frac2L$, to reach any fixed size below $s^*$, as $\varsigma\to0$: of order $1/\varepsilon$ for small $\varepsilon$.*
 #
 # **Proof.**
 # 1. $\mathrm{KL}(y_c\|p_c) = 0$ iff $p_c = y_c$, which fixes column $c$ of $Z$ up to a common number: $\log\frac{1-\varepsilon}{\varepsilon/(K-1)}$ at $c$ against 0 elsewhere.
 # 2. Let $R = Y - P\ne0$ and $r$ the rank of $Z = U\Sigma V^\top$. In balanced factors $W_l = U_l\Sigma^{1/L}U_{l-1}^\top$ with $U_L = U$, $U_0 = V$, and the gradients by the last and the first are $R\,V\Sigma^{1-1/L}U_{L-1}^\top$ and $U_1\Sigma^{1-1/L}\,U^\top R$: where they vanish, $RV = 0$ and $U^\top R = 0$. Let $u, v$ be the first singular pair of $R$: $u\perp U$, $v\perp V$. So $r < K$, and there are unit vectors $u_1,\dots,u_{L-1}$ of the hidden layers orthogonal to the $U_l$. Add $t\,u_lu_{l-1}^\top$ to every factor, $u_L = u$, $u_0 = v$: the logits change by $t^Luv^\top$ and nothing else, and
 #    the loss by $-t^L\sigma_1(R) + O(t^{2L}) < 0$. (Without balance: every local minimum of a linear network as wide as this is global if the loss is convex, Laurent & von Brecht 2018.)
 # 3. Two independent bits have $p_0 = \frac{(1+m)^2}4$, $p_1 = \frac{1-m^2}4$ (twice), $p_2 = \frac{(1-m)^2}4$, and $\log p$ is a sum over the bits: logits of rank 2. $Y - P$ is diagonal in the characters of two bits. $P$ has the eigenvalues $m$, $m$ and $m^2$, and $Y$ has $1 - \frac43\varepsilon = m$ three times: what is left is $m - m^2$ at the product of the bits.
-# 4. Balanced aligned factors keep their vectors ([41](../4_spectral/41_frozen_vectors.ipynb)): $\dot\varsigma = L\varsigma^{2-2/L}g(\varsigma, \cdot)$, and where the other two are at the square, they stay within $O(\varsigma)$ of it, since it is the strict minimum there. So $g = m(1-m) + O(\varsigma)$, and $\frac{d}{dt}\varsigma^{-q} = -(L-2)g$. Up to a small fixed size $\eta$ the time is $\varsigma^{-q}/((L-2)m(1-m))$ within a factor $1 + O(\eta)$, less $\eta^{-q}$ of the same; from there on it is bounded. Let $\varsigma\to0$, then $\eta\to0$. $\square$
+# 4. Balanced aligned factors keep their vectors ([41](../4_spectral/41_frozen_vectors.ipynb); $Y$ is diagonal in the characters too): $\dot\varsigma = L\varsigma^{2-2/L}g(\varsigma, \cdot)$, and where the other two are at the square, they stay within $O(\varsigma)$ of it, since it is the strict minimum there. So $g = m(1-m) + O(\varsigma)$, and $\frac{d}{dt}\varsigma^{-q} = -(L-2)g$. Up to a small fixed size $\eta$ the time is $\varsigma^{-q}/((L-2)m(1-m))$ within a factor $1 + O(\eta)$, less $\eta^{-q}$ of the same; from there on it is bounded, since in the three values the loss is strictly convex with its minimum at $s^*$, and the flow goes down to it. Let $\varsigma\to0$, then $\eta\to0$. $\square$
 #
 # **On the ray of collapse** noise brings the turn from repulsion to attraction forward. With all values at $s$ and $p_1 = 1/(e^s + K - 1)$, $g = K(p_1 - \frac{\varepsilon}{K-1})$, a small relative deviation obeys $\frac{d\log(\delta/s)}{ds} = \frac qs - \frac{p_1}{g}$, since $\delta g = -p_1\delta$ as without noise ([53](../5_dynamics/53_growth_law.ipynb)): it grows until $s = Kq\,\bigl(1 - \frac{\varepsilon}{K-1}(e^s + K - 1)\bigr)$, earlier than $Kq$, and near $s^*$, where $g\to0$, it vanishes.
 #
@@ -100,7 +100,7 @@ for L, share in notebook.progress([(L, share) for L in p.depths for share in (*p
     ranks[L, share] = torch.where(run.history.log_loss.isnan(), last, found).numpy()
     if share:
         goal = soft_labels.collapse_size(K, share) * simplex
-        left += int((torch.linalg.matrix_norm(metrics.centred(run.Z) - goal) > 0.01 * torch.linalg.matrix_norm(goal)).sum())
+        left += int((~(torch.linalg.matrix_norm(metrics.centred(run.Z) - goal) <= 0.01 * torch.linalg.matrix_norm(goal))).sum())
     low, mid, high = np.quantile(ranks[L, share], [0.25, 0.5, 0.75], axis=1)
     shown = decades <= (np.inf if share else float(run.log_time.min()) / np.log(10))
     rows.append(pandas.DataFrame({"depth": L, "noise": share, "decade": decades, "low": low, "median": mid, "high": high})[shown])
@@ -177,9 +177,9 @@ claims.check("86-transient", stats.wilson(deep, p.networks)[0] - stats.wilson(sh
 #
 # *Starts that are exactly aligned, with a negative value.* In characters an extra value of the wrong sign obeys the same equation, falls to 0 and never crosses: such symmetric starts stay at the saddle. The random ones here are not.
 #
-# *Rest and saddle are hard to tell apart.* At small $\varepsilon$ a network of four layers sits at rank 2 for most of its training, its loss flat; whoever stops there sees low rank. With $s_0 = 10^{-3}$ the stay is longer by the power $q$ of the ratio.
+# *Rest and saddle are hard to tell apart.* At small $\varepsilon$ a network of four layers sits at rank 2 for most of its training, its loss nearly flat; whoever stops there sees low rank. Smaller starts stay longer: what they discard is smaller in proportion, so that by 4 the stay tends to grow like the power $-q$ of the size. Sizes of 0.1 are far from that limit, and there it grows faster.
 #
-# *Other codes.* Statement 2 is for all of them, 3 and 4 are for the square alone; for more classes the force is that of the residual's block off the range, which one has to compute.
+# *Other codes.* Statement 2 is for balanced ends of all of them, and says nothing on how long a network stays; 3 and 4 are for the square alone; for more classes the force is that of the residual's block off the range, which one has to compute.
 #
 # ## Try it
 #

@@ -11,7 +11,7 @@
 #
 # **Question.** I have trained a classifier. Has it collapsed, is it on its way to a code of lower rank, or is it too early to tell?
 #
-# **Answer.** `dufm.diagnose` reads it off the logits of the training samples, and refuses to answer where they do not tell. Below, a ReLU network with one linear layer on top has collapsed; with five linear layers on top its classes lie flatter, but nothing is decided; five linear layers on free features have made a square. Of networks stopped early, those decided at a code with a name end there; a critical point without a name they may only be passing.
+# **Answer.** `dufm.diagnose` reads it off the logits of the training samples, and refuses to answer where they do not tell. Below, the logits of a ReLU network with one linear layer on top have collapsed, its features only in part; with five linear layers on top its classes lie flatter, but nothing is decided; five linear layers on free features have made a square. Of random networks stopped early, all that were decided at a code with a name ended there; a critical point without a name they may only be passing.
 #
 # Before: [87, a ReLU between the factors](../8_assumptions/87_relu_between.ipynb). After: [the overview](../00_overview.ipynb).
 
@@ -25,12 +25,12 @@ figures.published("91_classes")
 #
 # ## Statement
 #
-# Let $Z$ be the class means of the logits, a class a column, less the mean of each column. A network is called decided at rank $r$ if every training sample is right and a certified critical point $Z_*$ of rank $r$ of the margin problem of its depth
+# Let $Z$ be the class means of the logits, a class a column, less the mean of each column. A network of given depth is called decided at rank $r$ if every training sample is right and a certified critical point $Z_*$ of rank $r$ of the margin problem of that depth
 # ([21](../2_margin/21_where_the_flow_ends.ipynb)) lies within $\delta = 10\%$: with both scaled to smallest margin 1, $\|Z - Z_*\|_F\le\delta\|Z\|_F$. What this says about the network itself is modest and certain:
 #
-# *At most the share $\delta^2 = 1\%$ of $\|Z\|_F^2$ lies outside $r$ directions, and every margin of $Z$ is within $\sqrt2\,\delta\,\|Z\|_F$ of that of $Z_*$.*
+# *At most the share $\delta^2 = 1\%$ of $\|Z\|_F^2$ lies outside $r$ directions, and every margin of $Z$ is within $\sqrt2\,\delta\,\|Z\|_F$ of that of $Z_*$.* (Without a depth there is no certificate: $Z_*$ is then a code with a name that is critical at every depth, at the scale that fits best, and the same two bounds hold.)
 #
-# **Proof.** $Z_*$ has rank $r$, and no matrix of that rank is nearer to $Z$ than its truncated singular value decomposition (Eckart and Young): $\sum_{i>r}\sigma_i(Z)^2\le\|Z - Z_*\|_F^2$. A margin is $(e_c - e_j)^\top Ze_c$, linear in $Z$ with a coefficient matrix of norm $\sqrt2$. $\square$
+# **Proof.** $Z_*$ has rank $r$, and no matrix of that rank is nearer to $Z$ than its truncated singular value decomposition (Eckart and Young): $\sum_{i>r}\sigma_i(Z)^2\le\|Z - Z_*\|_F^2$. A margin is $(e_c - e_j)^\top Ze_c$, linear in $Z$ with a coefficient matrix $(e_c - e_j)e_c^\top$ of norm $\sqrt2$. $\square$
 #
 # That training *goes on* to $Z_*$ does not follow: a flow can pass near a critical point, a saddle above all, and leave it. How often it does is measured below.
 #
@@ -89,10 +89,10 @@ print(own)
 # %% [markdown]
 # Line by line:
 #
-# - *margins*: true logit less the largest wrong one, over the samples. Below zero a sample is wrong, and then nothing is decided. Training has no end; a *least* margin of 5 to 10 is early, and float32 stops at about 16, where the loss is rounded to zero.
-# - *rank*: that of the certified solution nearby, of at most $K - 1$. The *effective* rank (exponential of the entropy of the singular values) and the *stable* rank ($\|Z\|_F^2/\sigma_1^2$) need no decision; if they are far from the rank, it is early.
-# - *collapse*: NC1 is the spread within the classes against that between them, NC2 the distance of the class means from a simplex of equal angles, NC3 that of the classifier from the class means. All vanish at neural collapse; at a code of lower rank NC1 does, and NC3 if the code is symmetric, but not NC2. They are slow: NC2 of the features can be far from zero where the logits are nearly there. Without features they are those of the logits, and the classifier is the identity.
-# - *nearest code*: of all codes with a name, whatever the order of your classes, the distance in per cent of $\|Z\|_F$ at the best scale.
+# - *margins*: true logit less the largest wrong one, over the samples. At or below zero a sample is wrong, and then nothing is decided. Training has no end; a *least* margin of 5 to 10 is early, and float32 stops at about 16, where the loss is rounded to zero.
+# - *rank*: that of the certified solution nearby, of at most $K - 1$. The *effective* rank (exponential of the entropy of the singular values over their sum) and the *stable* rank ($\|Z\|_F^2/\sigma_1^2$) need no decision; if they are far from the rank, it is early.
+# - *collapse*: NC1 is the spread within the classes against that between them, NC2 the distance of the class means from a simplex of equal angles, NC3 that of the classifier from the class means. All vanish at neural collapse; at a code of lower rank NC1 does, and NC3 if the code is symmetric, but not NC2. They are slow: NC2 of the features can be far from zero where the logits are nearly there. They need no decision; NC3 is NaN where features came without a classifier. Without features they are those of the logits, and the classifier is the identity.
+# - *nearest code*: of all codes with a name, whatever the order of your classes, the distance in per cent of $\|Z\|_F$ at the best scale. At more than a few tens of per cent the name means nothing but that the others are farther still.
 # - *depth*: the normalised margin of the class means over that of neural collapse. Above 1 a network has beaten collapse.
 # - *certificate*: how exactly the solution nearby solves the conditions of a critical point. It is a statement about that solution, not about your network.
 # - *softmax code*: how far the directions of your classes fall short of the best code of their rank. The last line is the finding, or the reason why there is none.
@@ -188,7 +188,7 @@ claims.check("91-later", stats.paired((change > 0).sum(), (change < 0).sum(), le
 # *Images are not free features.* The theory behind the certificate is that of linear layers on features that can go anywhere ([11](../1_model/11_linear_network.ipynb)). With ten digits instead of four nothing is decided within these steps: the classes of images are not alike, and trained
 # networks were on their way to no regular code ([73](../7_networks/73_learned_codes.ipynb)). Then the effective rank is what remains. *Adam is not gradient flow*: what other optimisers change is in [82](../8_assumptions/82_momentum_adam_sign.ipynb).
 #
-# *Ten per cent is a convention.* A network nearer to a code than that can be on its way elsewhere, and one farther away on its way there. Where the rank is decided but the nearest named code is far, train on before you believe it.
+# *Most of the named ones are easy.* Of the 165 networks that are decided at a code with a name, 96 have two layers, where every end is collapse. The 69 deeper ones are right as well, but alone their interval begins at 0.947. *Ten per cent is a convention.* A network nearer to a code than that can be on its way elsewhere, and one farther away on its way there. Where the rank is decided but the nearest named code is far, train on before you believe it.
 #
 # ## Try it
 #
