@@ -30,6 +30,7 @@ The rooms, ground floor first; each imports only from those before it::
     heads                         a convolutional body with a deep linear head
 
 What the notebooks share is in ``dufm.companion``; ``dufm.figures``, ``dufm.sweep`` and the others are short for it.
+Examples in docstrings follow ``import dufm, torch`` and ``import numpy as np``.
 """
 
 import importlib.util

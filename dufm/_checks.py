@@ -17,7 +17,17 @@ __all__ = [
 
 
 class DufmError(ValueError):
-    """Bad input: the message names the argument, the value, and what is accepted."""
+    """Bad input: the message names the argument, the value, and what is accepted.
+
+    A ``ValueError``: either name catches it.  Every public function refuses at its door, before it computes.
+
+    Units: none.  Source: this companion.
+
+    >>> dufm.polygon(2)
+    Traceback (most recent call last):
+        ...
+    dufm._checks.DufmError: num_classes must be an integer >= 3, got 2: a polygon needs three vertices
+    """
 
 
 def check_count(name, value, low, high=None, why=""):

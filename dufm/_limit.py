@@ -31,6 +31,12 @@ class Limit:
     ``rates`` ``(..., min(K, N))``: d log σ_i/du of the singular values of the centred logits, descending in σ: 1 for
     what grows with the margin, 0 for what has frozen; ``status``: "rests", "still turning" where u ran out,
     "precision exhausted", or how the flow before it ended short of the sharpness.
+
+    Units: u is a logarithm, the others have none.  Source: this companion, notebook 21.
+
+    >>> found = dufm.limit(dufm.gaussian_init(3, 4, 4, seed=0))
+    >>> found.status.item(), (found.rates > 0.5).sum().item(), found.Z.shape
+    ('rests', 2, torch.Size([1, 4, 4]))
     """
 
     factors: list
@@ -49,16 +55,23 @@ class Limit:
 def limit(run, *, sharpness=SHARPNESS, until_growth=UNTIL_GROWTH):
     r"""Limit of the flow's direction: continuation at constant sharpness until each network rests.
 
-    ``run``: a :class:`dufm.Trajectory`, or factors ``[W_1, …, W_L]``.  The flow itself is followed to
-    log ℒ = −``sharpness`` with rtol 1e-3, so a start is better brought some way by ``gradient_flow``; from there
-    on the field is :math:`F - \alpha W`, :math:`F = -\nabla\log\mathcal L`, with
-    :math:`\alpha = \|F\|^2/\langle F, W\rangle` holding log ℒ.  Its zeros are the KKT points to O(1/sharpness).
-    A network rests when the direction of its gaps turns by less than 1e-8 while the margin would have grown by a factor
-    e; ``until_growth`` bounds u, the logarithm of that growth.  Nearly balanced factors are not needed: what is
-    frozen falls behind like :math:`e^{-u/L}` and drops out of Z.
+    ``run``: a :class:`dufm.Trajectory`, or factors ``[W_1, …, W_L]``.  The flow itself is followed to log ℒ =
+    −``sharpness`` with rtol 1e-3, so a start is better brought some way by ``gradient_flow``; from there on the field
+    is :math:`F - \alpha W`, :math:`F = -\nabla\log\mathcal L`, with :math:`\alpha = \|F\|^2/\langle F, W\rangle`
+    holding log ℒ.  Its zeros are the KKT points to O(1/sharpness).  A network rests when the direction of its gaps
+    turns by less than 1e-8 while the margin would have grown by a factor e; ``until_growth`` bounds u, the logarithm of
+    that growth.  Nearly balanced factors are not needed: what is frozen falls behind like :math:`e^{-u/L}` and drops
+    out of Z.
 
     Returns :class:`Limit`; that a network does not rest, or has not separated its classes, is its ``status``.
-    ``DufmError``: bad factors, a sharpness below 100, more than 1500 pairs N(K − 1), until_growth not positive.
+
+    Shapes of factors ``(..., d_l, d_{l-1})``.  Units: u is a logarithm.  Raises: ``DufmError`` for bad factors, a
+    sharpness below 100, more than 1500 pairs N(K − 1), an until_growth that is not positive.  Source: this companion,
+    notebook 21; Lyu & Li (2020) for the KKT points.
+
+    >>> found = dufm.limit([torch.eye(3).double()] * 3)
+    >>> found.rates.abs().round(decimals=4), found.turning.item() < 1e-8
+    (tensor([1., 1., 0.], dtype=torch.float64), True)
     """
     factors = run.factors if isinstance(run, Trajectory) else run
     num_classes, _, batch_shape = check_factors(factors)
@@ -94,7 +107,14 @@ def spectral_limit(s, depth, group, *, sharpness=SHARPNESS, until_growth=UNTIL_G
     r"""Limit of a spectral run: :func:`limit` for singular values ``s`` ``(..., F)``.
 
     Returns ``(s, rates, status)``: spectra at log ℒ = −``sharpness``, d log s_i/du, both ``(..., F)``, and a NumPy
-    array of statuses.  ``DufmError`` as :func:`dufm.spectral_flow`, or for a sharpness below 100.
+    array of statuses.
+
+    Units: u is a logarithm.  Raises: ``DufmError`` as :func:`dufm.spectral_flow`, or for a sharpness below 100.
+    Source: this companion, notebook 42.
+
+    >>> s, rates, status = dufm.spectral_limit(torch.tensor([0.1, 0.1, 0.01]).double(), 4, "hadamard")
+    >>> status.item(), (rates > 0.5).tolist()
+    ('rests', [True, True, False])
     """
     chi = check_spectrum(s, group, "s")
     depth = check_count("depth", depth, 2)

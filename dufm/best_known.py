@@ -34,6 +34,16 @@ class BestKnown:
     ``Z`` ``(K, K)``: centred logits of smallest margin 1, float64; ``rank``; ``name`` (:func:`dufm.codes.name_of`,
     "rank r" where none fits); ``margin`` normalised, ``margin_ratio`` over that of neural collapse; ``certificate``;
     ``source``: "theorem", "closed form", "table" or "search".  Only a theorem excludes anything better.
+
+    Units: none.  Source: this companion, notebooks 24 to 27.
+
+    >>> print(dufm.best(3, 4))
+    classes       3, depth 4
+    rank          2 of 2
+    code          NC
+    margin        0.25, 1 of that of neural collapse
+    certificate   residual below 1e-10, gap below 1e-10
+    source        theorem
     """
 
     depth: int
@@ -64,7 +74,15 @@ def best(num_classes, depth):
     At L = 2, and for K ≤ 3, that is neural collapse, by theorem (notebook 27).  Else the best of the named codes
     (:func:`dufm.codes.named`) and what searches found: from the table where it has the case, else by
     :func:`dufm.search.best_rank`, all ranks in one batch, in seconds up to K = 12.  Whatever it is, it is polished and
-    certified anew.  ``DufmError``: K outside 2 … 45 (more cannot be certified), or a depth below 2.
+    certified anew.
+
+    Shapes: the logits are ``(K, K)``.  Units: none.  Raises: ``DufmError`` for a K outside 2 … 45 (more cannot be
+    certified), or a depth below 2.  Source: this companion, notebooks 24 to 27.
+
+    >>> [dufm.best(4, depth).name for depth in (2, 3, 4)]
+    ['NC', 'NC', 'orthoplex']
+    >>> round(dufm.best(4, 6).margin_ratio, 4)
+    1.6875
     """
     why = "more cannot be certified"
     num_classes, depth = check_count("num_classes", num_classes, 2, _MOST, why), check_count("depth", depth, 2)

@@ -34,6 +34,12 @@ class Certificate:
     ``active_tol``: margins up to ``1 + active_tol`` were called active; ``rank``;
     ``multipliers`` λ ``(..., K, N)``, class j against sample i, of least norm where they are not unique.
     A residual alone certifies nothing: read it with ``gap`` and ``discarded``.  KKT is not local optimality.
+
+    Units: none.  Source: Lyu & Li (2020); this companion, notebook 21.
+
+    >>> certificate = dufm.kkt_certificate(torch.eye(4).double(), 3)
+    >>> print(certificate, certificate.holds().item(), certificate.rank.item())
+    residual below 1e-10, gap below 1e-10 True 3
     """
 
     residual: torch.Tensor
@@ -64,10 +70,17 @@ def kkt_certificate(Z, depth, rank=None, *, active_tol=ACTIVE_TOL):
               \Lambda = \sum\lambda_{jc}(e_c - e_j)e_c^\top,\quad p = 2/L,
 
     which factor-level stationarity ``W_l = W_{>l}ᵀ Λ W_{<l}ᵀ`` reduces to.  Where they are not unique they are those of
-    least norm.  The block of Λ off the range of Z never enters; :func:`off_range_values` reads it.
-    ``Z``: ``(..., K, N)``.  A matrix whose smallest margin is not positive after the cut, or that has not the rank, has
-    residual and gap inf.  Source: Lyu & Li (2020) for the KKT points; the reduction is derived in notebook 21.
-    ``DufmError`` for a rank outside 1 … K − 1, or more than 2000 margins N(K − 1).
+    least norm.  The block of Λ off the range of Z never enters; :func:`off_range_values` reads it.  ``Z``:
+    ``(..., K, N)``.  A matrix whose smallest margin is not positive after the cut, or that has not the rank, has
+    residual and gap inf.
+
+    Units: none.  Raises: ``DufmError`` for bad logits, a rank outside 1 … K − 1, or more than 2000 margins N(K − 1).
+    Source: Lyu & Li (2020) for the KKT points; the reduction is derived in notebook 21.
+
+    >>> square = dufm.polygon(4) @ dufm.polygon(4).mT
+    >>> skew = square + torch.diag(torch.arange(4.0))
+    >>> [dufm.kkt_certificate(Z, 4, rank=2).holds().item() for Z in (square, skew)]
+    [True, False]
     """
     depth = check_count("depth", depth, 2)
     check_logits(Z)
@@ -80,7 +93,14 @@ def kkt_certificate(Z, depth, rank=None, *, active_tol=ACTIVE_TOL):
 
 
 def kkt_residual(Z, depth, rank=None):
-    """First number of :func:`kkt_certificate`; it says nothing about what was cut away."""
+    """First number of :func:`kkt_certificate`; it says nothing about what was cut away.
+
+    ``Z``: ``(..., K, N)``; shape ``(...)``.  Units: none.  Raises: ``DufmError`` as there.  Source: Lyu & Li (2020);
+    this companion, notebook 21.
+
+    >>> dufm.kkt_residual(torch.eye(4).double(), 3).item() < 1e-12
+    True
+    """
     return kkt_certificate(Z, depth, rank).residual
 
 
@@ -123,8 +143,14 @@ def off_range_values(Z, depth, certificate):
     Λ from ``certificate.multipliers``: on the range Λ is :math:`\Sigma^{p-1}`, hence 1 for equal kept values.  Padded
     with zeros: only K − 1 − r can differ from 0.  At equal kept values s an aligned extra value ε is discarded iff
     :math:`(\varepsilon/s)^{1-p} < 1/\beta`.  Where the multipliers are not unique neither is β; the certificate's are
-    those of least norm.  NaN where the certificate does not hold.  ``DufmError`` as :func:`kkt_certificate`, and for
-    a certificate of another shape.
+    those of least norm.  NaN where the certificate does not hold.
+
+    Units: none.  Raises: ``DufmError`` as :func:`kkt_certificate`, and for a certificate of another shape.  Source:
+    this companion, notebook 28.
+
+    >>> Z = dufm.orthoplex(6) @ dufm.orthoplex(6).mT
+    >>> dufm.off_range_values(Z, 4, dufm.kkt_certificate(Z, 4))[:2]
+    tensor([1.5000, 1.5000], dtype=torch.float64)
     """
     depth = check_count("depth", depth, 2)
     check_logits(Z)
@@ -209,6 +235,12 @@ class Polished:
     of that matrix, its ``discarded`` that of the start; ``moved`` ``‖Z − Z_cut‖_F/‖Z_cut‖_F``; ``decided``: residual
     and gap below 1e-8 and moved by at most a tenth, else the run is *undecided*; ``fallback``: Newton's method
     certified nothing and SLSQP was called.  What nothing certified is the end of SLSQP, and NaN, moved inf, without it.
+
+    Units: none.  Source: this companion, notebook 21.
+
+    >>> solved = dufm.polish(torch.diag(torch.tensor([1.0, 1.01, 1.0, 1.0]).double()), 3)
+    >>> solved.decided.item(), solved.moved.item() < 0.01, solved.fallback.item()
+    (True, True, False)
     """
 
     Z: torch.Tensor
@@ -225,9 +257,16 @@ def polish(Z, depth, rank=None, *, fallback=True):
     scaled to margin 1.  Newton's method on the stationarity conditions, all networks of a rank at once, starts from
     three guesses of the active margins (up to 1.003, 1.03, 1.2); of what certifies the nearest is kept.  It goes to KKT
     points, as the flow does, not only to local minima.  Where it certifies nothing SciPy's SLSQP minimises over the
-    factors of the cut, unless ``fallback`` is False or there are more than 240 margins (it takes seconds a network).
-    A polish is needed since at a finite loss the active margins of the flow differ, by ``log λ`` against the margin.
-    Returns :class:`Polished`; errors as :func:`kkt_certificate`.
+    factors of the cut, unless ``fallback`` is False or there are more than 240 margins (it takes seconds a network).  A
+    polish is needed since at a finite loss the active margins of the flow differ, by ``log λ`` against the margin.
+    Returns :class:`Polished`.
+
+    Units: none.  Raises: ``DufmError`` as :func:`kkt_certificate`.  Source: this companion, notebook 21; SLSQP by
+    SciPy.
+
+    >>> solved = dufm.polish(torch.diag(torch.tensor([1.0, 1.01, 1.0, 1.0]).double()), 3)
+    >>> torch.linalg.svdvals(solved.Z)[:3]
+    tensor([1.0000, 1.0000, 1.0000], dtype=torch.float64)
     """
     depth = check_count("depth", depth, 2)
     check_logits(Z)

@@ -21,6 +21,12 @@ class Characters:
     pair; ``table`` ``(F, K)``: ``Re χ_i(a)``, elements a in the order of mixed-radix counting; ``basis``
     ``(K, K)``: orthonormal columns, the constant first, then one for each real character, a cosine and
     a sine for each pair; ``owner`` ``(K − 1,)``: the free character of each later column.
+
+    Units: none.  Source: the characters of a finite abelian group; this companion, notebook 42.
+
+    >>> chi = dufm.characters("cyclic", 5)
+    >>> chi.num_free, chi.least_rank, chi.spectrum(torch.eye(5))[0].round(decimals=4)
+    (2, 2, tensor([1., 1.]))
     """
 
     orders: tuple
@@ -95,9 +101,17 @@ def characters(group, num_classes=None):
     r"""Characters of a finite abelian group of K elements, conjugates tied.
 
     ``group``: ``"hadamard"`` with ``num_classes`` = 2^m; ``"cyclic"`` with any ``num_classes``; or the orders of cyclic
-    factors, ``(3, 3)`` for (Z/3)², whose product is K.  Hadamard is ``(2, …, 2)``: character i is
-    :math:`\chi_i(a) = (-1)^{\langle i, a\rangle}`, i and a read as bit vectors.  Returns :class:`Characters`, and
-    one that it is given unchanged.  ``DufmError`` for an unknown group, a K that is no power of two, an order below 2.
+    factors, ``(3, 3)`` for (Z/3)², whose product is K.  Hadamard is ``(2, …, 2)``: character i is :math:`\chi_i(a) =
+    (-1)^{\langle i, a\rangle}`, i and a read as bit vectors.  Returns :class:`Characters`, and one that it is given
+    unchanged.
+
+    Units: none.  Raises: ``DufmError`` for an unknown group, a K that is no power of two, an order below 2.  Source:
+    this companion, notebook 42.
+
+    >>> dufm.characters("hadamard", 4).labels
+    ((0, 1), (1, 0), (1, 1))
+    >>> dufm.characters((2, 3)).multiplicity
+    tensor([2., 1., 2.], dtype=torch.float64)
     """
     if isinstance(group, Characters):
         return group

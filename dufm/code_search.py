@@ -34,6 +34,12 @@ class SoftmaxCode:
     ``vectors`` ``(K, d)``, unit rows, float64; ``margin`` their one-vs-rest margin; ``angle`` the smallest angle in
     degrees; ``residual`` of the KKT conditions, complementarity included; ``agree`` of ``restarts`` climbs ended at
     this value within 1e-4.  A search finds good codes, it does not exclude better ones.
+
+    Units: none, and degrees.  Source: Jiang et al. (2024).
+
+    >>> code = dufm.softmax_code(4, 2, restarts=8)
+    >>> round(code.angle, 2), code.residual < 1e-8
+    (90.0, True)
     """
 
     vectors: torch.Tensor
@@ -53,10 +59,16 @@ def softmax_code(num_classes, dim, *, restarts=128, seed=0):
     The search is for h = w, where the right-hand side is ``1 − cos θ`` of the smallest angle θ: a stationary spherical
     code is stationary for the softmax problem too, and climbs with h free have found no larger value.  Random codes
     climb in one batch, some from the middle of the smoothing schedule, since early smoothing leads all to the same few
-    optima; SciPy's SLSQP takes the best distinct ends to KKT accuracy.  The value is K/(K − 1) for K ≤ d + 1
-    (simplex ETF) and 1 for d + 2 ≤ K ≤ 2d (orthoplex, for one), where the code is often not unique.  Definition:
-    Jiang et al. (ICML 2024).  Returns :class:`SoftmaxCode`.
-    ``DufmError``: K < 2, d < 2, or no restart reached a KKT residual of 1e-8.
+    optima; SciPy's SLSQP takes the best distinct ends to KKT accuracy.  The value is K/(K − 1) for K ≤ d + 1 (simplex
+    ETF) and 1 for d + 2 ≤ K ≤ 2d (orthoplex, for one), where the code is often not unique.  Returns
+    :class:`SoftmaxCode`.
+
+    Shapes: the code is ``(K, d)``.  Units: none.  Raises: ``DufmError`` for K < 2, d < 2, or where no restart reached a
+    KKT residual of 1e-8.  Source: Jiang et al. (2024) for the definition, the search this companion's, notebook 32.
+
+    >>> code = dufm.softmax_code(5, 3, restarts=8)
+    >>> round(code.margin, 4), code.vectors.shape
+    (1.0, torch.Size([5, 3]))
     """
     num_classes = check_count("num_classes", num_classes, 2)
     dim = check_count("dim", dim, 2)

@@ -58,20 +58,39 @@ LITERATURE = {
 
 
 def simplex_etf(num_classes):
-    """Simplex ETF: K unit vectors ``(K, K − 1)`` of cosine ``−1/(K − 1)``.  K ≥ 2."""
+    """Simplex ETF: K unit vectors ``(K, K − 1)`` of cosine ``−1/(K − 1)``.  K ≥ 2.
+
+    Units: none.  Raises: ``DufmError`` for fewer than 2.  Source: Papyan, Han & Donoho (2020).
+
+    >>> (dufm.simplex_etf(4) @ dufm.simplex_etf(4).mT)[0]
+    tensor([ 1.0000, -0.3333, -0.3333, -0.3333], dtype=torch.float64)
+    """
     num_classes = check_count("num_classes", num_classes, 2)
     return torch.from_numpy(scipy.linalg.helmert(num_classes).T * math.sqrt(num_classes / (num_classes - 1)))
 
 
 def polygon(num_classes):
-    """Regular polygon: K unit vectors ``(K, 2)``, in order round the circle.  K ≥ 3."""
+    """Regular polygon: K unit vectors ``(K, 2)``, in order round the circle.  K ≥ 3.
+
+    Units: none.  Raises: ``DufmError`` for fewer than 3.  Source: this companion, notebook 26.
+
+    >>> round(torch.linalg.vector_norm(dufm.polygon(6)[1] - dufm.polygon(6)[0]).item(), 4)
+    1.0
+    """
     num_classes = check_count("num_classes", num_classes, 3, why="a polygon needs three vertices")
     angle = 2.0 * math.pi / num_classes * torch.arange(num_classes, dtype=torch.float64)
     return torch.stack([angle.cos(), angle.sin()], -1)
 
 
 def orthoplex(num_classes):
-    """Orthoplex (cross-polytope): ``±e_i``, ``(K, K/2)``; vector ``K/2 + i`` is opposite to i.  K ≥ 4, even."""
+    """Orthoplex (cross-polytope): ``±e_i``, ``(K, K/2)``; vector ``K/2 + i`` is opposite to i.  K ≥ 4, even.
+
+    Units: none.  Raises: ``DufmError`` for an odd K or one below 4.  Source: Rankin (1955); this companion, notebook
+    32.
+
+    >>> dufm.orthoplex(6)[:, 0]
+    tensor([ 1.,  0.,  0., -1., -0., -0.], dtype=torch.float64)
+    """
     if check_count("num_classes", num_classes, 4) % 2:
         raise DufmError(f"num_classes must be even for the orthoplex, got {num_classes}")
     axes = torch.eye(num_classes // 2, dtype=torch.float64)
@@ -79,7 +98,14 @@ def orthoplex(num_classes):
 
 
 def hypercube(num_classes):
-    """Hypercube: ``(±1, …, ±1)/√m``, ``(K, m)`` with K = 2^m ≥ 4; bit i of the row is the sign of entry i."""
+    """Hypercube: ``(±1, …, ±1)/√m``, ``(K, m)`` with K = 2^m ≥ 4; bit i of the row is the sign of entry i.
+
+    Units: none.  Raises: ``DufmError`` for a K that is no power of two, or below 4.  Source: this companion, notebook
+    32.
+
+    >>> (dufm.hypercube(8)[0] @ dufm.hypercube(8).mT)[:4]
+    tensor([ 1.0000,  0.3333,  0.3333, -0.3333], dtype=torch.float64)
+    """
     num_classes = check_count("num_classes", num_classes, 4)
     if num_classes & (num_classes - 1):
         raise DufmError(f"num_classes must be a power of two for the hypercube, got {num_classes}")
@@ -187,6 +213,12 @@ def one_vs_rest_margin(W):
     r"""One-vs-rest margin :math:`\min_k \operatorname{dist}(w_k, \operatorname{conv}\{w_j : j \ne k\})`.
 
     ``W``: ``(..., K, d)``; the margins ``(...)``.  0 where a vector lies in the hull of the others.
+
+    Units: none.  Raises: ``DufmError`` for a W that is no ``(..., K, d)`` of finite floats.  Source: Jiang et al.
+    (2024).
+
+    >>> dufm.one_vs_rest_margin(torch.stack([dufm.polygon(4), dufm.orthoplex(4)]))
+    tensor([1.0000, 1.0000], dtype=torch.float64)
     """
     return separators(W)[1].amin(-1)
 

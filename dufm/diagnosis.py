@@ -36,6 +36,12 @@ class Diagnosis:
     "logits".  ``certificate`` of the solution, None without a depth or a decision; ``margin_ratio``: normalised margin
     over that of neural collapse at this depth, NaN without one; ``code_gap``: ``1 −`` the one-vs-rest margin of the
     class code of this rank over that of the softmax code, NaN without a rank.
+
+    Units: those of the logits for ``margins``, else none.  Source: this companion, notebook 91.
+
+    >>> found = dufm.diagnose(30 * torch.eye(4)[[0, 1, 2, 3, 0]], [0, 1, 2, 3, 0])
+    >>> found.name, found.rank, found.margins
+    ('NC', 3, (30.0, 30.0, 30.0))
     """
 
     Z: torch.Tensor
@@ -91,13 +97,20 @@ def diagnose(logits, labels, *, depth=None, features=None, classifier=None):
     ``logits``: ``(N, K)`` as PyTorch gives them, or ``(K, N)``: ``labels`` ``(N,)``, integers 0 … K − 1, tell which;
     unsorted and unbalanced as they come.  NumPy or torch, float32 or float64, on any device; the work is in float64.
     Column c of ``Z`` is the mean of the logits of class c less its mean over the classes.  The rank is that of the
-    certified solution within 10% of Z at ``depth`` (weight matrices of the linear part, features included);
-    without a depth only the named codes, critical at every depth, are looked at.
-    ``features`` ``(N, d)`` and ``classifier`` ``(K, d)``, rows as PyTorch has them, give the collapse metrics of that
-    layer (NC3 is NaN without the classifier); else they are those of the logits.  Every class counts alike:
-    Σ_W is the mean over the classes of their own covariances.
-    ``DufmError`` for lengths that do not fit, a square matrix that reads differently both ways, a class without a
-    sample, labels that are no class, logits that are no finite floating numbers, and a depth below 2.
+    certified solution within 10% of Z at ``depth`` (weight matrices of the linear part, features included); without a
+    depth only the named codes, critical at every depth, are looked at.  ``features`` ``(N, d)`` and ``classifier``
+    ``(K, d)``, rows as PyTorch has them, give the collapse metrics of that layer (NC3 is NaN without the classifier);
+    else they are those of the logits.  Every class counts alike: Σ_W is the mean over the classes of their own
+    covariances.
+
+    Units: none.  Raises: ``DufmError`` for lengths that do not fit, a square matrix that reads differently both ways, a
+    class without a sample, labels that are no class, logits that are no finite floating numbers, and a depth below 2.
+    Source: Papyan, Han & Donoho (2020) for the metrics; this companion, notebook 91.
+
+    >>> labels = [0, 1, 2, 3, 0]
+    >>> square = dufm.polygon(4) @ dufm.polygon(4).mT
+    >>> dufm.diagnose(20 * square[labels], labels, depth=4).sentence
+    'rank 2 of 3: nearest the orthoplex, 0% away'
     """
     logits, labels = _logits_and_labels(logits, labels)
     depth = None if depth is None else check_count("depth", depth, 2)

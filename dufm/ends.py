@@ -36,6 +36,12 @@ class End:
     ``name`` by :func:`dufm.codes.name_of`, a NumPy array; ``margin_ratio``: its normalised margin over that of neural
     collapse; ``certificate``; ``moved``: ``‖Z − Ẑ‖_F/‖Ẑ‖_F``, Ẑ the run's own centred logits of smallest margin 1;
     ``beta`` ``(..., K − 1)``: :func:`dufm.off_range_values`; ``decided``; ``reason``: a sentence where it is not.
+
+    Units: none.  Source: this companion, notebook 35.
+
+    >>> found = dufm.end(dufm.orthoplex(6) @ dufm.orthoplex(6).mT, 4)
+    >>> found.name.item(), found.rank.item(), found.decided.item()
+    ('orthoplex', 3, True)
     """
 
     Z: torch.Tensor
@@ -66,9 +72,15 @@ def end(run, depth):
     3. A second sign, independent of the polish: of the singular values, those kept grow with the margin, those
        dropped have frozen (``rates`` of :class:`Limit`).  Where the two disagree the run is undecided.
 
-    A run that does not rest, or has not separated its classes, is undecided and says why in ``reason``.
-    Returns :class:`End`.  ``DufmError`` as :func:`limit` and :func:`dufm.polish`, and for a depth that is not the
-    run's.
+    A run that does not rest, or has not separated its classes, is undecided and says why in ``reason``.  Returns
+    :class:`End`.
+
+    Units: none.  Raises: ``DufmError`` as :func:`limit` and :func:`dufm.polish`, and for a depth that is not the run's.
+    Source: this companion, notebooks 21 and 35.
+
+    >>> found = dufm.end(dufm.gaussian_init(3, 4, 4, seed=0), 3)
+    >>> found.name.item(), round(found.margin_ratio.item(), 4), found.reason.item()
+    ('orthoplex', 0.9186, '')
     """
     depth = check_count("depth", depth, 2)
     if isinstance(run, torch.Tensor):
@@ -196,6 +208,12 @@ class SpectralEnd:
     ``spectrum`` ``(..., F)`` of smallest margin 1, exactly zero off its support, NaN where no vertex is near;
     ``rank`` of Z, int64; ``moved``: ``‖ŝ − spectrum‖/‖spectrum‖``, ŝ the run's own spectrum at the same scale;
     ``decided``; ``reason``: a sentence where it is not, else "".
+
+    Units: none.  Source: this companion, notebook 42.
+
+    >>> found = dufm.spectral_end(torch.tensor([0.1, 0.1, 0.01]).double(), 4, "hadamard")
+    >>> found.decided.item(), found.rank.item(), found.moved.item() < 0.1
+    (True, 2, True)
     """
 
     spectrum: torch.Tensor
@@ -215,8 +233,14 @@ def spectral_end(s, depth, group):
     The spectrum is followed to its limit (:func:`spectral_limit`).  Each cut to the r largest values, r = 1 … F, is
     rescaled to smallest margin 1 and polished: the margins within 15% of the smallest are set to 1 exactly.  What is
     then no vertex, or no KKT point of ``min Σ m_i s_i^{2/L}`` (residual 1e-8), is dropped; the nearest of the others is
-    the end if it is at most 10% away and keeps just what still grows with the margin.
-    ``DufmError`` as :func:`spectral_limit`.
+    the end if it is at most 10% away and keeps just what still grows with the margin.  Returns :class:`SpectralEnd`.
+
+    Units: none.  Raises: ``DufmError`` as :func:`spectral_limit`.  Source: this companion, notebook 42.
+
+    >>> starts = torch.tensor([[0.1, 0.1, 0.1], [0.1, 0.1, 0.01]]).double()
+    >>> dufm.spectral_end(starts, 4, "hadamard").spectrum.round(decimals=4)
+    tensor([[1., 1., 1.],
+            [2., 2., 0.]], dtype=torch.float64)
     """
     chi = check_spectrum(s, group, "s")
     depth = check_count("depth", depth, 2)

@@ -32,7 +32,16 @@ _STEEPEST = 200.0  # ‖∇ log ℒ‖² from which loss_scaled_descent shortens
 
 @dataclass(frozen=True)
 class History:
-    """States at the recorded levels: leading dimension = level, then the batch; NaN where never reached."""
+    """States at the recorded levels: leading dimension = level, then the batch; NaN where never reached.
+
+    Shapes: ``factors`` ``(levels, ..., d_l, d_{l-1})``, the others ``(levels, ...)``.  Units: as :class:`Trajectory`.
+    Source: this companion.
+
+    >>> start = dufm.gaussian_init(3, 4, 4, seed=0)
+    >>> dufm.gradient_flow(start, record={"log_loss": [-10.0, -50.0]}).history.log_loss.round()
+    tensor([[-10.],
+            [-50.]], dtype=torch.float64)
+    """
 
     factors: list
     log_loss: torch.Tensor
@@ -51,6 +60,13 @@ class Trajectory:
     ``factors`` ``[W_1, …, W_L]``; ``log_loss`` log ℒ; ``log_time`` log t, t the time of dW/dt = −∇ℒ
     (−inf at the start); ``status``, a NumPy array of sentences ("reached", "stalled at a saddle of rank r",
     "precision exhausted", "max steps"; descent also "diverged"); ``steps`` accepted steps; ``history`` or None.
+
+    Shapes: ``factors`` ``(..., d_l, d_{l-1})``, the others ``(...)``.  Units: time is that of dW/dt = −∇ℒ.  Source:
+    this companion.
+
+    >>> run = dufm.gradient_flow(dufm.gaussian_init(3, 4, 4, seed=0))
+    >>> run.status.item(), run.log_loss.round(decimals=4).item(), run.Z.shape
+    ('reached', -200.0, torch.Size([1, 4, 4]))
     """
 
     factors: list
@@ -70,20 +86,26 @@ class Trajectory:
 def gradient_flow(factors, *, until_log_loss=-200.0, rtol=1e-4, max_steps=50_000, record=None):
     r"""Follow :math:`\dot W_l = -\partial\mathcal L/\partial W_l` until ``log ℒ`` falls to ``until_log_loss``.
 
-    ``factors``: ``[W_1, …, W_L]``, shapes ``(..., d_l, d_{l-1})``, floating, on any device; the result stays
-    there.  ``rtol``: local error of a step relative to the norm of all factors of one network, and from
-    L·margin = 1000 on relative to that margin's, which keeps log ℒ and log t right to about 1000·rtol.  The path
-    is that of −∇ log ℒ by an embedded Runge–Kutta pair, Bogacki–Shampine 3(2), or Dormand–Prince 5(4) when
-    ``rtol < 2e-6``; every network has its own step and clock; log t follows by Gauss quadrature of ``1/ℒ``
-    on the cubic Hermite interpolant of ``log ℒ``.
+    ``factors``: ``[W_1, …, W_L]``, shapes ``(..., d_l, d_{l-1})``, floating, on any device; the result stays there.
+    ``rtol``: local error of a step relative to the norm of all factors of one network, and from L·margin = 1000 on
+    relative to that margin's, which keeps log ℒ and log t right to about 1000·rtol.  The path is that of −∇ log ℒ by an
+    embedded Runge–Kutta pair, Bogacki–Shampine 3(2), or Dormand–Prince 5(4) when ``rtol < 2e-6``; every network has its
+    own step and clock; log t follows by Gauss quadrature of ``1/ℒ`` on the cubic Hermite interpolant of ``log ℒ``.
 
-    ``record``: ``{"log_loss": levels}`` or ``{"log_time": levels}``, at which states are kept in
-    ``.history``; each is reached by a step that ends on the level, not by interpolation.  Memory grows
-    with the batch and the levels, not with the steps.
+    ``record``: ``{"log_loss": levels}`` or ``{"log_time": levels}``, at which states are kept in ``.history``; each is
+    reached by a step that ends on the level, not by interpolation.  Memory grows with the batch and the levels, not
+    with the steps.
 
-    A network that is already there returns at once with ``log_time = −inf``.  ``status`` says how each one
-    ended; "stalled at a saddle of rank r" means the gradient vanished to 1e-12 of what its factors allow.
-    Raises ``DufmError`` for NaN, bad shapes, integer tensors, or an argument out of range.
+    A network that is already there returns at once with ``log_time = −inf``.  ``status`` says how each one ended;
+    "stalled at a saddle of rank r" means the gradient vanished to 1e-12 of what its factors allow.
+
+    Units: time is that of dW/dt = −∇ℒ.  Raises: ``DufmError`` for NaN, bad shapes, integer tensors, or an argument out
+    of range.  Source: Bogacki & Shampine (1989), Dormand & Prince (1980), Rang & Angermann (2005) for the steps; this
+    companion, notebook 22.
+
+    >>> run = dufm.gradient_flow([torch.eye(2).double() / 2] * 2, until_log_loss=-1000.0)
+    >>> run.log_time.exp().isinf().item(), run.log_time.round(decimals=1).item()
+    (True, 992.4)
     """
     check_factors(factors)
     control = {"until_log_loss": until_log_loss, "rtol": rtol, "max_steps": max_steps, "record": record}
@@ -104,9 +126,15 @@ def follow_factors(model, factors, **control):
 def gradient_descent(factors, *, lr, steps, record=None):
     r"""Plain descent ``W_l ← W_l − lr·∂ℒ/∂W_l``, ``steps`` times: the flow's first discretisation.
 
-    ``record``: increasing step numbers at which states are kept in ``.history``.  ``log_time`` is
-    ``log(lr·steps)``; ``status`` is "max steps", or "diverged" where a number left the floats.  Raises
-    as :func:`gradient_flow`.
+    ``record``: increasing step numbers at which states are kept in ``.history``.  ``log_time`` is ``log(lr·steps)``;
+    ``status`` is "max steps", or "diverged" where a number left the floats.  Shapes as :func:`gradient_flow`.
+
+    Units: ``lr`` is a time.  Raises: ``DufmError`` as :func:`gradient_flow`, and for an ``lr`` or ``steps`` that is not
+    positive.  Source: the definition; this companion, notebook 48.
+
+    >>> run = dufm.gradient_descent([torch.eye(2).double() / 2] * 2, lr=0.1, steps=100)
+    >>> run.log_time.exp().round(decimals=4).item(), run.log_loss.round(decimals=4).item()
+    (10.0, -4.1985)
     """
     check_factors(factors)
     check_finite_positive("lr", lr)

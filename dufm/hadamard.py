@@ -207,11 +207,17 @@ def hadamard_polyhedron(m):
     r"""All vertices of ``{s ≥ 0, As ≥ 1}``, ``A_{ai} = (2/K)[χ_i(a) = −1]``, K = 2^m, in exact arithmetic.
 
     These are the spectra of ``Z = (1/K) Σ s_i χ_iχ_iᵀ`` with margins at least 1.  ``Σ s_i^{2/L}`` is concave and the
-    polyhedron has no line, so at every depth a vertex is best.  From the simplex code's vertex the search pivots
-    along every edge, one representative an orbit of GL(m, 2); the edges are the extreme rays of the cone of
-    tight constraints, by double description (Motzkin et al. 1953).  It ends when no neighbour is new: as
-    vertices and bounded edges form a connected graph, none is then missing.  m = 2, 3, 4.
-    Returns :class:`HadamardPolyhedron`.
+    polyhedron has no line, so at every depth a vertex is best.  From the simplex code's vertex the search pivots along
+    every edge, one representative an orbit of GL(m, 2); the edges are the extreme rays of the cone of tight
+    constraints, by double description.  It ends when no neighbour is new: as vertices and bounded edges form a
+    connected graph, none is then missing.  m = 2, 3, 4.  Returns :class:`HadamardPolyhedron`.
+
+    Shapes: a spectrum is ``(K − 1,)``.  Units: none.  Raises: ``DufmError`` for another m.  Source: Motzkin et al.
+    (1953) for the edges; this companion, notebook 45.
+
+    >>> vertices = dufm.hadamard_polyhedron(2).orbits
+    >>> [(vertex.name, vertex.powers) for vertex in vertices]
+    [('simplex (collapse)', '1^3'), ('trivial (square)', '2^2')]
     """
     m = check_count("m", m, 2, 4, why="GL(5, 2) has ten million elements")
     size = 2**m - 1

@@ -22,6 +22,14 @@ def first_layer(H, X, beside):
     r"""First layer with given features on the inputs: ``W_1 = H X⁺ + B (I − X X⁺)``, so that ``W_1 X = H``.
 
     ``H`` ``(d, N)``; ``X`` ``(m, N)`` of rank N; ``beside`` B ``(d, m)``: what it does to all that no input sees.
+
+    Units: none.  Raises: PyTorch's ``RuntimeError`` for shapes that do not fit; a X of lower rank is not refused.
+    Source: this companion, notebook 11.
+
+    >>> X = torch.eye(3, 2)
+    >>> dufm.first_layer(torch.eye(2), X, torch.full((2, 3), 5.0)) @ X
+    tensor([[1., 0.],
+            [0., 1.]])
     """
     inverse = torch.linalg.pinv(X)
     return H @ inverse + beside - (beside @ X) @ inverse
@@ -32,8 +40,15 @@ def linear_network_flow(X, weights, log_times, *, rtol=1e-11):
 
     ``X`` ``(m, K)``, one input a class; ``weights`` ``[W_1, …, W_L]`` of shapes ``(d, m), (d, d), …, (K, d)``; ``rtol``
     the local error of a step.  Returns ``[W_1, …, W_L]`` with the levels as leading dimension, float64.  The path is
-    stepped in τ, ``dt = dτ/ℒ``, and ``log(1 + t)`` is a state beside the weights.  ``DufmError`` for shapes that do
-    not fit, NaN, levels that do not increase, or a level that is not reached.
+    stepped in τ, ``dt = dτ/ℒ``, and ``log(1 + t)`` is a state beside the weights.
+
+    Units: time is that of dW/dt = −∇ℒ.  Raises: ``DufmError`` for shapes that do not fit, NaN, levels that do not
+    increase, or a level that is not reached.  Source: Dormand & Prince's pair, by SciPy; this companion, notebook 11.
+
+    >>> weights = [torch.eye(2).double() / 2] * 2
+    >>> dufm.linear_network_flow(torch.eye(2).double(), weights, [0.0, 2.0])[1][:, 0].round(decimals=4)
+    tensor([[ 0.7618, -0.2618],
+            [ 1.2997, -0.7997]], dtype=torch.float64)
     """
     check_tensor("X", X)
     check_finite_positive("rtol", rtol)

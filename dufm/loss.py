@@ -22,9 +22,16 @@ _LINEAR_BELOW = -37.0
 def log_loss(Z):
     r"""Logarithm of the loss, :math:`\log\mathcal L = \log\sum_c \frac1n\sum_{i\in c} -\log\mathrm{softmax}(z_i)_c`.
 
-    ``Z``: logits ``(..., K, N)``, columns class by class, ``N = K·n_per_class``.  Returns shape ``(...)``,
-    dimensionless; no autograd graph, the derivative is :func:`log_loss_residual`.  Raises ``DufmError`` for a
-    NaN, a non-float dtype or a shape that is not ``(..., K, nK)``.
+    ``Z``: logits ``(..., K, N)``, columns class by class, ``N = K·n_per_class``.  Returns shape ``(...)``; no autograd
+    graph, the derivative is :func:`log_loss_residual`.
+
+    Units: none, a natural logarithm.  Raises: ``DufmError`` for a NaN, a non-float dtype or a shape that is not
+    ``(..., K, nK)``.  Source: this companion, notebook 22; Lyu & Li (2020) train in the log domain too.
+
+    >>> dufm.log_loss(torch.zeros(4, 4))  # 4 classes, log 4 each
+    tensor(1.7129)
+    >>> dufm.log_loss(1e4 * torch.eye(4).double())
+    tensor(-9997.5151, dtype=torch.float64)
     """
     check_logits(Z)
     return evaluate(Z)[0]
@@ -34,8 +41,14 @@ def log_loss(Z):
 def log_loss_residual(Z):
     r"""Descent direction in logit space, :math:`-\partial\log\mathcal L/\partial Z = (I - P)/\mathcal L`.
 
-    The true-class entry is minus the sum of the others (columns sum to zero to rounding), so it keeps
-    its relative accuracy where ``1 - p_c`` underflows.  Shapes and errors as :func:`log_loss`.
+    The true-class entry is minus the sum of the others (columns sum to zero to rounding), so it keeps its relative
+    accuracy where ``1 - p_c`` underflows.  ``Z`` and the result: ``(..., K, N)``, as in :func:`log_loss`.
+
+    Units: those of 1/Z, none.  Raises: ``DufmError`` as there.  Source: this companion, notebook 28.
+
+    >>> dufm.log_loss_residual(1e3 * torch.eye(2).double())
+    tensor([[ 0.5000, -0.5000],
+            [-0.5000,  0.5000]], dtype=torch.float64)
     """
     check_logits(Z)
     return evaluate(Z)[1]

@@ -26,7 +26,14 @@ __all__ = [
 def schatten(Z, p):
     r"""Schatten quasi-norm :math:`\|Z\|_{S_p} = (\sum_i\sigma_i^p)^{1/p}`, ``p > 0``, shape ``(...)``.
 
-    Singular values below ``K·eps·σ_1`` count as zero: for small p, rounding noise would dominate the sum.
+    ``Z``: ``(..., K, N)``.  Singular values below ``K·eps·σ_1`` count as zero: for small p, rounding noise would
+    dominate the sum.
+
+    Units: those of Z, none.  Raises: ``DufmError`` for bad logits or a p that is not positive.  Source: the definition;
+    this companion, notebook 12.
+
+    >>> dufm.schatten(torch.eye(4), 2.0), dufm.schatten(torch.eye(4), 0.5)
+    (tensor(2.), tensor(16.))
     """
     check_logits(Z)
     check_finite_positive("p", p)
@@ -40,7 +47,14 @@ def schatten(Z, p):
 def normalized_margin(Z, depth):
     r"""Normalised margin :math:`\gamma_L(Z) = \min_{j\ne c}(z_{cc} - z_{jc})/\|Z\|_{S_{2/L}}`, shape ``(...)``.
 
-    Invariant under scaling of ``Z``; the flow's limits are its critical points.  NaN for ``Z = 0``.
+    ``Z``: ``(..., K, N)``.  Invariant under scaling of ``Z``; the flow's limits are its critical points.  NaN for
+    ``Z = 0``.
+
+    Units: none.  Raises: ``DufmError`` for bad logits or a depth below 2.  Source: Lyu & Li (2020) for the factors; for
+    the product this companion, notebook 21.
+
+    >>> dufm.normalized_margin(torch.eye(4) - 1 / 4, 3)  # 3^(−3/2)
+    tensor(0.1925)
     """
     depth = check_count("depth", depth, 2)
     check_logits(Z)
@@ -50,15 +64,20 @@ def normalized_margin(Z, depth):
 def closed_form_margin(kind, num_classes, depth):
     r"""Normalised margin of a named code, for K classes at depth L.
 
-    ===========  =======================================================  ====================
-    ``nc``       :math:`(K-1)^{-L/2}`                                     K ≥ 2
-    ``polygon``  :math:`\frac2K(1-\cos\frac{2\pi}K)\,2^{-L/2}`            K ≥ 3, rank 2
-    ``orthoplex``  :math:`\frac12(K/2)^{-L/2}`                            K ≥ 4 even, rank K/2
-    ``hypercube``  :math:`\frac2K m^{-L/2}`                               K = 2^m ≥ 4, rank m
-    ===========  =======================================================  ====================
+    =============  =======================================================  ====================
+    ``nc``         :math:`(K-1)^{-L/2}`                                     K ≥ 2
+    ``polygon``    :math:`\frac2K(1-\cos\frac{2\pi}K)\,2^{-L/2}`            K ≥ 3, rank 2
+    ``orthoplex``  :math:`\frac12(K/2)^{-L/2}`                              K ≥ 4 even, rank K/2
+    ``hypercube``  :math:`\frac2K m^{-L/2}`                                 K = 2^m ≥ 4, rank m
+    =============  =======================================================  ====================
 
     All are cases of :math:`(1-\mu)\frac rK r^{-L/2}` for a unit tight frame of rank r and largest cosine μ.
-    ``DufmError`` for another kind or a K that the code does not have.
+
+    Shape: one number.  Units: none.  Raises: ``DufmError`` for another kind or a K that the code does not have.
+    Source: this companion, notebook 25.
+
+    >>> round(dufm.closed_form_margin("nc", 4, 6), 4), round(dufm.closed_form_margin("orthoplex", 4, 6), 4)
+    (0.037, 0.0625)
     """
     num_classes = check_count("num_classes", num_classes, 2)
     depth = check_count("depth", depth, 2)

@@ -23,7 +23,17 @@ __all__ = [
 
 
 def product(factors):
-    """Logits ``Z = W_L ⋯ W_1`` of shape ``(..., K, N)`` from ``[W_1, …, W_L]``; ``DufmError`` on bad shapes."""
+    """Logits ``Z = W_L ⋯ W_1`` of shape ``(..., K, N)`` from ``[W_1, …, W_L]``.
+
+    Shapes ``(..., d, N)``, ``(..., d, d)`` … ``(..., K, d)``; the leading dimensions are networks.
+
+    Units: none.  Raises: ``DufmError`` for fewer than two factors, or shapes, dtypes or devices that do not fit.
+    Source: this companion, notebook 11.
+
+    >>> dufm.product([torch.eye(2), 3 * torch.eye(2)])
+    tensor([[3., 0.],
+            [0., 3.]])
+    """
     check_factors(factors)
     return chain(factors)
 
@@ -39,8 +49,15 @@ def chain(factors):
 def imbalance(factors):
     r"""The conserved matrices :math:`D_l = W_{l+1}^\top W_{l+1} - W_l W_l^\top`, ``l = 1 … L−1``.
 
-    Gradient flow keeps each ``(..., d, d)`` matrix constant (Arora, Cohen & Hazan 2018), so their drift
-    measures the integrator.  All zero means *balanced*.
+    Gradient flow keeps each ``(..., d, d)`` matrix constant, so their drift measures the integrator.  All zero means
+    *balanced*.
+
+    Units: those of W², none.  Raises: ``DufmError`` as :func:`product`.  Source: Arora, Cohen & Hazan (2018); this
+    companion, notebook 12.
+
+    >>> dufm.imbalance([2 * torch.eye(2), torch.eye(2)])
+    [tensor([[-3.,  0.],
+            [ 0., -3.]])]
     """
     check_factors(factors)
     return _imbalance(factors)
@@ -51,10 +68,18 @@ def _imbalance(factors):
 
 
 def imbalance_drift(before, after):
-    r"""Largest change of an imbalance, :math:`\max_l\|D_l' - D_l\|_F / \max_l\|W_l'\|_F^2`, dimensionless.
+    r"""Largest change of an imbalance, :math:`\max_l\|D_l' - D_l\|_F / \max_l\|W_l'\|_F^2`.
 
-    ``before``: the factors at the start, D_l theirs; ``after``: factors later on, with any further dimensions in
-    front, such as the levels of a record.  Shape of those and the batch; NaN where ``after`` is.
+    ``before``: the factors at the start, D_l theirs; ``after``: factors later on, with any further dimensions in front,
+    such as the levels of a record.  Shape of those and the batch; NaN where ``after`` is.
+
+    Units: none.  Raises: ``DufmError`` for a ``before`` that :func:`product` refuses.  Source: this companion, notebook
+    12.
+
+    >>> start = dufm.gaussian_init(3, 8, 4, seed=0)
+    >>> run = dufm.gradient_flow(start, until_log_loss=-20.0, rtol=1e-5)
+    >>> dufm.imbalance_drift(start, run.factors) < 1e-5
+    tensor([True])
     """
     pairs = zip(_imbalance(after), imbalance(before), strict=True)
     change = [torch.linalg.matrix_norm(later - first) for later, first in pairs]
@@ -66,7 +91,13 @@ def split_at(factors, layer):
     """The network cut after its layer l: features ``W_l ⋯ W_1`` and classifier ``W_L ⋯ W_{l+1}``, ``1 ≤ l ≤ L − 1``.
 
     Shapes ``(..., d, N)`` and ``(..., K, d)``, as :func:`dufm.nc_metrics` takes them; NaN is let through, for the
-    levels of a record that were never reached.  ``DufmError`` for a layer out of range.
+    levels of a record that were never reached.
+
+    Units: none.  Raises: ``DufmError`` for a layer out of range.  Source: this companion, notebook 13.
+
+    >>> features, classifier = dufm.split_at(dufm.gaussian_init(3, 5, 4, seed=0), 2)
+    >>> features.shape, classifier.shape
+    (torch.Size([1, 5, 4]), torch.Size([1, 4, 5]))
     """
     layer = check_count("layer", layer, 1, len(factors) - 1, why="the last layer has no classifier above it")
     return chain(factors[:layer]), chain(factors[layer:])
@@ -75,9 +106,15 @@ def split_at(factors, layer):
 def gaussian_init(depth, width, num_classes, *, scale=1.0, batch=1, seed, n_per_class=1):
     """Fan-in Gaussian factors: entries of ``W_l`` are independent N(0, scale²/fan-in).
 
-    Returns ``[W_1, …, W_L]`` in float64 with leading dimension ``batch``.  The fan-in of ``W_1``, whose
-    input is one-hot, is the number of samples ``N``.  Network ``i`` depends on ``seed`` and ``i`` alone,
-    not on ``batch``.  ``DufmError`` for a count out of range or a scale that is not positive.
+    Returns ``[W_1, …, W_L]``, float64, of shapes ``(batch, d, N)``, ``(batch, d, d)`` …, ``(batch, K, d)``.  The fan-in
+    of ``W_1``, whose input is one-hot, is the number of samples ``N``.  Network ``i`` depends on ``seed`` and ``i``
+    alone, not on ``batch``.
+
+    Units: none.  Raises: ``DufmError`` for a count out of range or a scale that is not positive.  Source: the usual
+    fan-in scaling; this companion, notebook 11.
+
+    >>> [tuple(W.shape) for W in dufm.gaussian_init(3, 5, 4, seed=0, batch=2)]
+    [(2, 5, 4), (2, 5, 5), (2, 4, 5)]
     """
     return fan_in_gaussian(_sizes(depth, width, num_classes, n_per_class), scale, batch, seed)
 
@@ -91,7 +128,13 @@ def fan_in_gaussian(sizes, scale, batch, seed):
 def orthogonal_init(depth, width, num_classes, *, scale=1.0, batch=1, seed, n_per_class=1):
     """Haar-distributed factors: ``W_l = scale·Q``, ``Q`` with orthonormal columns, or rows where it is wide.
 
-    Shapes, seeding and errors as :func:`gaussian_init`; after Saxe, McClelland & Ganguli (2014).
+    Shapes ``(batch, d, N)`` … ``(batch, K, d)`` and seeding as :func:`gaussian_init`.
+
+    Units: none.  Raises: ``DufmError`` as :func:`gaussian_init`.  Source: Saxe, McClelland & Ganguli (2014).
+
+    >>> W = dufm.orthogonal_init(3, 5, 4, seed=0, scale=2.0)[1]
+    >>> torch.allclose(W @ W.mT, 4 * torch.eye(5).double())
+    True
     """
     sizes = _sizes(depth, width, num_classes, n_per_class)
     check_finite_positive("scale", scale)
@@ -101,8 +144,15 @@ def orthogonal_init(depth, width, num_classes, *, scale=1.0, batch=1, seed, n_pe
 def balanced_init(Z, depth, width=None):
     r"""Balanced factors of a given product: ``W_l = Σ^{1/L}`` between the singular vectors of ``Z = U Σ Vᵀ``.
 
-    Of all factorisations of ``Z`` these have the least :math:`\sum_l\|W_l\|_F^2 = L\sum_i\sigma_i^{2/L}`.
-    ``Z``: ``(..., K, N)``; ``width`` defaults to ``K``.  ``DufmError`` if ``width`` is below the rank of ``Z``.
+    Of all factorisations of ``Z`` these have the least :math:`\sum_l\|W_l\|_F^2 = L\sum_i\sigma_i^{2/L}`.  ``Z``:
+    ``(..., K, N)``; ``width`` d defaults to ``K``.  Returns ``[W_1, …, W_L]``, ``(..., d, N)`` … ``(..., K, d)``.
+
+    Units: none.  Raises: ``DufmError`` if ``width`` is below the rank of ``Z``.  Source: Arora, Cohen & Hazan (2018);
+    this companion, notebook 12.
+
+    >>> dufm.balanced_init(torch.diag(torch.tensor([8.0, 1.0])), 3)[1].round(decimals=4)
+    tensor([[2., 0.],
+            [0., 1.]])
     """
     num_classes, _ = check_logits(Z)
     depth = check_count("depth", depth, 2)
@@ -131,7 +181,14 @@ def cheapest_factors(factors):
 
     LBFGS over ``W_l → e^{A_l} W_l e^{−A_{l−1}}``, ``A_0 = A_L = 0``, for the sum over the batch of the logarithms: it
     knows nothing of balance.  If all hidden widths equal the rank of the product, every factorisation is reached, up to
-    reflections, which cost nothing.  ``DufmError`` on bad shapes.
+    reflections, which cost nothing.  Shapes as given.
+
+    Units: none.  Raises: ``DufmError`` as :func:`product`.  Source: this companion, notebook 12.
+
+    >>> factors = dufm.cheapest_factors(dufm.gaussian_init(2, 2, 2, seed=0))
+    >>> cost, Z = sum(W.square().sum() for W in factors), dufm.product(factors)
+    >>> (cost / torch.linalg.matrix_norm(Z, "nuc")).round(decimals=4)  # L = 2 times the nuclear norm
+    tensor([2.], dtype=torch.float64)
     """
     check_factors(factors)
     hidden = [torch.zeros_like(W @ W.mT, requires_grad=True) for W in factors[:-1]]

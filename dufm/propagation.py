@@ -18,7 +18,12 @@ FAMILIES = ("balanced", "powers", "shared", "turned")
 def efficiency(factors):
     """``‖W_L ⋯ W_1‖_F / Π‖W_l‖_F``, shape ``(...)``: 1 is the most that any factors reach, and rank one reaches it.
 
-    ``factors``: ``[W_1, …, W_L]``, any leading dimensions.  ``DufmError`` for shapes that do not follow one another.
+    ``factors``: ``[W_1, …, W_L]``, any leading dimensions.
+
+    Units: none.  Raises: ``DufmError`` for shapes that do not follow one another.  Source: this companion, notebook 15.
+
+    >>> dufm.efficiency([torch.eye(4)] * 3)  # 4^(−(L − 1)/2)
+    tensor(0.2500)
     """
     check_factors(factors)
     norms = torch.stack([torch.linalg.matrix_norm(W) for W in factors])
@@ -28,7 +33,13 @@ def efficiency(factors):
 def haar_frames(dimension, rank, draws, rng):
     """Orthonormal frames ``(draws, dimension, rank)`` of subspaces drawn uniformly, by QR of Gaussian matrices.
 
-    ``DufmError`` for a rank above the dimension.
+    ``rng``: a NumPy generator.
+
+    Units: none.  Raises: ``DufmError`` for a rank above the dimension.  Source: this companion, notebook 15.
+
+    >>> Q = dufm.haar_frames(5, 2, 3, np.random.default_rng(0))
+    >>> Q.shape, torch.allclose(Q.mT @ Q, torch.eye(2).double())
+    (torch.Size([3, 5, 2]), True)
     """
     check_count("rank", rank, 1, dimension, why="no more directions are orthonormal")
     return torch.linalg.qr(_normal(rng, draws, dimension, rank)).Q
@@ -37,10 +48,16 @@ def haar_frames(dimension, rank, draws, rng):
 def rank_r_factors(family, rank, depth, dimension, draws, rng):
     r"""Factors ``[W_1, …, W_L]``, each ``(draws, dimension, dimension)`` of rank r, of one of the four ``FAMILIES``.
 
-    With Q, Q' frames and G an r × r Gaussian matrix, all from the NumPy generator ``rng``: *balanced*,
-    :math:`W_L\cdots W_1 = QQ'^\top` (:func:`dufm.balanced_init`); *powers*, every :math:`W_l = AA^\top` with one
-    Gaussian A of r columns; *shared*, :math:`W_l = QG_lQ^\top`; *turned*, :math:`W_l = Q_lG_lQ_l'^\top`.
-    ``DufmError`` for another family, a rank above the dimension, or a count out of range.
+    With Q, Q' frames and G an r × r Gaussian matrix, all from the NumPy generator ``rng``: *balanced*, :math:`W_L\cdots
+    W_1 = QQ'^\top` (:func:`dufm.balanced_init`); *powers*, every :math:`W_l = AA^\top` with one Gaussian A of r
+    columns; *shared*, :math:`W_l = QG_lQ^\top`; *turned*, :math:`W_l = Q_lG_lQ_l'^\top`.
+
+    Units: none.  Raises: ``DufmError`` for another family, a rank above the dimension, or a count out of range.
+    Source: this companion, notebook 15.
+
+    >>> factors = dufm.rank_r_factors("balanced", 4, 3, 6, 1, np.random.default_rng(0))
+    >>> dufm.efficiency(factors)
+    tensor([0.2500], dtype=torch.float64)
     """
     if family not in FAMILIES:
         raise DufmError(f"family must be one of {', '.join(FAMILIES)}, got {family!r}")

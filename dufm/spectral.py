@@ -62,11 +62,17 @@ def spectral_flow(s0, depth, group, *, until_log_loss=-200.0, rtol=1e-4, max_ste
     ``s0``: positive singular values ``(..., F)``, one for each free character, in the order of the characters' labels.
     ``group``: :class:`Characters`, a tuple of orders, or "hadamard" with K = F + 1.
 
-    With :math:`u_i = \sqrt{m_i L}\,s_i^{1/L}`, the norm of what the L factors hold of character i, this is
-    Euclidean gradient flow: so it is stepped by the same code as :func:`dufm.gradient_flow`, and ``rtol``,
-    ``record`` and the fields of the result mean the same.  ``rtol`` is relative to ``‖u‖``: an s that is 10^{−k}
-    of the largest has k/L fewer digits than it.  Each start has its own clock.  ``DufmError`` for a spectrum that is
-    not positive, real and of length F, or an argument out of range.
+    With :math:`u_i = \sqrt{m_i L}\,s_i^{1/L}`, the norm of what the L factors hold of character i, this is Euclidean
+    gradient flow: so it is stepped by the same code as :func:`dufm.gradient_flow`, and ``rtol``, ``record`` and the
+    fields of the result mean the same.  ``rtol`` is relative to ``‖u‖``: an s that is 10^{−k} of the largest has k/L
+    fewer digits than it.  Each start has its own clock.
+
+    Units: time is that of dW/dt = −∇ℒ.  Raises: ``DufmError`` for a spectrum that is not positive, real and of length
+    F, or an argument out of range.  Source: this companion, notebook 42.
+
+    >>> run = dufm.spectral_flow(torch.tensor([0.1, 0.1, 0.01]).double(), 4, "hadamard")
+    >>> (run.s / run.s.max()).round(decimals=2)
+    tensor([1., 1., 0.], dtype=torch.float64)
     """
     chi = check_spectrum(s0, group)
     depth = check_count("depth", depth, 2)
@@ -158,8 +164,16 @@ def _power(x, exponent):
 def spectral_init(s0, depth, group, width=None):
     r"""Balanced, aligned factors ``[W_1, …, W_L]`` of :math:`Z = \frac1K\sum_\chi s_\chi\,\chi\chi^*`.
 
-    ``s0`` and ``group`` as in :func:`spectral_flow`; ``width`` d defaults to K and must be at least K − 1.  The trivial
-    character starts at 0.  The flow of these factors keeps their singular vectors, and so does plain gradient descent.
+    ``s0`` and ``group`` as in :func:`spectral_flow`; ``width`` d defaults to K and must be at least K − 1.  Shapes as
+    :func:`dufm.gaussian_init`.  The trivial character starts at 0.  The flow of these factors keeps their singular
+    vectors, and so does plain gradient descent.
+
+    Units: none.  Raises: ``DufmError`` as :func:`spectral_flow`, and for a width below K − 1.  Source: Saxe, McClelland
+    & Ganguli (2014) for aligned starts; this companion, notebook 41.
+
+    >>> factors = dufm.spectral_init(torch.tensor([3.0, 2.0, 1.0]), 3, "hadamard")
+    >>> torch.linalg.svdvals(dufm.product(factors))[:3]
+    tensor([3.0000, 2.0000, 1.0000])
     """
     chi = check_spectrum(s0, group)
     depth = check_count("depth", depth, 2)
