@@ -1,13 +1,16 @@
 r"""The limit of the flow's direction, of factors and of spectra: continuation at constant sharpness."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dufm._checks import DufmError, check_count, check_factors, check_finite_positive
-from dufm._resting import growth_rate, rest
-from dufm.characters import check_spectrum
+from dufm._resting import Rest, growth_rate, rest
+from dufm._steps import Model
+from dufm.characters import Group, check_spectrum
 from dufm.flow import FactorModel, Trajectory, gradient_flow
 from dufm.metrics import centred
 from dufm.model import chain
@@ -39,7 +42,7 @@ class Limit:
     ('rests', 2, torch.Size([1, 4, 4]))
     """
 
-    factors: list
+    factors: list[Tensor]
     growth: torch.Tensor
     turning: torch.Tensor
     rates: torch.Tensor
@@ -47,12 +50,14 @@ class Limit:
     status: np.ndarray
 
     @property
-    def Z(self):
+    def Z(self) -> Tensor:
         """Logits ``(..., K, N)``."""
         return chain(self.factors)
 
 
-def limit(run, *, sharpness=SHARPNESS, until_growth=UNTIL_GROWTH):
+def limit(
+    run: Trajectory | Sequence[Tensor], *, sharpness: float = SHARPNESS, until_growth: float = UNTIL_GROWTH
+) -> Limit:
     r"""Limit of the flow's direction: continuation at constant sharpness until each network rests.
 
     ``run``: a :class:`dufm.Trajectory`, or factors ``[W_1, …, W_L]``.  The flow itself is followed to log ℒ =
@@ -81,7 +86,14 @@ def limit(run, *, sharpness=SHARPNESS, until_growth=UNTIL_GROWTH):
     return continued(model, model.flatten(flow.factors), flow.status.reshape(-1), batch_shape, sharpness, until_growth)
 
 
-def continued(model, state, status, batch_shape=(-1,), sharpness=SHARPNESS, until_growth=UNTIL_GROWTH):
+def continued(
+    model: FactorModel,
+    state: Tensor,
+    status: np.ndarray,
+    batch_shape: tuple[int, ...] = (-1,),
+    sharpness: float = SHARPNESS,
+    until_growth: float = UNTIL_GROWTH,
+) -> Limit:
     """:class:`Limit` of flat states of a ``FactorModel``, at log ℒ = −``sharpness`` where ``status`` is "reached"."""
     status = status.astype(object)
     rows = torch.from_numpy(status == "reached").nonzero().squeeze(-1).to(state.device)
@@ -103,7 +115,9 @@ def continued(model, state, status, batch_shape=(-1,), sharpness=SHARPNESS, unti
     )
 
 
-def spectral_limit(s, depth, group, *, sharpness=SHARPNESS, until_growth=UNTIL_GROWTH):
+def spectral_limit(
+    s: Tensor, depth: int, group: Group, *, sharpness: float = SHARPNESS, until_growth: float = UNTIL_GROWTH
+) -> tuple[Tensor, Tensor, np.ndarray]:
     r"""Limit of a spectral run: :func:`limit` for singular values ``s`` ``(..., F)``.
 
     Returns ``(s, rates, status)``: spectra at log ℒ = −``sharpness``, d log s_i/du, both ``(..., F)``, and a NumPy
@@ -135,7 +149,7 @@ def spectral_limit(s, depth, group, *, sharpness=SHARPNESS, until_growth=UNTIL_G
     return model.spectrum(state).reshape(s.shape), rates.reshape(s.shape), status.astype(str).reshape(shape)
 
 
-def _check_continuation(sharpness, until_growth, pairs):
+def _check_continuation(sharpness: float, until_growth: float, pairs: int) -> None:
     check_finite_positive("sharpness", sharpness)
     check_finite_positive("until_growth", until_growth)
     if sharpness < _LEAST_SHARPNESS:
@@ -149,7 +163,7 @@ def _check_continuation(sharpness, until_growth, pairs):
         )
 
 
-def _rest(model, state, sharpness, until_growth):
+def _rest(model: Model, state: Tensor, sharpness: float, until_growth: float) -> Rest:
     return rest(model, state, sharpness=sharpness, until_growth=until_growth, rtol=_RTOL, max_steps=_STEPS)
 
 
@@ -157,7 +171,7 @@ def _rest(model, state, sharpness, until_growth):
 _NOISE = 1e-11
 
 
-def _rates(model, state):
+def _rates(model: FactorModel, state: Tensor) -> Tensor:
     """Rates d log σ_i/du of the centred logits of flat states, 0 where σ_i is noise."""
     slope = torch.empty_like(state)
     model.field(state, slope)

@@ -6,10 +6,13 @@ is not separated, or not near a certified solution, has no rank, and the reason 
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.optimize
 import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
 
 from dufm._checks import DufmError, check_count
 from dufm.agreement import selected_code
@@ -47,7 +50,7 @@ class Diagnosis:
     Z: torch.Tensor
     samples: int
     depth: int | None
-    margins: tuple
+    margins: tuple[float, float, float]
     effective_rank: float
     stable_rank: float
     rank: int | None
@@ -55,14 +58,14 @@ class Diagnosis:
     reason: str
     name: str
     distance: float
-    nc: dict
+    nc: dict[str, float]
     layer: str
     certificate: Certificate | None
     margin_ratio: float
     code_gap: float
 
     @property
-    def sentence(self):
+    def sentence(self) -> str:
         """The finding in one sentence."""
         if not self.decided:
             return f"{self.reason}; no rank decided"
@@ -70,7 +73,7 @@ class Diagnosis:
             return f"neural collapse, NC2 {self.nc['nc2']:.2g}"
         return f"rank {self.rank} of {len(self.Z) - 1}: nearest the {self.name}, {self.distance:.0%} away"
 
-    def __str__(self):
+    def __str__(self) -> str:
         """The table."""
         least, median, largest = self.margins
         nc = ", ".join(f"{key.upper()} {self.nc[key]:.2g}" for key in ("nc1", "nc2", "nc3"))
@@ -91,7 +94,14 @@ class Diagnosis:
         return "\n".join([*(f"{key:12s}  {value}" for key, value in rows.items()), self.sentence])
 
 
-def diagnose(logits, labels, *, depth=None, features=None, classifier=None):
+def diagnose(
+    logits: ArrayLike | Tensor,
+    labels: ArrayLike | Tensor,
+    *,
+    depth: int | None = None,
+    features: ArrayLike | Tensor | None = None,
+    classifier: ArrayLike | Tensor | None = None,
+) -> Diagnosis:
     r"""What a trained classifier has become, from its logits on the training samples: :class:`Diagnosis`.
 
     ``logits``: ``(N, K)`` as PyTorch gives them, or ``(K, N)``: ``labels`` ``(N,)``, integers 0 … K − 1, tell which;
@@ -121,7 +131,7 @@ def diagnose(logits, labels, *, depth=None, features=None, classifier=None):
     sigma = torch.linalg.svdvals(Z)
     codes = named(num_classes)
     away = {name: code_distance(Z, code) for name, code in codes.items()}
-    name = min(away, key=away.get)
+    name = min(away, key=away.__getitem__)
     rank, certificate, reason = _decide(Z, depth, gaps, codes[name], away[name])
     nc, layer = _collapse(logits, labels, features, classifier, rank or num_classes - 1)
     return Diagnosis(
@@ -144,7 +154,7 @@ def diagnose(logits, labels, *, depth=None, features=None, classifier=None):
     )
 
 
-def code_distance(Z, code, *, tries=_TRIES, seed=0):
+def code_distance(Z: ArrayLike | Tensor, code: ArrayLike | Tensor, *, tries: int = _TRIES, seed: int = 0) -> float:
     r"""Distance of logits ``Z`` ``(K, K)`` from those of a ``code`` ``(K, K)``, whatever its scale and numbering.
 
     :math:`\min_{\pi, c}\|Z - c\,\Pi Z_0\Pi^\top\|_F/\|Z\|_F` over the permutations of the classes and c ≥ 0, both
@@ -170,7 +180,7 @@ def code_distance(Z, code, *, tries=_TRIES, seed=0):
 # ---------------------------------------------------------------- what comes in
 
 
-def _logits_and_labels(logits, labels):
+def _logits_and_labels(logits: Any, labels: Any) -> tuple[Tensor, Tensor]:
     logits, labels = _matrix("logits", logits), _dense("labels", labels)
     whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
     if labels.ndim != 1 or not whole:
@@ -196,7 +206,7 @@ def _logits_and_labels(logits, labels):
     return logits, labels
 
 
-def _matrix(name, values):
+def _matrix(name: str, values: Any) -> Tensor:
     values = _dense(name, values)
     if not values.is_floating_point() or values.ndim != 2 or values.numel() == 0:
         shape = tuple(values.shape)
@@ -207,7 +217,7 @@ def _matrix(name, values):
     return values
 
 
-def _dense(name, values):
+def _dense(name: str, values: Any) -> Tensor:
     """A tensor, an array, a table or nested lists as a tensor on the CPU."""
     try:
         values = values if isinstance(values, torch.Tensor) else torch.as_tensor(np.array(values))
@@ -216,7 +226,7 @@ def _dense(name, values):
         raise DufmError(f"{name} must be an array or a tensor of numbers, got {type(values).__name__}") from None
 
 
-def _means(rows, labels, num_classes):
+def _means(rows: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """Means of the rows of each class, ``(K, d)``."""
     sums = rows.new_zeros(num_classes, rows.shape[1]).index_add(0, labels, rows)
     return sums / torch.bincount(labels, minlength=num_classes)[:, None]
@@ -225,7 +235,9 @@ def _means(rows, labels, num_classes):
 # ---------------------------------------------------------------- what is found
 
 
-def _decide(Z, depth, gaps, code, distance):
+def _decide(
+    Z: Tensor, depth: int | None, gaps: Tensor, code: Tensor, distance: float
+) -> tuple[int | None, Certificate | None, str]:
     """Rank, certificate and reason; without a depth by the nearest named ``code``, which has no certificate."""
     wrong = int((gaps <= 0).sum())
     if wrong:
@@ -241,20 +253,22 @@ def _decide(Z, depth, gaps, code, distance):
     return (int(found.rank), found.certificate, "") if found.decided else (None, None, unfinished)
 
 
-def _margin_ratio(Z, depth):
+def _margin_ratio(Z: Tensor, depth: int | None) -> float:
     if depth is None or not Z.any():
         return math.nan
     return float(normalized_margin(Z, depth)) / closed_form_margin("nc", len(Z), depth)
 
 
-def _code_gap(Z, rank):
+def _code_gap(Z: Tensor, rank: int) -> float:
     if rank == 1:
         return 0.0
     best = one_vs_rest_margin(selected_code(len(Z), rank))
     return float(1.0 - one_vs_rest_margin(class_code(Z, rank)) / best)
 
 
-def _collapse(logits, labels, features, classifier, rank):
+def _collapse(
+    logits: Tensor, labels: Tensor, features: Any, classifier: Any, rank: int
+) -> tuple[dict[str, float], str]:
     num_classes = logits.shape[1]
     if features is None:
         if classifier is not None:
@@ -274,7 +288,7 @@ def _collapse(logits, labels, features, classifier, rank):
     return {key: int(value) if key == "rank" else float(value) for key, value in found.items()}, layer
 
 
-def _balanced(rows, labels, num_classes):
+def _balanced(rows: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """Columns ``(d, Kn)``, n a class, with the class means of ``rows`` and the covariance of every class.
 
     n is twice the largest class: a deviation stands with both signs, scaled, and the rest of a class is its mean.

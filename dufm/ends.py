@@ -7,18 +7,22 @@ polished, certified, with an independent sign from the growth of its singular va
 flow.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dufm._checks import DufmError, check_count, check_logits
 from dufm._limit import Limit, limit, spectral_limit
 from dufm._nnls import nonnegative_least_squares
 from dufm._resting import RESTS
 from dufm.certificate import DECIDED_MOVE, Certificate, kkt_certificate, off_range_values, polish
-from dufm.characters import check_spectrum
+from dufm.characters import Group, check_spectrum
 from dufm.codes import name_of
+from dufm.flow import Trajectory
 from dufm.margin import normalized_margin
 from dufm.metrics import centred, margins
 
@@ -60,7 +64,7 @@ _DUST = 1e-3
 UNDECIDED = "undecided"
 
 
-def end(run, depth):
+def end(run: Limit | Trajectory | Sequence[Tensor] | Tensor, depth: int) -> End:
     r"""The certified solution at which a run ends: the one rule of the package for rank and end.
 
     ``run``: a :class:`Limit`, or what :func:`limit` takes, which is then called; or logits ``(..., K, N)``, which are
@@ -122,7 +126,7 @@ def end(run, depth):
     return End(**{name: _reshaped(value, shape, Z.device) for name, value in values.items()})
 
 
-def columns(found, run=None):
+def columns(found: End, run: Limit | None = None) -> dict[str, np.ndarray]:
     """Columns for a table, a row a network: what an :class:`End` says of each, its batch flattened.
 
     ``network`` (its index), ``end`` (its name, or "undecided"), ``rank``, ``margin_ratio`` and ``moved`` (NaN where
@@ -132,7 +136,7 @@ def columns(found, run=None):
     """
     decided = found.decided.reshape(-1).cpu().numpy()
 
-    def numbers(values):
+    def numbers(values: Tensor) -> np.ndarray:
         return np.where(decided, values.reshape(-1).cpu().numpy(), np.nan)
 
     table = {
@@ -150,7 +154,7 @@ def columns(found, run=None):
     return table
 
 
-def distance(Z, solution):
+def distance(Z: Tensor, solution: Tensor) -> Tensor:
     """Relative distance of logits ``Z`` ``(..., K, N)``, centred and scaled to smallest margin 1, from a solution.
 
     ``solution``: the ``Z`` of an :class:`End`; leading dimensions broadcast.  NaN where Z separates nothing.
@@ -161,13 +165,13 @@ def distance(Z, solution):
     return torch.where(smallest[..., 0, 0] > 0, away, torch.nan)
 
 
-def _collapse_margin(shape, depth):
+def _collapse_margin(shape: Sequence[int], depth: int) -> Tensor:
     """Normalised margin of neural collapse for K classes and N samples."""
     simplex = centred(torch.eye(shape[0], dtype=torch.float64))
     return normalized_margin(simplex.repeat_interleave(shape[1] // shape[0], -1), depth)
 
 
-def _reshaped(value, shape, device):
+def _reshaped(value: Any, shape: tuple[int, ...], device: torch.device) -> Any:
     """Rows of a tensor, an array or a certificate in the batch shape, tensors on ``device``."""
     if isinstance(value, Certificate):
         parts = {item.name: getattr(value, item.name) for item in fields(value)}
@@ -177,7 +181,7 @@ def _reshaped(value, shape, device):
     return value.reshape((*shape, *value.shape[1:])).to(device)
 
 
-def _nearest(own, depth, wanted):
+def _nearest(own: Tensor, depth: int, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The nearest certified solution over all cuts of centred logits of margin 1, its rank, and how far it is."""
     num_classes = own.shape[-2]
     nearest = torch.full_like(own, torch.nan)
@@ -227,7 +231,7 @@ _TIGHT = 0.15
 _CERTIFIED = 1e-8
 
 
-def spectral_end(s, depth, group):
+def spectral_end(s: Tensor, depth: int, group: Group) -> SpectralEnd:
     r"""The vertex of ``{s ≥ 0, margins ≥ 1}`` at which a spectrum ``s`` ``(..., F)`` ends, by the rule of :func:`end`.
 
     The spectrum is followed to its limit (:func:`spectral_limit`).  Each cut to the r largest values, r = 1 … F, is
@@ -280,7 +284,7 @@ def spectral_end(s, depth, group):
     )
 
 
-def _vertex(pattern, rates, multiplicity, depth):
+def _vertex(pattern: np.ndarray, rates: np.ndarray, multiplicity: np.ndarray, depth: int) -> np.ndarray:
     """The KKT vertex of given support and tight margins, NaN where there is none."""
     support, tight = pattern[: len(rates)], pattern[len(rates) :]
     point, nothing = np.zeros(len(rates)), np.full(len(rates), np.nan)

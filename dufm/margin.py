@@ -8,8 +8,10 @@ which is ``min Σ‖W_l‖²`` under the same constraints written for the produc
 """
 
 import math
+from collections.abc import Iterable
 
 import torch
+from torch import Tensor
 
 from dufm._checks import DufmError, check_count, check_finite_positive, check_logits
 from dufm.metrics import margins
@@ -23,7 +25,7 @@ __all__ = [
 ]
 
 
-def schatten(Z, p):
+def schatten(Z: Tensor, p: float) -> Tensor:
     r"""Schatten quasi-norm :math:`\|Z\|_{S_p} = (\sum_i\sigma_i^p)^{1/p}`, ``p > 0``, shape ``(...)``.
 
     ``Z``: ``(..., K, N)``.  Singular values below ``K·eps·σ_1`` count as zero: for small p, rounding noise would
@@ -44,7 +46,7 @@ def schatten(Z, p):
     return top.squeeze(-1) * share.sum(-1) ** (1.0 / p)
 
 
-def normalized_margin(Z, depth):
+def normalized_margin(Z: Tensor, depth: int) -> Tensor:
     r"""Normalised margin :math:`\gamma_L(Z) = \min_{j\ne c}(z_{cc} - z_{jc})/\|Z\|_{S_{2/L}}`, shape ``(...)``.
 
     ``Z``: ``(..., K, N)``.  Invariant under scaling of ``Z``; the flow's limits are its critical points.  NaN for
@@ -61,7 +63,7 @@ def normalized_margin(Z, depth):
     return margins(Z).amin((-2, -1)) / schatten(Z, 2.0 / depth)
 
 
-def closed_form_margin(kind, num_classes, depth):
+def closed_form_margin(kind: str, num_classes: int, depth: int) -> float:
     r"""Normalised margin of a named code, for K classes at depth L.
 
     =============  =======================================================  ====================
@@ -98,7 +100,7 @@ def closed_form_margin(kind, num_classes, depth):
     raise DufmError(f"kind must be one of 'nc', 'polygon', 'orthoplex', 'hypercube', got {kind!r}")
 
 
-def direct_sum_margin(sizes, depth):
+def direct_sum_margin(sizes: Iterable[int], depth: int) -> float:
     r"""Normalised margin of simplices of ``sizes`` k_i ≥ 2 in orthogonal subspaces.
 
     :math:`\gamma_L = \bigl(\sum_i(k_i - 1)(\frac{k_i}{k_i - 1})^p\bigr)^{-1/p}`, p = 2/L, for two simplices or
@@ -111,7 +113,7 @@ def direct_sum_margin(sizes, depth):
     return sum((size - 1) * (size / (size - 1)) ** p for size in sizes) ** (-1.0 / p)
 
 
-def ladder_margin(num_classes, pairs, depth):
+def ladder_margin(num_classes: int, pairs: int, depth: int) -> float:
     r"""Normalised margin of t antipodal pairs and K − 2t single classes, :func:`dufm.codes.pairs_and_singles`.
 
     :math:`\gamma_L = (t\,2^p + K - 2t - 1 + (2t/K)^{p/2})^{-1/p}`, p = 2/L.  ``DufmError`` unless 0 ≤ t ≤ K/2.

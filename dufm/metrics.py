@@ -1,6 +1,7 @@
 r"""What a matrix of logits has become: ranks, margins, and the neural-collapse metrics."""
 
 import torch
+from torch import Tensor
 
 from dufm._checks import DufmError, check_logits, check_rank, check_tensor
 
@@ -19,12 +20,12 @@ __all__ = [
 _GAP = 3.0
 
 
-def centred(Z):
+def centred(Z: Tensor) -> Tensor:
     """``CZ``, ``C = I − J/K``: each column of ``Z`` ``(..., K, N)`` less its mean over the classes; unchecked."""
     return Z - Z.mean(-2, keepdim=True)
 
 
-def effective_rank(Z):
+def effective_rank(Z: Tensor) -> Tensor:
     r"""Effective rank :math:`\exp(-\sum_i p_i\log p_i)`, :math:`p_i = \sigma_i/\sum_j\sigma_j`, shape ``(...)``.
 
     ``Z``: ``(..., K, N)``.  1 for a rank-one matrix, r for r equal singular values; 0 for the zero matrix.  Of Z as it
@@ -41,7 +42,7 @@ def effective_rank(Z):
     return torch.where(sigma[..., 0] > 0, torch.exp(torch.special.entr(share).sum(-1)), 0.0)
 
 
-def numerical_rank(Z, rtol=None):
+def numerical_rank(Z: Tensor, rtol: float | None = None) -> Tensor:
     """Number of singular values of ``Z`` above ``rtol·σ_1``, shape ``(...)``.
 
     ``Z``: ``(..., K, N)``; ``rtol`` defaults to ``K·eps``, eps of the dtype.  Common shifts count: see
@@ -58,7 +59,7 @@ def numerical_rank(Z, rtol=None):
     return (sigma > floor * sigma[..., :1]).sum(-1)
 
 
-def final_rank(Z):
+def final_rank(Z: Tensor) -> Tensor:
     r"""The rank a finite-loss matrix seems to be heading for: a quick look at ``σ_1 ≥ … ≥ σ_{K−1}`` of ``CZ``.
 
     Adding ``1bᵀ`` to ``Z`` (one number to a sample's logits) changes no margin and no gradient, so the rank is that of
@@ -82,7 +83,7 @@ def final_rank(Z):
     return _gap(Z)[0]
 
 
-def rank_ratio(Z):
+def rank_ratio(Z: Tensor) -> Tensor:
     """``σ_{r+1}/σ_r`` of ``CZ`` at ``r = final_rank(Z)``: what was discarded against what was kept, shape ``(...)``.
 
     ``Z``: ``(..., K, N)``.  Below 1/3; 0 where nothing but zeros was discarded, at ``r = K − 1`` above all, and where
@@ -96,7 +97,7 @@ def rank_ratio(Z):
     return _gap(Z)[1]
 
 
-def _gap(Z):
+def _gap(Z: Tensor) -> tuple[Tensor, Tensor]:
     check_logits(Z)
     Z = _scaled(Z)
     # Z itself sets the floor: its entries were rounded before they were centred.
@@ -112,17 +113,17 @@ def _gap(Z):
     return rank, torch.where(nonzero, ratio.squeeze(-1), 0.0)
 
 
-def _scaled(Z):
+def _scaled(Z: Tensor) -> Tensor:
     """Each matrix over its largest entry, so that squares and products neither overflow nor vanish."""
     top = Z.abs().amax((-2, -1), keepdim=True)
     return Z / torch.where(top > 0, top, 1.0)
 
 
-def _floor(Z):
+def _floor(Z: Tensor) -> float:
     return Z.shape[-2] * torch.finfo(Z.dtype).eps
 
 
-def margins(Z):
+def margins(Z: Tensor) -> Tensor:
     r"""Margins ``z_cc − z_jc`` of every sample against every class, shape ``(..., K, N)``.
 
     ``Z``: ``(..., K, N)``.  The true class holds ``+inf``, so ``margins(Z).amin((-2, -1))`` is the smallest margin.
@@ -141,7 +142,7 @@ def margins(Z):
     return gap
 
 
-def nc_metrics(features, classifier, rank=None):
+def nc_metrics(features: Tensor, classifier: Tensor, rank: int | Tensor | None = None) -> dict[str, Tensor]:
     r"""Neural-collapse metrics NC1, NC2, NC3 of one layer.
 
     ``features``: ``(..., d, N)`` columns class by class; ``classifier``: ``(..., K, d)``, everything that follows.
@@ -204,7 +205,7 @@ def nc_metrics(features, classifier, rank=None):
     }
 
 
-def _unit(matrix, defined=True):
+def _unit(matrix: Tensor, defined: bool | Tensor = True) -> Tensor:
     """``matrix/‖matrix‖_F``, NaN where it is not ``defined``."""
     norm = torch.linalg.matrix_norm(matrix)
     return matrix / torch.where(torch.as_tensor(defined, device=norm.device), norm, torch.nan)[..., None, None]

@@ -5,7 +5,11 @@ Four families of factors of rank r: *balanced* ones of r equal singular values, 
 Gaussian factors each between subspaces *turned* at random.
 """
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
+from torch import Tensor
 
 from dufm._checks import DufmError, check_count, check_factors
 from dufm.model import balanced_init, chain
@@ -15,7 +19,7 @@ __all__ = ["FAMILIES", "efficiency", "haar_frames", "rank_r_factors"]
 FAMILIES = ("balanced", "powers", "shared", "turned")
 
 
-def efficiency(factors):
+def efficiency(factors: Sequence[Tensor]) -> Tensor:
     """``‖W_L ⋯ W_1‖_F / Π‖W_l‖_F``, shape ``(...)``: 1 is the most that any factors reach, and rank one reaches it.
 
     ``factors``: ``[W_1, …, W_L]``, any leading dimensions.
@@ -30,7 +34,7 @@ def efficiency(factors):
     return torch.linalg.matrix_norm(chain(factors)) / norms.prod(0)
 
 
-def haar_frames(dimension, rank, draws, rng):
+def haar_frames(dimension: int, rank: int, draws: int, rng: np.random.Generator) -> Tensor:
     """Orthonormal frames ``(draws, dimension, rank)`` of subspaces drawn uniformly, by QR of Gaussian matrices.
 
     ``rng``: a NumPy generator.
@@ -45,7 +49,9 @@ def haar_frames(dimension, rank, draws, rng):
     return torch.linalg.qr(_normal(rng, draws, dimension, rank)).Q
 
 
-def rank_r_factors(family, rank, depth, dimension, draws, rng):
+def rank_r_factors(
+    family: str, rank: int, depth: int, dimension: int, draws: int, rng: np.random.Generator
+) -> list[Tensor]:
     r"""Factors ``[W_1, …, W_L]``, each ``(draws, dimension, dimension)`` of rank r, of one of the four ``FAMILIES``.
 
     With Q, Q' frames and G an r × r Gaussian matrix, all from the NumPy generator ``rng``: *balanced*, :math:`W_L\cdots
@@ -65,7 +71,7 @@ def rank_r_factors(family, rank, depth, dimension, draws, rng):
         check_count(name, count, low)
     check_count("rank", rank, 1, dimension)
 
-    def frames():
+    def frames() -> Tensor:
         return haar_frames(dimension, rank, draws, rng)
 
     if family == "balanced":
@@ -79,5 +85,5 @@ def rank_r_factors(family, rank, depth, dimension, draws, rng):
     return [frames() @ G @ frames().mT for G in _normal(rng, depth, draws, rank, rank)]
 
 
-def _normal(rng, *shape):
+def _normal(rng: np.random.Generator, *shape: int) -> Tensor:
     return torch.from_numpy(rng.standard_normal(shape))
