@@ -169,7 +169,7 @@ def code_condition(W: Tensor, depth: int) -> float:
     .. math:: \Lambda B = A(SR)^{p/2-1}S,\qquad \Lambda^\top A = B(RS)^{p/2-1}R ,
 
     Λ as in :func:`constant_multipliers`.  The same statement as :func:`dufm.kkt_certificate`, without its singular
-    vectors; derived in notebook 34.
+    vectors; derived in notebook 34.  A float; ``DufmError`` for a depth below 2.
     """
     depth = check_count("depth", depth, 2)
     w, H, wrong, true = _code(W)

@@ -125,7 +125,7 @@ def realigned_ends(
     """Certified end from :func:`realigned` Gaussian networks of seeds ``first`` + seed: a task for ``sweep.run``.
 
     Columns: ``log_efficiency`` and ``log_rate`` (of :func:`slowest_rate`) at the start, ``rank`` of :func:`dufm.end`,
-    0 where it is undecided.
+    0 where it is undecided.  ``DufmError`` as there.
     """
     depth = check_count("depth", depth, 2)
     seeds = [first + seed for seed in seeds]

@@ -46,7 +46,10 @@ CODES = ("collapse", "Reed–Muller", "cube", "other", "undecided")
 
 
 def critical_deviation(label: float, scale: float, depth: int) -> float:
-    """Relative deviation ``1 − (1 + c s_0^q)^{−1/q}`` of values that lag by the label c behind leaders at s_0."""
+    """Relative deviation ``1 − (1 + c s_0^q)^{−1/q}`` of values that lag by the label c behind leaders at s_0.
+
+    ``DufmError`` below depth 3.
+    """
     q = 1 - 2 / check_count("depth", depth, 3)
     return 1 - (1 + label * scale**q) ** (-1 / q)
 
@@ -78,7 +81,7 @@ def local_label(label: float, scale: float, depth: int, num_classes: int) -> flo
     r"""What is left at leaders of size s_0 of a label c, for two sizes of values at K = 2^m, to first order in s_0:
 
     :math:`c - \frac qK\int_0^{s_0} s^{-q}\bigl[1 - (1 + cs^q)^{-1/q}\bigr]ds`, which is :math:`ce^{-s_0/K}` for small
-    :math:`cs_0^q`.
+    :math:`cs_0^q`.  ``DufmError`` for a depth below 3.
     """
     q = 1 - 2 / check_count("depth", depth, 3)
     # In v = s^(1 − q) the integrand is bounded.
@@ -112,7 +115,7 @@ def late_ratio(ratio: Tensor, growth: Tensor, depth: int, beta: float = 2.0) -> 
     :math:`[\beta + (x_0^{-q} - \beta)\,g^q]^{-1/q}`, :math:`x_0g^{\beta-1}` at L = 2, and 1 once it has caught up.
 
     ``ratio`` x_0 and ``growth`` g: positive tensors that broadcast.  β = 2: s_3/s_1 at K = 4, s_1 = s_2, exact but for
-    :math:`e^{-(s_1 - s_3)/2}`.
+    :math:`e^{-(s_1 - s_3)/2}`.  ``DufmError`` for a depth below 2.
     """
     q = 1 - 2 / check_count("depth", depth, 2)
     if q == 0:
@@ -153,7 +156,10 @@ def only_change(
 
 
 def triangle_cells(side: int) -> np.ndarray:
-    """Corners ``(side², 3, 3)`` of the equal triangles that the proportions (s_1 : s_2 : s_3) are cut into."""
+    """Corners ``(side², 3, 3)`` of the equal triangles that the proportions (s_1 : s_2 : s_3) are cut into.
+
+    ``DufmError`` below 1.
+    """
     corners = []
     for i in range(check_count("side", side, 1)):
         for j in range(side - i):
@@ -168,6 +174,7 @@ def map_starts(side: int, each: int, seed: int) -> Tensor:
     """Directions ``(each, side², 3)`` of mean 1, ``each`` uniform in every one of :func:`triangle_cells`.
 
     As many in each cell: more evenly spread than independent ones, so that binomial intervals are on the safe side.
+    ``DufmError`` for a count below 1.
     """
     corners = triangle_cells(side)
     rng = np.random.default_rng(check_count("seed", seed, 0))
@@ -215,7 +222,10 @@ def greedy_basis(s: Tensor) -> list[int]:
 
 
 def least_lag(s: Tensor, depth: int) -> float:
-    """Least ``y_j − y_b`` over the members b of :func:`greedy_basis` and all j outside the span of those before b."""
+    """Least ``y_j − y_b`` over the members b of :func:`greedy_basis` and all j outside the span of those before b.
+
+    ``DufmError`` below depth 3.
+    """
     y = s ** (2 / check_count("depth", depth, 3) - 1)
     lag, span = math.inf, {0}
     for i in (torch.argsort(y) + 1).tolist():

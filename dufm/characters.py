@@ -159,7 +159,7 @@ def characters(group: Group, num_classes: int | None = None) -> Characters:
 
 
 def check_spectrum(s: Tensor, group: Group, name: str = "s0") -> Characters:
-    """Characters for a spectrum, or a refusal of either."""
+    """Characters of ``group`` for a spectrum ``s`` ``(..., F)``; ``DufmError`` where either is refused."""
     if not isinstance(s, torch.Tensor) or s.ndim < 1 or s.numel() == 0:
         raise DufmError(f"{name} must be a non-empty torch tensor of shape (..., F), got {getattr(s, 'shape', s)!r}")
     if s.is_complex():

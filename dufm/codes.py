@@ -171,7 +171,7 @@ def code_matrix(W: Tensor) -> Tensor:
 
 
 def smallest_angle(W: Tensor) -> Tensor:
-    """Smallest angle between two rows of ``W`` ``(..., K, d)``, in degrees, ``(...)``."""
+    """Smallest angle between two rows of ``W`` ``(..., K, d)``, in degrees, ``(...)``; ``DufmError`` for another."""
     W = _check_code(W)
     W = W / W.norm(dim=-1, keepdim=True)
     distance = (W.unsqueeze(-2) - W.unsqueeze(-3)).norm(dim=-1)
@@ -195,7 +195,7 @@ def separators(W: Tensor) -> tuple[Tensor, Tensor]:
     ``W`` ``(..., K, d)``; ``H`` ``(..., K, d)`` and ``distance`` ``(..., K)``: :math:`h_k` maximises
     :math:`\min_{j\ne k}\langle w_k - w_j, h\rangle` over unit h, and the maximum is the distance.  0 and a meaningless
     h where a vector lies in the hull of the others.  By non-negative least squares, exact up to rounding (Lawson &
-    Hanson 1974, chapter 23).
+    Hanson 1974, chapter 23).  ``DufmError`` for a W of another shape, or not finite.
     """
     W = _check_code(W)
     flat = W.detach().reshape(-1, *W.shape[-2:]).cpu().double().numpy()

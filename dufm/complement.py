@@ -51,7 +51,10 @@ def orthoplex_extra(num_classes: int) -> tuple[Tensor, Tensor]:
 
 
 def cube_extra(num_classes: int, bits: int) -> tuple[Tensor, Tensor]:
-    """``P`` of the hypercube and the ``E`` of all characters of ``bits`` ≥ 2 ones, likewise; K = 2^m."""
+    """``P`` of the hypercube and the ``E`` of all characters of ``bits`` ≥ 2 ones, likewise; K = 2^m.
+
+    ``(K, K)``; ``DufmError`` for another K, or bits out of range.
+    """
     chi = characters("hadamard", num_classes)
     ones = _ones(num_classes)
     if not 2 <= check_count("bits", bits, 2) <= ones.max():
@@ -63,6 +66,7 @@ def cube_turn(num_classes: int) -> tuple[Tensor, Tensor]:
     """``P`` of the hypercube and the first-order turn ``E`` of it that changes no tight margin, ``‖E‖_F = ‖P‖_F``.
 
     ``E = Σ_k x_k(χ_k χ̄_kᵀ + χ̄_k χ_kᵀ)`` with χ_k of the one bit k, χ̄_k of all the others, and x = (1, −1, 0, …).
+    ``(K, K)``; ``DufmError`` for K below 8.
     """
     chi = characters("hadamard", num_classes)
     if num_classes < 8:
@@ -95,7 +99,7 @@ def block_values(pull: Tensor, Z: Tensor, rank: int) -> Tensor:
     ``(..., K − 1)``, descending, padded with zeros; the range is that of the ``rank`` largest singular values of the
     centred ``Z`` ``(..., K, K)``.  With ``pull`` :math:`= -\partial\log\mathcal L/\partial Z`
     (:func:`dufm.log_loss_residual`) they are the β that a flow sees; :func:`dufm.off_range_values` reads them off a
-    certificate's multipliers.
+    certificate's multipliers.  ``DufmError`` for bad logits.
     """
     check_logits(Z)
     U, _, Vh = torch.linalg.svd(centred(Z))

@@ -187,7 +187,7 @@ def against_flow(s: Tensor, depth: int, group: Group, lr: float) -> tuple[int, i
     """Pairs of values of ``s`` ``(..., F)`` whose ratio descent widens and the flow does not, or the reverse.
 
     Descent takes one step of full matrices; the flow is read from ``s_i^{1−2/L} g_i``, pairs that agree in it to 1e-9
-    left out.  Returns their number and that of all pairs compared.
+    left out.  Returns their number and that of all pairs compared.  ``DufmError`` as :func:`dufm.spectral_flow`.
     """
     chi = check_spectrum(s, group)
     after = chi.spectrum(gradient_descent(spectral_init(s, depth, chi), lr=lr, steps=1).Z)[0]
@@ -244,6 +244,7 @@ def one_step_share(depth: int) -> float:
 
     With :math:`\alpha = (L-1)(L-2)/L` these are the :math:`s_1\ge s_2\ge s_3` of
     :math:`s_3^{-\alpha} < s_1^{-\alpha} + s_2^{-\alpha}`, uniform on the simplex; by quadrature over s_1/s_2.
+    ``DufmError`` for a depth below 3.
     """
     alpha = (check_count("depth", depth, 3) - 1) * (depth - 2) / depth
 
@@ -255,7 +256,10 @@ def one_step_share(depth: int) -> float:
 
 
 def sharpness(factors: Sequence[Tensor]) -> float:
-    """Largest eigenvalue of the Hessian of ℒ in all n entries of the factors of one network, by central differences."""
+    """Largest eigenvalue of the Hessian of ℒ in all n entries of the factors of one network, by central differences.
+
+    A float; ``DufmError`` for bad factors.
+    """
     check_factors(factors)
     factors = [W.unsqueeze(0) for W in factors]
     model = FactorModel(factors)

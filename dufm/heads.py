@@ -44,7 +44,8 @@ def initial(seed: int, depth: int, X: Tensor) -> list[Tensor]:
     """Weights of a network with ``depth`` head layers for images ``X`` ``(n, channels, side, side)``, in their dtype.
 
     Gaussian, of variance 2/fan-in in the kernels, before ReLUs, and 1/fan-in in the head.  The kernels depend on the
-    seed alone, so that networks of one seed and other depths start from the same body.
+    seed alone, so that networks of one seed and other depths start from the same body.  ``DufmError`` for a depth below
+    1.
     """
     depth, (before, side) = check_count("depth", depth, 1), X.shape[1:3]
     rng = np.random.default_rng(seed)

@@ -151,7 +151,7 @@ def muon_increments(s0: Tensor, depth: int, group: Group, lr: float, steps: int)
 
     ``steps`` steps ``W_l ← W_l + lr·UVᵀ``, UΣVᵀ minus the gradient, from :func:`dufm.spectral_init`, whose arguments
     ``s0`` ``(..., F)``, ``depth`` and ``group`` are.  Returns the largest difference of two increments of w_i over the
-    largest w_i, ``(...)``, and the names of the ends of :func:`train_by`.
+    largest w_i, ``(...)``, and the names of the ends of :func:`train_by`.  ``DufmError`` as :func:`dufm.spectral_flow`.
     """
     chi = check_spectrum(s0, group)
     start = spectral_init(s0, depth, chi)
@@ -169,7 +169,8 @@ def flatness(factors: Sequence[Tensor]) -> Tensor:
     r""":math:`\|Z\|_{S_{2/L}}` over its largest value at given widths and largest entry, at most 1; ``(...)``.
 
     By Hölder's inequality :math:`\|Z\|_{S_{2/L}} \le \prod_l\|W_l\|_F`, and no factor of n entries is longer than √n
-    times its largest: 1 where the factors are balanced, and their entries all of one size.
+    times its largest: 1 where the factors are balanced, and their entries all of one size.  ``DufmError`` for bad
+    factors.
     """
     check_factors(factors)
     most = math.prod(W.shape[-2:].numel() for W in factors) ** 0.5

@@ -63,14 +63,20 @@ def project(E: Tensor) -> Tensor:
 
 
 def imbalance_coordinates(E: Tensor) -> tuple[Tensor, Tensor]:
-    """``x`` and ``b`` ``(..., K)`` of the fourth family ``C Diag(x) C + b uᵀ`` in ``E`` ``(..., K, K)``."""
+    """``x`` and ``b`` ``(..., K)`` of the fourth family ``C Diag(x) C + b uᵀ`` in ``E`` ``(..., K, K)``.
+
+    ``DufmError`` as :func:`project`.
+    """
     K = _check_square(E)
     C = _centring(K).to(E)
     return _diagonal(C @ E @ C, K), (C @ E).sum(-1) / math.sqrt(K)
 
 
 def random_directions(num_classes: int, seed: int) -> Tensor:
-    """One random unit direction of each family, ``(4, K, K)``, float64; K = 3 has no first one: zeros there."""
+    """One random unit direction of each family, ``(4, K, K)``, float64; K = 3 has no first one: zeros there.
+
+    ``DufmError`` below.
+    """
     K = check_count("num_classes", num_classes, 3)
     generator = np.random.default_rng([check_count("seed", seed, 0), K])
     C = _centring(K)
@@ -108,6 +114,7 @@ def family_growth(family: str, s: float | Tensor, s0: float | Tensor, num_classe
 
     Symmetric :math:`(s/s_0)^{1-2/L}e^{-(s-s_0)/K}`, antisymmetric :math:`(s/s_0)^{-1}e^{-(s-s_0)/K}`, shift
     :math:`(s/s_0)^{-1/L}`; numbers or tensors.  The fourth family has no such formula: :func:`imbalance_path`.
+    ``DufmError`` for another family or depth.
     """
     if family not in FAMILIES[:3]:
         raise DufmError(f"family must be one of {', '.join(FAMILIES[:3])}, got {family!r}")
@@ -127,7 +134,7 @@ def imbalance_path(
               b' = \frac{1-1/L}{s}b - \frac1{LK}[b + \rho(\tfrac{K-2}{\sqrt K}x + b)],
 
     ``ρ = (e^s − 1)/(e^s + K − 1)``, entry by entry; integrated by Dormand and Prince's pair of order 8.
-    ``s``: increasing and positive, shape ``(levels,)``.
+    ``s``: increasing and positive, shape ``(levels,)``.  ``DufmError`` for other levels, or counts out of range.
     """
     K, L = check_count("num_classes", num_classes, 3), check_count("depth", depth, 2)
     s = np.asarray(s, dtype=float)
@@ -174,6 +181,7 @@ def forces(s: Tensor, group: Group) -> Tensor:
     r"""The force :math:`g_i = \sum_a p(a)(1 - \operatorname{Re}\chi_i(a))` on every singular value, ``(..., F)``.
 
     ``s`` and ``group`` as in :func:`dufm.spectral_flow`; 1 at Z = 0, and right to rounding however small.
+    ``DufmError`` as there.
     """
     chi = check_spectrum(s, group, "s")
     f = torch.nn.functional.pad(-(s @ chi.rates.to(s)), (1, 0))
@@ -187,7 +195,7 @@ def early_phase(s0: Tensor, depth: int, shares: Sequence[float] | Tensor) -> dic
     arrays, one entry a share that is reached before log ℒ = −1: ``share``; the ``largest`` and the ``smallest`` value
     and ``law_largest``, ``law_smallest``; ``deviation``, the largest relative one over all values; ``used``, the
     largest share that a value's deviation has of what is allowed: of the law at time :math:`(1+m)t`,
-    :math:`m = \sum_i s_i/K`, over that at t, less 1.
+    :math:`m = \sum_i s_i/K`, over that at t, less 1.  ``DufmError`` as :func:`dufm.spectral_flow`.
     """
     depth = check_count("depth", depth, 2)
     chi = characters("hadamard", s0.shape[-1] + 1)
@@ -222,6 +230,7 @@ def measured_repulsion(
     Two starts, one a side of the ray, ``size`` apart relative to ``scale``; half their difference has no second order.
     A dict of arrays ``s`` (the mean), ``growth`` and ``law``, and ``peak``: the mean at which the measured growth is
     largest, from a polynomial of degree 4 in log s through the nine levels about the largest, nan if that is an end.
+    ``DufmError`` for fewer than four classes or twelve levels.
     """
     K = check_count("num_classes", num_classes, 4)
     check_finite_positive("scale", scale)
@@ -261,7 +270,7 @@ def measured_families(
 
     A dict of arrays, one entry a family and level: ``family``, the common singular value ``s``, ``growth`` of E/s,
     ``law``, and ``deviation``, the relative one from the law; for imbalance that of the vector (x, b).  Three classes
-    have no first family.
+    have no first family.  ``DufmError`` for fewer than three.
     """
     K = check_count("num_classes", num_classes, 3)
     parts, C = random_directions(K, seed), _centring(K)
@@ -293,7 +302,7 @@ def measured_imbalance(num_classes: int, depth: int, *, s0: float = 0.01, size: 
     """Growth of ‖E‖/s in a full network, from the mixture of class imbalance and at the s of :func:`imbalance_peak`.
 
     From balanced factors of ``s0 (C ± size E)``, E of random x and b along each other; the norm is that of all of what
-    E has become, whatever family it is in.
+    E has become, whatever family it is in.  ``DufmError`` for fewer than three classes.
     """
     K = check_count("num_classes", num_classes, 3)
     _, peak, mixture = _imbalance_peak(K, depth, s0)

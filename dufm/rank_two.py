@@ -26,7 +26,10 @@ __all__ = [
 
 
 def polygon_value(num_classes: int) -> float:
-    r"""The two singular values :math:`s = K/(4\sin^2(\pi/K))` of the regular polygon at margin 1."""
+    r"""The two singular values :math:`s = K/(4\sin^2(\pi/K))` of the regular polygon at margin 1.
+
+    ``DufmError`` for fewer than three classes.
+    """
     return check_count("num_classes", num_classes, 3) / (4.0 * math.sin(math.pi / num_classes) ** 2)
 
 
@@ -47,6 +50,7 @@ def image_bound(ratio: float, angle: float) -> float:
 
     :math:`\tfrac12\sum_c d_c^{-2}`, with :math:`d_c` the distances of each vertex from the opposite side in the regular
     triangle of side √2 after a stretch by :math:`\sqrt{\sigma_1/\sigma_2}` along ``angle`` and a shrinking across it.
+    ``DufmError`` for a ratio that is not positive.
     """
     check_finite_positive("ratio", ratio)
     along = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]], dtype=torch.float64)
@@ -127,6 +131,7 @@ def product_runs(num_classes: int, runs: int, *, most_stretch: float = 30.0, see
     Columns: ``start_ratio`` and ``ratio``, :math:`\sigma_1/\sigma_2` before and after; ``start_product`` and
     ``product``, :math:`\sigma_1\sigma_2` at margin 1 over that of the regular polygon; ``away``, relative distance of
     the end's sorted margins from those of the regular polygon, however its classes are numbered.  NaN: no end.
+    ``DufmError`` for fewer than three classes, or no run.
     """
     best = _sorted_margins(code_matrix(polygon(num_classes)).numpy())
     rng = np.random.default_rng(check_count("seed", seed, 0))
@@ -163,7 +168,7 @@ def _wedge(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def corner_descents(num_classes: int, runs: int, *, seed: int = 0) -> pandas.DataFrame:
     """:func:`corner_gap` before and after descents (Broyden, Fletcher, Goldfarb & Shanno) from random convex polygons.
 
-    A DataFrame with columns ``start`` and ``end``, a row a run.
+    A DataFrame with columns ``start`` and ``end``, a row a run.  ``DufmError`` for fewer than three classes, or no run.
     """
     rng = np.random.default_rng(check_count("seed", seed, 0))
     rows = []

@@ -106,6 +106,7 @@ def residual(factors: Sequence[Tensor], place: int) -> float:
     :math:`\min\|W - \sum_i\lambda_i\,\partial_W(\text{margin})_i\|/\|W\|` over λ ≥ 0 on the margins up to 1.02 of the
     least, all factors together, by non-negative least squares.  A unit within 1% of its kink may pass any share between
     none and all of its gradient (Clarke's subdifferential).  ``factors`` ``[W_1, …, W_L]`` without batch dimension.
+    ``DufmError`` as :func:`layers`.
     """
     check_factors(factors)
     M, A, B = layers(factors, place)

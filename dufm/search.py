@@ -299,7 +299,7 @@ def stratum_curvature(Z: Tensor, depth: int, rank: int | None = None) -> float:
     smallest eigenvalue of the Lagrangian's Hessian on the directions that leave every margin of positive multiplier
     unchanged, over the largest.  Rotations of the factors make it 0 at best.  Below 0, a second-order direction of
     lower cost exists for these multipliers (those of least norm, where they are not unique); at 0 none does.
-    A float, for one ``(K, K)`` matrix; meaningful only where the certificate holds.
+    A float, for one ``(K, K)`` matrix, else ``DufmError``; meaningful only where the certificate holds.
     """
     depth = check_count("depth", depth, 2)
     num_classes, n_per_class = check_logits(Z)

@@ -139,7 +139,7 @@ def leading_share(depth: int, scale: float | Tensor) -> Tensor:
 
 
 def leader_size(lag: Tensor, depth: int) -> Tensor:
-    r"""Size Λ of a leader when followers at ``lag`` D in y, a tensor, have come: the larger root of
+    r"""Size Λ of a leader when followers at ``lag`` D in y, a tensor, have come, L ≥ 3: the larger root of
 
     .. math:: \Lambda = 2\log D + 2(1+q)\log\Lambda - 2\log q.
     """

@@ -75,7 +75,10 @@ def noisy_flow(
     max_steps: int = 50_000,
     record: Record = None,
 ) -> Trajectory:
-    """Flow of the loss, a :class:`dufm.Trajectory`; arguments as in :func:`dufm.gradient_flow`, one column a class."""
+    """Flow of the loss, a :class:`dufm.Trajectory`; arguments as in :func:`dufm.gradient_flow`, one column a class.
+
+    ``DufmError`` for bad factors or noise, or more columns.
+    """
     n_per_class = check_factors(factors)[1]
     if n_per_class != 1:
         raise DufmError(f"factors must have one feature a class, got {n_per_class}")
@@ -129,6 +132,7 @@ def time_to_escape(value: float | np.ndarray, depth: int, force: float | np.ndar
     r"""Time :math:`\varsigma^{-q}/((L-2)g)`, q = 1 − 2/L, in which an extra value grows from ``value`` to infinity.
 
     Of the flow :math:`\dot\varsigma = L\varsigma^{2-2/L}g` at constant force g, depth L ≥ 3; arrays broadcast.
+    ``DufmError`` for a depth below 3.
     """
     depth = check_count("depth", depth, 3)
     return np.asarray(value) ** (2 / depth - 1) / ((depth - 2) * force)

@@ -240,7 +240,8 @@ def random_turns(num_classes: int, angles: Sequence[float], seed: int | np.rando
     """Rotations ``(len(angles), K, K)`` about one random axis system, by ``angles`` in radians, that fix the ones.
 
     ``exp(angle·A/‖A‖_2)`` with A antisymmetric, Gaussian, orthogonal to the vector of ones: the largest angle by which
-    a plane turns is ``angle``.  ``seed``: of NumPy's default generator, or a generator.
+    a plane turns is ``angle``.  ``seed``: of NumPy's default generator, or a generator.  ``DufmError`` for fewer than
+    three classes.
     """
     num_classes = check_count("num_classes", num_classes, 3, why="two classes leave no plane to turn")
     A = np.random.default_rng(seed).standard_normal((num_classes, num_classes))

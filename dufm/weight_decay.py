@@ -57,7 +57,10 @@ _KEPT, _EQUAL = 1e-9, 1e-4
 
 
 def critical_decay(num_classes: int, depth: int) -> float:
-    r"""Decay :math:`K(Kq)^q/(e^{Kq}+K-1)`, q = 1 − 2/L, from which on neural collapse is no minimum; K ≥ 4."""
+    r"""Decay :math:`K(Kq)^q/(e^{Kq}+K-1)`, q = 1 − 2/L, from which on neural collapse is no minimum; K ≥ 4.
+
+    ``DufmError`` for other counts.
+    """
     K, q = check_count("num_classes", num_classes, 4), 1 - 2 / check_count("depth", depth, 2)
     return K * (K * q) ** q / (math.exp(K * q) + K - 1)
 
@@ -69,7 +72,7 @@ def least_cost(Z: Tensor, depth: int, decay: float) -> tuple[float, float]:
     r"""Scale c and cost :math:`\min_{c\ge1/2}\mathcal L(cZ)+\tfrac{\lambda L}2\sum_i\sigma_i(cZ)^{2/L}`.
 
     ``Z``: one matrix ``(K, K)`` of smallest margin 1, or another positive one.  Smaller c, on the way to zero, are left
-    out.
+    out.  ``DufmError`` for a decay that is not positive.
     """
     check_finite_positive("decay", decay)
     price = decay * depth / 2 * float(schatten(Z, 2 / depth)) ** (2 / depth)
@@ -99,7 +102,10 @@ def _value(shapes: Sequence[torch.Size], decay: float) -> Callable[[Tensor], Ten
 
 
 def factor_hessian(factors: Sequence[Tensor], decay: float) -> Tensor:
-    """Hessian of ℒ/λ + Σ‖W_l‖²/2 in all entries of one network's factors, by automatic differentiation; N = K."""
+    """Hessian of ℒ/λ + Σ‖W_l‖²/2 in all entries of one network's factors, by automatic differentiation; N = K.
+
+    ``(n, n)``; ``DufmError`` for bad factors.
+    """
     check_factors(factors)
     return _hessian(_value([W.shape for W in factors], decay))(torch.cat([W.reshape(-1) for W in factors]))
 
