@@ -29,7 +29,7 @@ _MOST_PAIRS = 1500
 class Limit:
     """The flow continued at constant sharpness, one entry a network.
 
-    ``factors`` ``[W_1, …, W_L]`` at log ℒ = −``sharpness``; ``growth`` u, by how much the logarithm of the margin has
+    ``factors`` ``[W_1, …, W_L]`` at log ℒ = ``−sharpness``; ``growth`` u, by how much the logarithm of the margin has
     grown since the flow was there; ``turning``: change of the direction of all gaps, scaled to norm 1, a unit of u;
     ``rates`` ``(..., min(K, N))``: d log σ_i/du of the singular values of the centred logits, descending in σ: 1 for
     what grows with the margin, 0 for what has frozen; ``status``: "rests", "still turning" where u ran out,
@@ -61,7 +61,7 @@ def limit(
     r"""Limit of the flow's direction: continuation at constant sharpness until each network rests.
 
     ``run``: a :class:`dufm.Trajectory`, or factors ``[W_1, …, W_L]``.  The flow itself is followed to log ℒ =
-    −``sharpness`` with rtol 1e-3, so a start is better brought some way by ``gradient_flow``; from there on the field
+    ``−sharpness`` with rtol 1e-3, so a start is better brought some way by ``gradient_flow``; from there on the field
     is :math:`F - \alpha W`, :math:`F = -\nabla\log\mathcal L`, with :math:`\alpha = \|F\|^2/\langle F, W\rangle`
     holding log ℒ.  Its zeros are the KKT points to O(1/sharpness).  A network rests when the direction of its gaps
     turns by less than 1e-8 while the margin would have grown by a factor e; ``until_growth`` bounds u, the logarithm of
@@ -94,7 +94,7 @@ def continued(
     sharpness: float = SHARPNESS,
     until_growth: float = UNTIL_GROWTH,
 ) -> Limit:
-    """:class:`Limit` of flat states of a ``FactorModel``, at log ℒ = −``sharpness`` where ``status`` is "reached"."""
+    """:class:`Limit` of flat states of a ``FactorModel``, at log ℒ = ``−sharpness`` where ``status`` is "reached"."""
     status = status.astype(object)
     rows = torch.from_numpy(status == "reached").nonzero().squeeze(-1).to(state.device)
     none = torch.full((len(state),), torch.nan, dtype=state.dtype, device=state.device)
@@ -120,7 +120,7 @@ def spectral_limit(
 ) -> tuple[Tensor, Tensor, np.ndarray]:
     r"""Limit of a spectral run: :func:`limit` for singular values ``s`` ``(..., F)``.
 
-    Returns ``(s, rates, status)``: spectra at log ℒ = −``sharpness``, d log s_i/du, both ``(..., F)``, and a NumPy
+    Returns ``(s, rates, status)``: spectra at log ℒ = ``−sharpness``, d log s_i/du, both ``(..., F)``, and a NumPy
     array of statuses.
 
     Units: u is a logarithm.  Raises: ``DufmError`` as :func:`dufm.spectral_flow`, or for a sharpness below 100.

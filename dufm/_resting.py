@@ -54,7 +54,7 @@ class Steady(Model):
 
 @torch.no_grad()
 def rest(model: Model, state: Tensor, *, sharpness: float, until_growth: float, rtol: float, max_steps: int) -> Rest:
-    """Continue ``model`` at constant log ℒ = −``sharpness`` until the direction of its gaps rests.
+    """Continue ``model`` at constant log ℒ = ``−sharpness`` until the direction of its gaps rests.
 
     A row rests when its gaps, scaled to norm 1, turn by less than 1e-8 while the logarithm u of the margin that
     the flow would have reached grows by 1.

@@ -55,7 +55,7 @@ def critical_deviation(label: float, scale: float, depth: int) -> float:
 
 
 def critical_labels(lags: Sequence[bool] | Tensor, depth: int, scales: Sequence[float], *, rounds: int = 4) -> Tensor:
-    """Label c* up to which neural collapse wins, one for each of ``scales``, known to 2/24^``rounds``.
+    """Label c* up to which neural collapse wins, one for each of ``scales``, known to ``2/24^rounds``.
 
     ``lags``: boolean ``(K − 1,)``, the Hadamard characters that start behind the others, which start at the scale.
     Collapse has won if the laggards gain on the leaders between losses e^−40 and e^−60.  ``DufmError``: all or none
@@ -90,7 +90,7 @@ def local_label(label: float, scale: float, depth: int, num_classes: int) -> flo
 
 
 def critical_ratio(depth: int, sizes: Iterable[float], *, rounds: int = 4) -> Tensor:
-    """Ratio s_3/s_1 above which neural collapse wins at K = 4 from s_1 = s_2 = size, known to 1/24^``rounds``.
+    """Ratio s_3/s_1 above which neural collapse wins at K = 4 from s_1 = s_2 = size, known to ``1/24^rounds``.
 
     One for each of ``sizes``; for large ones the law is :func:`dufm.late_separatrix`.  Collapse has won if s_3 gains on
     the others between two losses later than any of these starts.  ``DufmError`` as :func:`critical_labels`.

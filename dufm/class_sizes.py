@@ -107,7 +107,7 @@ def sized_flow(
 
 
 def sized_limit(run: Trajectory, sizes: Tensor, kind: str, *, sharpness: float = 1e3) -> Limit:
-    """:func:`dufm.limit` of a :func:`sized_flow` that was followed to log ℒ = −``sharpness``, for its own loss."""
+    """:func:`dufm.limit` of a :func:`sized_flow` that was followed to log ℒ = ``−sharpness``, for its own loss."""
     model = _model(run.factors, sizes, kind)
     return continued(model, model.flatten(run.factors), run.status, run.status.shape, sharpness)
 

@@ -140,7 +140,7 @@ def _coordinate(Z: Tensor, E: Tensor) -> Tensor:
 
 
 def critical_extra(P: Tensor, E: Tensor, depth: int, size: float, *, rounds: int = 3) -> float:
-    """Ratio ε/s above which an extra value is not discarded by a balanced network, known to 1/24^``rounds``.
+    """Ratio ε/s above which an extra value is not discarded by a balanced network, known to ``1/24^rounds``.
 
     Networks start at ``size (P + ratio E)``; the extra value is discarded if ε/s falls between two later losses.
     ``DufmError``: a depth below 3, a size not positive, or if the answer changes twice between 0 and 1.

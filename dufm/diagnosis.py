@@ -5,13 +5,13 @@ is not separated, or not near a certified solution, has no rank, and the reason 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import scipy.optimize
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor
 
 from dufm._checks import DufmError, check_count
@@ -23,6 +23,8 @@ from dufm.margin import closed_form_margin, normalized_margin
 from dufm.metrics import centred, effective_rank, nc_metrics, numerical_rank
 
 __all__ = ["Diagnosis", "code_distance", "diagnose"]
+
+Matrix = Tensor | np.ndarray | Sequence[Sequence[float]]
 
 _TRIES = 8  # starts of the search for the best numbering of a code's vectors
 
@@ -95,12 +97,12 @@ class Diagnosis:
 
 
 def diagnose(
-    logits: ArrayLike | Tensor,
-    labels: ArrayLike | Tensor,
+    logits: Matrix,
+    labels: Tensor | np.ndarray | Sequence[int],
     *,
     depth: int | None = None,
-    features: ArrayLike | Tensor | None = None,
-    classifier: ArrayLike | Tensor | None = None,
+    features: Matrix | None = None,
+    classifier: Matrix | None = None,
 ) -> Diagnosis:
     r"""What a trained classifier has become, from its logits on the training samples: :class:`Diagnosis`.
 
@@ -154,7 +156,7 @@ def diagnose(
     )
 
 
-def code_distance(Z: ArrayLike | Tensor, code: ArrayLike | Tensor, *, tries: int = _TRIES, seed: int = 0) -> float:
+def code_distance(Z: Matrix, code: Matrix, *, tries: int = _TRIES, seed: int = 0) -> float:
     r"""Distance of logits ``Z`` ``(K, K)`` from those of a ``code`` ``(K, K)``, whatever its scale and numbering.
 
     :math:`\min_{\pi, c}\|Z - c\,\Pi Z_0\Pi^\top\|_F/\|Z\|_F` over the permutations of the classes and c ≥ 0, both

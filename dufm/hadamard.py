@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from fractions import Fraction
 from functools import cached_property
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from torch import Tensor
 
 from dufm._checks import DufmError, check_count
 
 __all__ = ["OFF_LIST", "UNDECIDED", "HadamardPolyhedron", "SpectralVertex", "hadamard_polyhedron", "is_vertex"]
+
+Array = np.ndarray | Tensor | Sequence[Any]
 
 COST_DIGITS = 60
 TIE_DIGITS = 40
@@ -125,7 +128,7 @@ class HadamardPolyhedron:
                 won.setdefault(index, []).append(depth)
         return {index: tuple(depths) for index, depths in won.items()}
 
-    def orbit_of(self, spectra: ArrayLike, decided: ArrayLike | None = None) -> np.ndarray:
+    def orbit_of(self, spectra: Array, decided: Array | None = None) -> np.ndarray:
         """Indices of the orbits of ``spectra`` ``(..., K − 1)``, each settled in rational arithmetic; int64 ``(...)``.
 
         A spectrum of floats is read as fractions of denominator at most 1000, must be a vertex by :func:`is_vertex`,
@@ -140,7 +143,7 @@ class HadamardPolyhedron:
         orbit = np.array(found, dtype=np.int64)[which].reshape(rows.shape[:-1])
         return orbit if decided is None else np.where(np.asarray(decided), orbit, UNDECIDED)
 
-    def orbit_of_values(self, sigma: ArrayLike) -> np.ndarray:
+    def orbit_of_values(self, sigma: Array) -> np.ndarray:
         """Indices of the orbits whose sorted spectra are ``sigma`` ``(..., K − 1)`` up to 1e-6 of the norm; int64.
 
         For a matrix of margin 1 of which nothing but the singular values is known.  Orbits may share them: the first
@@ -152,7 +155,7 @@ class HadamardPolyhedron:
         found = np.where(away.min(-1) <= SAME_VALUES, away.argmin(-1), OFF_LIST)
         return np.where(np.isnan(sigma).any((-2, -1)), UNDECIDED, found)
 
-    def named_by_growth(self, earlier: ArrayLike, later: ArrayLike, orbits: ArrayLike) -> np.ndarray:
+    def named_by_growth(self, earlier: Array, later: Array, orbits: Array) -> np.ndarray:
         """Whether raw spectra ``(..., K − 1)`` at two losses, tenfold in log ℒ, name a vertex of ``orbits`` ``(...)``.
 
         What grows from ``earlier`` to ``later`` with a slope above 1/2 in log(−log ℒ) must be the support of the vertex

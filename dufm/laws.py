@@ -4,7 +4,7 @@ Tensors give tensors, plain numbers alone give a float.
 """
 
 import math
-from typing import Any, TypeVar, overload
+from typing import Any, overload
 
 import scipy.integrate
 import torch
@@ -12,9 +12,6 @@ from torch import Tensor
 
 from dufm._checks import DufmError, check_count, check_dtype, check_finite_positive
 from dufm.loss import log_softplus
-
-# Tensors give tensors, plain numbers plain numbers.
-Number = TypeVar("Number", float, Tensor)
 
 __all__ = [
     "collapse_log_time",
@@ -27,7 +24,11 @@ __all__ = [
 ]
 
 
-def escape_time(s0: Number, depth: int) -> Number:
+@overload
+def escape_time(s0: float, depth: int) -> float: ...
+@overload
+def escape_time(s0: Tensor, depth: int) -> Tensor: ...
+def escape_time(s0: float | Tensor, depth: int) -> float | Tensor:
     r"""Time at which :math:`\dot s = L s^{2-2/L}` blows up, :math:`s_0^{-q}/(L-2)`, q = 1 − 2/L; ``inf`` for L = 2.
 
     Elementwise on positive ``s0``: the time at which a small singular value leaves the small scale.
@@ -71,7 +72,11 @@ def early_singular_values(t: float | Tensor, s0: float | Tensor, depth: int) -> 
     return _as_given(start * left ** (-depth / (depth - 2)), t, s0)
 
 
-def nc_log_loss(s: Number, num_classes: int) -> Number:
+@overload
+def nc_log_loss(s: float, num_classes: int) -> float: ...
+@overload
+def nc_log_loss(s: Tensor, num_classes: int) -> Tensor: ...
+def nc_log_loss(s: float | Tensor, num_classes: int) -> float | Tensor:
     r"""Log ℒ on the ray of neural collapse, ``Z = s(I − J/K)``: :math:`\log K + \log\log(1 + (K-1)e^{-s})`.
 
     Elementwise on positive ``s``, the common singular value; finite however large it is.
@@ -137,7 +142,7 @@ def late_separatrix(depth: int, beta: float = 2.0) -> float:
 
 
 def collapse_log_time(log_loss: float, s0: float, num_classes: int, depth: int) -> float:
-    r"""Logarithm of the time at which the ray of neural collapse, from singular values ``s0``, has loss e^``log_loss``.
+    r"""Logarithm of the time at which the ray of neural collapse, from singular values ``s0``, has loss ``e^log_loss``.
 
     :math:`t = \int_{s_0}^s \frac{e^u + K - 1}{LK\,u^{2-2/L}}\,du`, :math:`\mathcal L = K\log(1 + (K-1)e^{-s})`, by
     quadrature with the integrand scaled by :math:`e^{-s}`.  Plain numbers.  ``DufmError`` for a loss above that at s0.

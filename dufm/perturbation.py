@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
@@ -46,7 +45,7 @@ FAMILIES = ("symmetric", "antisymmetric", "shift", "imbalance")
 
 
 def project(E: Tensor) -> Tensor:
-    """Orthogonal projections ``(4, ..., K, K)`` of ``E`` ``(..., K, K)`` onto the :data:`FAMILIES`, in their order.
+    """Orthogonal projections ``(4, ..., K, K)`` of ``E`` ``(..., K, K)`` onto the ``FAMILIES``, in their order.
 
     What they leave is the part along C and ``u uᵀ``.  ``DufmError`` unless E is square and K at least 3.
     """
@@ -126,7 +125,13 @@ def family_growth(family: str, s: float | Tensor, s0: float | Tensor, num_classe
 
 
 def imbalance_path(
-    x: ArrayLike, b: ArrayLike, s: ArrayLike, num_classes: int, depth: int, *, rtol: float = 1e-10
+    x: np.ndarray | Sequence[float],
+    b: np.ndarray | Sequence[float],
+    s: np.ndarray | Sequence[float],
+    num_classes: int,
+    depth: int,
+    *,
+    rtol: float = 1e-10,
 ) -> tuple[np.ndarray, np.ndarray]:
     r"""Class imbalance along the ray: ``x`` and ``b``, each ``(len(s), n)``, from ``x``, ``b`` ``(n,)`` at ``s[0]``.
 

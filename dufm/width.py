@@ -83,7 +83,7 @@ def ends(
 ) -> dict[str, list[Any]]:  # fmt: skip
     """Certified end of the flow from :func:`random_start`, one network a seed: a task for ``sweep.run``.
 
-    Each is followed to log ℒ = −``sharpness`` with ``rtol`` and from there to its limit.  Columns ``name``, ``rank``
+    Each is followed to log ℒ = ``−sharpness`` with ``rtol`` and from there to its limit.  Columns ``name``, ``rank``
     ("undecided" and 0 where nothing near is certified) and ``reason`` of :func:`dufm.end`.  ``DufmError`` as there.
     """
     depth, width = check_count("depth", depth, 2), check_count("width", width, 1)
