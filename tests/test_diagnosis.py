@@ -178,6 +178,14 @@ def test_neural_collapse_in_one_sentence():
     assert found.code_gap == pytest.approx(0.0, abs=0.01)
 
 
+@pytest.mark.parametrize("noise", [0.1, 2.0])
+def test_the_nearest_code_is_the_least_of_all_distances(noise):
+    Z, labels = samples(5.0 * next(iter(codes.named(8).values())), [2] * 8, noise)
+    found = diagnose(Z, labels)
+    away = {name: code_distance(found.Z, code) for name, code in codes.named(8).items()}
+    assert (found.name, found.distance) == (min(away, key=away.__getitem__), min(away.values()))
+
+
 def test_distance_is_that_of_the_best_numbering_by_trying_all():
     import itertools
 
