@@ -32,7 +32,7 @@ __all__ = [
 
 SAME = 1e-6  # relative difference of margins below which two solutions count as one
 _TIGHT = 1e-6
-CODES = ("polygon", "orthoplex", "other softmax code")  # kinds of low-rank ends that are softmax codes
+CODES = ("polygon", "orthoplex", "other softmax code")  #: kinds of low-rank ends that are softmax codes
 
 
 def selected_code(num_classes, rank, *, restarts=128, seed=0):

@@ -182,6 +182,7 @@ def against_flow(s, depth, group, lr):
     return int(((pulled > 0) != (widened > 0))[clear].sum()), int(clear.sum())
 
 
+#: What makes a cell.
 CELL = ["part", "num_classes", "depth", "width", "scale", "first"]
 
 

@@ -50,12 +50,12 @@ def normalized_margin(Z, depth):
 def closed_form_margin(kind, num_classes, depth):
     r"""Normalised margin of a named code, for K classes at depth L.
 
-    ===========  =======================================================  ====================
-    ``nc``       :math:`(K-1)^{-L/2}`                                     K ≥ 2
-    ``polygon``  :math:`\frac2K(1-\cos\frac{2\pi}K)\,2^{-L/2}`            K ≥ 3, rank 2
-    ``orthoplex``  :math:`\frac12(K/2)^{-L/2}`                            K ≥ 4 even, rank K/2
-    ``hypercube``  :math:`\frac2K m^{-L/2}`                               K = 2^m ≥ 4, rank m
-    ===========  =======================================================  ====================
+    =============  =======================================================  ====================
+    ``nc``         :math:`(K-1)^{-L/2}`                                     K ≥ 2
+    ``polygon``    :math:`\frac2K(1-\cos\frac{2\pi}K)\,2^{-L/2}`            K ≥ 3, rank 2
+    ``orthoplex``  :math:`\frac12(K/2)^{-L/2}`                              K ≥ 4 even, rank K/2
+    ``hypercube``  :math:`\frac2K m^{-L/2}`                                 K = 2^m ≥ 4, rank m
+    =============  =======================================================  ====================
 
     All are cases of :math:`(1-\mu)\frac rK r^{-L/2}` for a unit tight frame of rank r and largest cosine μ.
     ``DufmError`` for another kind or a K that the code does not have.

@@ -192,6 +192,7 @@ def batch_ends(seeds, num_classes, depth, width, scale, lr, batch_size, n_per_cl
     return {"name": name.astype(str), "reason": reason.astype(str)}
 
 
+#: What makes a cell.
 CELL = ["num_classes", "depth", "width", "scale", "lr", "batch_size", "n_per_class"]
 
 

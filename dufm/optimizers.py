@@ -48,7 +48,9 @@ def _euclidean(factors):
     return _summed(factors, lambda W: W.square().sum((-2, -1))).sqrt()
 
 
-# The norm that a method descends in, and its dual.
+#: The norm that a method descends in, and its dual.
+#:
+#: :meta hide-value:
 NORMS = {
     "euclidean": (_euclidean, _euclidean),
     "entry": (
@@ -86,9 +88,11 @@ def alignment(factors, norm):
 
 # ---------------------------------------------------------------- methods
 
-# Name: the optimiser whose steps are taken, its keywords, the norm in which a step is measured.  torch.optim.Muon is
-# not used: it takes single matrices and orthogonalises them to a third in bfloat16.
 _AVERAGED = {"momentum": 0.9, "dampening": 0.9}
+#: Name: the optimiser whose steps are taken, its keywords, the norm in which a step is measured.  torch.optim.Muon is
+#: not used: it takes single matrices and orthogonalises them to a third in bfloat16.
+#:
+#: :meta hide-value:
 METHODS = {
     "descent": (torch.optim.SGD, {}, "euclidean"),
     "momentum": (torch.optim.SGD, _AVERAGED, "euclidean"),
@@ -167,6 +171,7 @@ def flatness(factors):
 
 
 _RESTED, _ALIGNED, _KEPT = 0.01, 0.98, 0.02
+#: What makes a cell.
 CELL = ["num_classes", "depth", "width", "scale", "method", "step", "steps"]
 
 

@@ -38,7 +38,7 @@ __all__ = [
     "subplots",
 ]
 
-# Hues that colour-blind readers tell apart, with a different lightness each for print in grey.
+#: Hues that colour-blind readers tell apart, with a different lightness each for print in grey.
 PALETTE = {
     "nc": "#004488",
     "polygon": "#e69f00",
@@ -47,6 +47,7 @@ PALETTE = {
     "other": "#b0b0b0",
     "theory": "#000000",
 }
+#: Dashes of the same things.
 LINESTYLE = {
     "nc": "-",
     "polygon": "-.",
@@ -55,6 +56,7 @@ LINESTYLE = {
     "other": (0, (3, 1, 1, 1)),
     "theory": "--",
 }
+#: Marks of the same things.
 MARKER = {"nc": "o", "polygon": "^", "orthoplex": "s", "cube": "D", "other": "x", "theory": ""}
 DEPTH_MARKER = "osD^vP*Xp<>h"
 DEPTH_LINESTYLE = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
