@@ -15,7 +15,7 @@ import dufm
 from dufm.companion import files, pages
 from dufm.companion.parameters import title
 
-__all__ = ["api_pages", "assemble", "caption", "gallery", "part_pages", "rooms"]
+__all__ = ["api_pages", "assemble", "caption", "gallery", "home", "part_pages", "rooms"]
 
 PAGES = ("CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "INSTALL.md", "LEDGER.md", "README.md")
 LINK = re.compile(r"\]\((?!https?:)([^)]+)\)")
@@ -24,7 +24,7 @@ API = """\
 The package
 ===========
 
-What ``import dufm`` gives. Each name leads to the room that defines it.
+What ``import dufm`` gives, such as ``dufm.best``. Each name leads to the room that holds it.
 
 .. autosummary::
    :nosignatures:
@@ -114,9 +114,10 @@ def gallery():
             part = path.parent.name
             lines.append(f"## {folders[part]['title']}")
         kinds = " · ".join(f"{{download}}`{kind} <figures/{name}.{kind}>`" for kind in ("pdf", "csv", "py"))
+        words = LINK.sub(rf"](notebooks/{part}/\1)", caption(name))
         lines += [
             f"({name})=",
-            f"{_picture(name, '')}\n\n{LINK.sub(lambda link: f'](notebooks/{part}/{link[1]})', caption(name))}",
+            f"{_picture(name, '')}\n\n{words}",
             f"{{.dufm-links}}\n[{name[:2]} {title(path.stem)}]({path.with_suffix('.ipynb').as_posix()}) · {kinds}",
         ]
     return {"gallery.md": "\n\n".join(lines) + "\n"}
@@ -128,6 +129,14 @@ def rooms():
     return [(names.split(", "), purpose) for names, purpose in table]
 
 
+def home(name):
+    """Where a public name is documented: in the room that shows it."""
+    for room in (importlib.import_module(f"dufm.{room}") for names, _ in rooms() for room in names):
+        if name in room.__all__ and getattr(room, name) is getattr(dufm, name):
+            return f"{room.__name__}.{name}"
+    return f"dufm.{name}"
+
+
 def api_pages():
     """The index of the public names, and a page for each room of the science and of the companion."""
     science = [name for names, _ in rooms() for name in names]
@@ -135,7 +144,7 @@ def api_pages():
     full = [*(f"dufm.{name}" for name in science), *(f"dufm.companion.{name}" for name in companion)]
     made = {f"api/{name}.rst": _room(name) for name in full}
     made["api/index.rst"] = API.format(
-        names="\n   ".join(f"dufm.{name}" for name in dufm.__all__),
+        names="\n   ".join(f"~{home(name)}" for name in sorted(dufm.__all__, key=str.lower)),
         rooms=_rows((", ".join(f":doc:`{name} <dufm.{name}>`" for name in names), text) for names, text in rooms()),
         companion=_rows((f":doc:`{name} <dufm.companion.{name}>`", _purpose(name)) for name in companion),
         toctree="\n   ".join(f"{name.removeprefix('dufm.')} <{name}>" for name in full),

@@ -1,6 +1,5 @@
 """Settings of the site, and what is done to a page while it is made."""
 
-import importlib
 import json
 import re
 import sys
@@ -57,6 +56,7 @@ bibtex_cite_id = "cite-{key}"
 html_theme = "sphinx_book_theme"
 html_static_path = ["site.css"]
 html_css_files = ["site.css"]
+html_domain_indices = False
 html_copy_source = False
 html_show_sourcelink = False
 html_context = {"default_mode": "auto"}
@@ -70,11 +70,11 @@ html_theme_options = {
 
 
 def edit_page(app, docname, content):
-    """Before a page is read: the front page stands for README; a notebook gets what :func:`_notebook` does."""
+    """Before a page is read: paths are those of the site; a notebook gets what :func:`_notebook` does."""
     if re.match(r"notebooks/(.*/)?\d\d_", docname):
         content[0] = _notebook(docname, content[0])
     else:
-        content[0] = content[0].replace("](README.md)", "](index.md)")
+        content[0] = content[0].replace("](README.md)", "](index.md)").replace("](docs/", "](")
 
 
 def _notebook(docname, text):
@@ -105,11 +105,13 @@ def find_public(app, env, node, contnode):
     name = node["reftarget"].removeprefix("dufm.")
     if node.get("refdomain") != "py" or name not in dufm.__all__:
         return None
-    domain, target = env.get_domain("py"), getattr(dufm, name)
-    rooms = [importlib.import_module(f"dufm.{room}") for names, _ in assemble.rooms() for room in names]
-    shown = [f"{room.__name__}.{name}" for room in rooms if getattr(room, name, None) is target]
-    found = [place for place in [f"dufm.{name}", *shown] if place in domain.objects]
-    return found and domain.resolve_xref(env, node["refdoc"], app.builder, "obj", found[0], node, contnode)
+    domain, home = env.get_domain("py"), assemble.home(name)
+    return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", home, node, contnode)
+
+
+def part_literals(app, what, name, obj, options, lines):
+    """``−`` and ``^`` before a literal are text: reStructuredText wants that said."""
+    lines[:] = [re.sub(r"([−^])``(?=\w)", r"\1\\ ``", line) for line in lines]
 
 
 def link_citations(app, doctree, docname):
@@ -132,4 +134,5 @@ def setup(app):
     """Connect what is done to pages and names."""
     app.connect("source-read", edit_page)
     app.connect("missing-reference", find_public)
+    app.connect("autodoc-process-docstring", part_literals)
     app.connect("doctree-resolved", link_citations)
