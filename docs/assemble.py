@@ -12,6 +12,7 @@ import tomllib
 from pathlib import Path
 
 import dufm
+from dufm import DufmError
 from dufm.companion import files, pages
 from dufm.companion.parameters import title
 
@@ -99,8 +100,10 @@ def caption(name):
     text = files.source_path(files.find(name)).read_text(encoding="utf-8")
     cells = [cell for cell in text.split("\n# %%") if cell.startswith(" [markdown]")]
     blocks = [block for cell in cells for block in re.sub(r"^# ?", "", cell, flags=re.MULTILINE).split("\n\n")]
-    (found,) = [block for block in blocks if f"{DRAWN}{name}.py)" in block]
-    return found.split(DRAWN)[0].removeprefix(" [markdown]").strip().strip("*").strip()
+    found = [block for block in blocks if f"{DRAWN}{name}.py)" in block]
+    if len(found) != 1:
+        raise DufmError(f"figure {name} must have one caption, a paragraph that ends in {DRAWN}{name}.py)")
+    return found[0].split(DRAWN)[0].removeprefix(" [markdown]").strip().strip("*").strip()
 
 
 def gallery():

@@ -13,7 +13,7 @@ import citations  # noqa: E402
 from docutils import nodes  # noqa: E402
 
 import dufm  # noqa: E402
-from dufm.companion import maintain  # noqa: E402
+from dufm.companion import files, maintain  # noqa: E402
 
 REPOSITORY = maintain.address()
 BINDER = f"https://mybinder.org/v2/gh/{REPOSITORY}/HEAD?urlpath=lab/tree/"
@@ -36,7 +36,7 @@ extensions = [
 ]
 exclude_patterns = ["README.md"]
 nitpicky = True
-nitpick_ignore_regex = [("py:.*", r"(torch|numpy|pandas|matplotlib|nbformat|pathlib|collections)\..*")]
+nitpick_ignore_regex = [("py:.*", r"(?!dufm\.)\w+\..*")]  # the references of other packages are not at hand
 
 nb_execution_mode = "off"
 nb_merge_streams = True
@@ -114,18 +114,30 @@ def part_literals(app, what, name, obj, options, lines):
     lines[:] = [re.sub(r"([−^])``(?=\w)", r"\1\\ ``", line) for line in lines]
 
 
-def link_citations(app, doctree, docname):
-    """Names and year of a work lead to its entry in the bibliography."""
-    works = citations.works() if docname != "bibliography" else {}
-    here = app.builder.get_relative_uri(docname, "bibliography")
+def _mentions(docname, text):
+    """``(start, end, page, anchor)`` of the works that a text cites and of the notebooks that a docstring names."""
+    works = citations.works()
+    for start, end, work in citations.cited(text):
+        if work in works and docname != "bibliography":
+            yield start, end, "bibliography", f"#cite-{works[work]}"
+    for found in re.finditer(
+        r"notebooks?\s\d\d\b(?:(?:,| to| and)\s\d\d\b)*", text if docname.startswith("api/") else ""
+    ):
+        for number in re.finditer(r"\d\d", found[0]):
+            path = files.source_path(files.find(number[0])).relative_to(files.root()).with_suffix("").as_posix()
+            yield found.start() + number.start(), found.start() + number.end(), path, ""
+
+
+def link_mentions(app, doctree, docname):
+    """Names and year of a work lead to the bibliography, the numbers of notebooks in docstrings to the notebooks."""
     for text in list(doctree.findall(nodes.Text)):
         plain, last, parts = text.astext(), 0, []
         if isinstance(text.parent, (nodes.literal, nodes.literal_block, nodes.reference, nodes.title, nodes.math)):
             continue
-        for start, end, work in citations.cited(plain):
-            if work in works:
-                entry = nodes.reference("", plain[start:end], refuri=f"{here}#cite-{works[work]}", internal=True)
-                parts, last = [*parts, nodes.Text(plain[last:start]), entry], end
+        for start, end, page, anchor in sorted(_mentions(docname, plain)):
+            target = app.builder.get_relative_uri(docname, page) + anchor
+            link = nodes.reference("", plain[start:end], refuri=target, internal=True)
+            parts, last = [*parts, nodes.Text(plain[last:start]), link], end
         if parts:
             text.parent.replace(text, [*parts, nodes.Text(plain[last:])])
 
@@ -135,4 +147,4 @@ def setup(app):
     app.connect("source-read", edit_page)
     app.connect("missing-reference", find_public)
     app.connect("autodoc-process-docstring", part_literals)
-    app.connect("doctree-resolved", link_citations)
+    app.connect("doctree-resolved", link_mentions)

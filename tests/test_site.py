@@ -207,6 +207,7 @@ def test_citations_lead_to_the_bibliography(pages):
     linked = {target for target in pages["notebooks/7_networks/71_rank_and_depth.html"].links("reference")}
     assert "../../bibliography.html#cite-roy2007" in linked
     assert "../bibliography.html#cite-roy2007" in pages["api/dufm.metrics.html"].links("reference")
+    assert "../notebooks/2_margin/25_collapse_is_beaten.html" in pages["api/dufm.margin.html"].links("reference")
     assert {f"cite-{key}" for key in citations.works().values()} <= pages["bibliography.html"].ids
 
 
