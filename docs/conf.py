@@ -17,7 +17,6 @@ from dufm.companion import files, maintain  # noqa: E402
 
 REPOSITORY = maintain.address()
 BINDER = f"https://mybinder.org/v2/gh/{REPOSITORY}/HEAD?urlpath=lab/tree/"
-COLAB = f"https://colab.research.google.com/github/{REPOSITORY}/blob/HEAD/"
 
 project = "dufm"
 author = copyright = "the dufm authors"
@@ -84,7 +83,7 @@ def _notebook(docname, text):
     title, rest = "".join(made["cells"][0]["source"]).removeprefix("# ").split("\n", 1)
     up = "../" * docname.count("/")
     links = (
-        f"{{.dufm-links}}\n[Binder]({BINDER}{docname}.ipynb) · [Colab]({COLAB}{docname}.ipynb) · "
+        f"{{.dufm-links}}\n[Binder]({BINDER}{docname}.ipynb) · "
         f"{{download}}`notebook <{name}.ipynb>` · {{download}}`source <{name}.py>`"
     )
     made["cells"][0]["source"] = f"# {name[:2]} · {title}\n\n{links}\n{rest}"
