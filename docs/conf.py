@@ -108,11 +108,6 @@ def find_public(app, env, node, contnode):
     return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", home, node, contnode)
 
 
-def part_literals(app, what, name, obj, options, lines):
-    """``−`` and ``^`` before a literal are text: reStructuredText wants that said."""
-    lines[:] = [re.sub(r"([−^])``(?=\w)", r"\1\\ ``", line) for line in lines]
-
-
 def _mentions(docname, text):
     """``(start, end, page, anchor)`` of the works that a text cites and of the notebooks that a docstring names."""
     works = citations.works()
@@ -145,5 +140,4 @@ def setup(app):
     """Connect what is done to pages and names."""
     app.connect("source-read", edit_page)
     app.connect("missing-reference", find_public)
-    app.connect("autodoc-process-docstring", part_literals)
     app.connect("doctree-resolved", link_mentions)
