@@ -1,4 +1,4 @@
-# The commands are: make reproduce, make test. For maintainers: make check, notebooks, figures, pages, bench, links, clean.
+# The commands are: make reproduce, make test. For maintainers: make check, notebooks, figures, pages, site, bench, links, clean.
 # Nothing here needs git, and every path is relative, so a folder with spaces in its name works.
 
 PYTHON ?= python3
@@ -13,7 +13,7 @@ STAMP := .venv/installed
 # One thread and no progress bars: the outputs that are compared were made so.
 PLAIN := TQDM_DISABLE=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 DUFM_JOBS=1
 
-.PHONY: reproduce test check lint nbval notebooks figures pages bench links setup clean
+.PHONY: reproduce test check lint nbval notebooks figures pages site bench links setup clean
 .DELETE_ON_ERROR:
 
 reproduce: $(STAMP)
@@ -44,6 +44,12 @@ figures: $(STAMP)
 
 pages: $(STAMP)
 	$(PY) -m dufm.companion.maintain pages
+
+# A warning is an error: a link that leads nowhere, a name that is not documented.
+site: $(STAMP)
+	@$(PY) docs/assemble.py out/site-source
+	@$(PY) -m sphinx -W --keep-going -q -c docs -d out/site-doctrees out/site-source out/site
+	@echo "the site is out/site/index.html"
 
 bench: $(STAMP)
 	@for bench in tests/bench/bench_*.py; do echo "== $$bench"; $(PY) $$bench || exit 1; done

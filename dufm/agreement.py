@@ -36,7 +36,7 @@ __all__ = [
 
 SAME = 1e-6  # relative difference of margins below which two solutions count as one
 _TIGHT = 1e-6
-CODES = ("polygon", "orthoplex", "other softmax code")  # kinds of low-rank ends that are softmax codes
+CODES = ("polygon", "orthoplex", "other softmax code")  #: kinds of low-rank ends that are softmax codes
 
 
 def selected_code(num_classes: int, rank: int, *, restarts: int = 128, seed: int = 0) -> Tensor:

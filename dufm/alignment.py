@@ -23,6 +23,7 @@ from dufm.width import layer_products, random_start
 
 __all__ = ["KINDS", "balanced_to", "realigned", "realigned_ends", "scaled_to", "skewed_to", "slowest_rate"]
 
+#: Ways to have weights of larger norm than balanced ones: see :func:`realigned`.
 KINDS = ("wide", "skewed", "scaled")
 _TOLERANCE, _STEPS, _HALVINGS = 1e-6, 5000, 60
 

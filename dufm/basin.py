@@ -38,7 +38,9 @@ __all__ = [
     "triangle_cells",
 ]
 
+#: Ends of spectral starts at K = 4, and what is not decided.
 FOUR_ENDS = ("collapse", "square without s1", "square without s2", "square without s3", "undecided")
+#: Kinds of ends of spectral starts at K = 2^m, and what is not decided.
 CODES = ("collapse", "Reed–Muller", "cube", "other", "undecided")
 
 

@@ -49,9 +49,9 @@ __all__ = [
     "which_end",
 ]
 
-LOSSES = (0.9, 0.5, 0.1, 0.01)  # φ
+LOSSES = (0.9, 0.5, 0.1, 0.01)  #: φ: losses over that of zero logits, K log K
 _SHARPNESS = 1e3
-CELL = ["num_classes", "depth", "width", "scale"]  # what makes a cell
+CELL = ["num_classes", "depth", "width", "scale"]  #: what makes a cell
 
 
 def which_end(

@@ -33,6 +33,7 @@ from dufm.width import random_start
 
 __all__ = ["KINDS", "class_sizes", "sized_ends", "sized_flow", "sized_limit", "sized_residual"]
 
+#: How a class is larger: its samples weigh more, or are more.
 KINDS = ("weights", "samples")
 _COLLAPSED = 0.02  # distance from collapse: at rest at sharpness m it is of order (log n)/m
 

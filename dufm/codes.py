@@ -40,8 +40,8 @@ __all__ = [
     "truncated_tetrahedron",
 ]
 
-# Largest cosine of the best spherical code of K points in R^d, (K, d), and who proved it; also in the tables of
-# N. J. A. Sloane and of H. Cohn.  (7, 3): the root of 3x³ − 9x² − 3x + 1; (8, 3): of 7x² + 2x − 1.
+#: Largest cosine of the best spherical code of K points in R^d, (K, d), and who proved it; also in the tables of
+#: N. J. A. Sloane and of H. Cohn.  (7, 3): the root of 3x³ − 9x² − 3x + 1; (8, 3): of 7x² + 2x − 1.
 LITERATURE = {
     (5, 3): (0.0, "Rankin 1955"),
     (6, 3): (0.0, "Rankin 1955"),

@@ -23,6 +23,7 @@ __all__ = ["NAMES", "balanced", "fingerprint", "load", "split"]
 # Name at OpenML and number of features of each data set that is kept in a file.
 _OPENML = {"mnist": ("mnist_784", 784), "fashion": ("Fashion-MNIST", 784), "cifar10": ("CIFAR_10", 3072)}
 _NUM_CLASSES = 10
+#: Data sets that :func:`load` knows.
 NAMES = ("digits", *_OPENML)
 
 

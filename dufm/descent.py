@@ -199,6 +199,7 @@ def against_flow(s: Tensor, depth: int, group: Group, lr: float) -> tuple[int, i
     return int(((pulled > 0) != (widened > 0))[clear].sum()), int(clear.sum())
 
 
+#: What makes a cell.
 CELL = ["part", "num_classes", "depth", "width", "scale", "first"]
 
 

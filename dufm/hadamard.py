@@ -20,7 +20,8 @@ Array = np.ndarray | Tensor | Sequence[Any]
 
 COST_DIGITS = 60
 TIE_DIGITS = 40
-OFF_LIST, UNDECIDED = -1, -2
+OFF_LIST = -1  #: the orbit of a spectrum that is no vertex
+UNDECIDED = -2  #: the orbit of a run that is not decided
 # How floats are read as fractions; the vertices up to K = 16 have denominators up to 3.
 DENOMINATOR, READING = 1000, 1e-9
 SAME_VALUES = 1e-6

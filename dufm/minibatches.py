@@ -224,6 +224,7 @@ def batch_ends(
     return {"name": name.astype(str), "reason": reason.astype(str)}
 
 
+#: What makes a cell.
 CELL = ["num_classes", "depth", "width", "scale", "lr", "batch_size", "n_per_class"]
 
 

@@ -56,7 +56,9 @@ def _euclidean(factors: Sequence[Tensor]) -> Tensor:
     return _summed(factors, lambda W: W.square().sum((-2, -1))).sqrt()
 
 
-# The norm that a method descends in, and its dual.
+#: The norm that a method descends in, and its dual.
+#:
+#: :meta hide-value:
 NORMS = {
     "euclidean": (_euclidean, _euclidean),
     "entry": (
@@ -94,9 +96,11 @@ def alignment(factors: Sequence[Tensor], norm: str) -> Tensor:
 
 # ---------------------------------------------------------------- methods
 
-# Name: the optimiser whose steps are taken, its keywords, the norm in which a step is measured.  torch.optim.Muon is
-# not used: it takes single matrices and orthogonalises them to a third in bfloat16.
 _AVERAGED = {"momentum": 0.9, "dampening": 0.9}
+#: Name: the optimiser whose steps are taken, its keywords, the norm in which a step is measured.  torch.optim.Muon is
+#: not used: it takes single matrices and orthogonalises them to a third in bfloat16.
+#:
+#: :meta hide-value:
 METHODS: dict[str, tuple[Any, dict[str, Any], str]] = {
     "descent": (torch.optim.SGD, {}, "euclidean"),
     "momentum": (torch.optim.SGD, _AVERAGED, "euclidean"),
@@ -178,6 +182,7 @@ def flatness(factors: Sequence[Tensor]) -> Tensor:
 
 
 _RESTED, _ALIGNED, _KEPT = 0.01, 0.98, 0.02
+#: What makes a cell.
 CELL = ["num_classes", "depth", "width", "scale", "method", "step", "steps"]
 
 

@@ -38,6 +38,7 @@ __all__ = [
     "random_directions",
 ]
 
+#: Small deviations from collapse by their symmetry: :func:`project` splits them.
 FAMILIES = ("symmetric", "antisymmetric", "shift", "imbalance")
 
 

@@ -16,6 +16,7 @@ from dufm.model import balanced_init, chain
 
 __all__ = ["FAMILIES", "efficiency", "haar_frames", "rank_r_factors"]
 
+#: Kinds of factors that :func:`rank_r_factors` draws.
 FAMILIES = ("balanced", "powers", "shared", "turned")
 
 

@@ -40,6 +40,7 @@ _RESTING = 5e-3
 _KEPT, _DROPPED = 3e-2, 3e-3  # of the largest singular value
 _ACTIVE, _KINK = 0.02, 1e-2
 _FRAME = 0.05
+#: What makes a cell.
 CELL = ["num_classes", "depth", "width", "scale", "place"]
 
 

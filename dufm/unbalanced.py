@@ -83,6 +83,9 @@ def stretched_init(Z: Tensor, word: str, handover: float) -> list[Tensor]:
     return [W * powers[letter].exp() for W, letter in zip(balanced, word, strict=True)]
 
 
+#: Kinds of big layers, by name.
+#:
+#: :meta hide-value:
 KINDS = {"shifted": shifted_init, "stretched": stretched_init}
 
 

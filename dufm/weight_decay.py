@@ -47,6 +47,7 @@ __all__ = [
     "threshold",
 ]
 
+#: What makes a cell.
 CELL = ["num_classes", "depth", "width", "scale", "decay", "first"]
 RUNG = "rank 4: 2+1+1"
 ZERO = "zero"

@@ -27,7 +27,7 @@ def ranges(lists):
 
 
 NOTEBOOKS = ranges([PROJECT["dependencies"], PROJECT["optional-dependencies"]["notebooks"]])
-EVERYTHING = {**NOTEBOOKS, **ranges([PROJECT["optional-dependencies"]["test"]])}
+EVERYTHING = {**NOTEBOOKS, **ranges([PROJECT["optional-dependencies"][extra] for extra in ("site", "test")])}
 
 
 def test_every_requirement_is_pinned_inside_its_range():

@@ -9,6 +9,7 @@ __all__ = ["QUIET", "outputs", "own_kernel", "pair_differs", "source_notebook"]
 
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 JUPYTEXT = {"formats": "ipynb,py:percent", "notebook_metadata_filter": "kernelspec,-all"}
+#: Environment under which the committed outputs are made.
 QUIET = {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 

@@ -39,7 +39,7 @@ __all__ = [
     "subplots",
 ]
 
-# Hues that colour-blind readers tell apart, with a different lightness each for print in grey.
+#: Hues that colour-blind readers tell apart, with a different lightness each for print in grey.
 PALETTE = {
     "nc": "#004488",
     "polygon": "#e69f00",
@@ -48,6 +48,7 @@ PALETTE = {
     "other": "#b0b0b0",
     "theory": "#000000",
 }
+#: Dashes of the same things.
 LINESTYLE = {
     "nc": "-",
     "polygon": "-.",
@@ -56,6 +57,7 @@ LINESTYLE = {
     "other": (0, (3, 1, 1, 1)),
     "theory": "--",
 }
+#: Marks of the same things.
 MARKER = {"nc": "o", "polygon": "^", "orthoplex": "s", "cube": "D", "other": "x", "theory": ""}
 DEPTH_MARKER = "osD^vP*Xp<>h"
 DEPTH_LINESTYLE = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
