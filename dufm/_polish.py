@@ -14,7 +14,7 @@ the order of :func:`pairs`; one rank a call.
 """
 
 import numpy as np
-import scipy.optimize
+import scipy
 import torch
 
 from dufm._nnls import nonnegative_least_squares

@@ -8,7 +8,7 @@ two an end of training is.
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg
+import scipy
 import torch
 
 from dufm._checks import check_count

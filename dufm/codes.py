@@ -8,7 +8,7 @@ import math
 from functools import lru_cache
 
 import numpy as np
-import scipy.linalg
+import scipy
 import torch
 
 from dufm._checks import DufmError, check_count, check_dtype, check_logits

@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.optimize
+import scipy
 import torch
 
 from dufm._checks import DufmError, check_count

@@ -5,7 +5,7 @@ Tensors give tensors, plain numbers alone give a float.
 
 import math
 
-import scipy.integrate
+import scipy
 import torch
 
 from dufm._checks import DufmError, check_count, check_dtype, check_finite_positive
