@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+from conftest import posix
 from filelock import FileLock
 
 import dufm
@@ -152,6 +153,7 @@ def test_a_failing_claim_fails_the_run_and_the_refresh(checkout, contents, repla
     assert contents() == before
 
 
+@posix
 @pytest.mark.slow
 def test_another_python3_kernel_does_not_run(checkout, run_dufm, tmp_path):
     foreign = tmp_path / "data" / "kernels" / "python3"
@@ -162,6 +164,7 @@ def test_another_python3_kernel_does_not_run(checkout, run_dufm, tmp_path):
     assert done.returncode == 0, done.stdout
 
 
+@posix
 @pytest.mark.slow
 def test_killed_it_resumes_and_finished_it_recomputes(checkout, run_dufm, tmp_path):
     source = checkout / "notebooks" / "2_margin" / "27_stub.py"
