@@ -14,7 +14,7 @@ def constraints(project):
     """
     lowest = {}
     for requirement in sum(project["optional-dependencies"].values(), project["dependencies"]):
-        found = re.match(r"([\w.-]+)>=([\w.]+)(?:,|$)", requirement)
+        found = re.match(r"([\w.-]+)(?:\[[\w,-]+\])?>=([\w.]+)(?:[,;]|$)", requirement)
         if found is None:
             raise ValueError(f"{requirement!r} does not begin with name>=version")
         name, version = found.groups()

@@ -141,7 +141,8 @@ def test_in_a_checkout_it_says_what_is_missing(outside, checkout, tmp_path):
 
 
 def test_the_lower_ends_are_one_line_each():
-    lines = constraints({"dependencies": ["torch>=2.6,<3"], "optional-dependencies": {"a": ["py-x>=1", "x>=1.5,<3"]}})
+    extras = {"a": ["py-x[a]>=1", "x>=1.5,<3"]}
+    lines = constraints({"dependencies": ["torch>=2.6,<3"], "optional-dependencies": extras})
     assert lines == ["py-x==1", "torch==2.6", "x==1.5"]
     with pytest.raises(ValueError, match="does not begin"):
         constraints({"dependencies": ["torch"], "optional-dependencies": {}})
