@@ -55,7 +55,7 @@ bench: $(STAMP)
 	@for bench in tests/bench/bench_*.py; do echo "== $$bench"; $(PY) $$bench || exit 1; done
 
 links: $(STAMP)
-	$(PY) -m dufm.companion.maintain links "$(REPO)"
+	$(PY) -m dufm.companion.maintain links $(REPO)
 
 setup: $(STAMP)
 

@@ -153,7 +153,14 @@ def main(argv=None):
         if arguments.command is None:
             parser().print_help()
             return 0
+        if arguments.command != "best":
+            files.root()  # before anything that only the notebooks' packages have
         return command[arguments.command](arguments) or 0
+    except ModuleNotFoundError as error:
+        if error.name.startswith("dufm"):
+            raise
+        print(f'dufm: {error}; pip install -e ".[notebooks]" in the checkout brings it', file=sys.stderr)
+        return 2
     except (DufmError, argparse.ArgumentTypeError) as error:
         print(f"dufm: {error}", file=sys.stderr)
         return 2

@@ -1,7 +1,7 @@
 """Non-negative least squares that is checked: SciPy's can stop early on degenerate systems without a word."""
 
 import numpy as np
-import scipy.optimize
+import scipy
 
 __all__ = ["nonnegative_least_squares"]
 

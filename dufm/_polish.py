@@ -16,7 +16,7 @@ the order of :func:`pairs`; one rank a call.
 from collections.abc import Sequence
 
 import numpy as np
-import scipy.optimize
+import scipy
 import torch
 from torch import Tensor
 

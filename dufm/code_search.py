@@ -3,8 +3,7 @@ r"""Multi-start search for softmax codes: K unit vectors in R^d, each as far as 
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg
-import scipy.optimize
+import scipy
 import torch
 from torch import Tensor
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import scipy.linalg
+import scipy
 import torch
 from torch import Tensor
 

@@ -6,7 +6,7 @@ Tensors give tensors, plain numbers alone give a float.
 import math
 from typing import Any, overload
 
-import scipy.integrate
+import scipy
 import torch
 from torch import Tensor
 

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import scipy
 import torch
-from scipy.integrate import solve_ivp
-from scipy.optimize import brentq
 from torch import Tensor
 
 from dufm._checks import DufmError, check_factors, check_finite, check_finite_positive, check_tensor
@@ -88,14 +87,16 @@ def linear_network_flow(
 
     beyond.terminal = True  # type: ignore[attr-defined]
     start = np.concatenate([*(W.double().numpy().ravel() for W in weights), [0.0]])
-    run = solve_ivp(field, (0, 1e6), start, method="DOP853", rtol=rtol, atol=1e-14, dense_output=True, events=beyond)
+    run = scipy.integrate.solve_ivp(
+        field, (0, 1e6), start, method="DOP853", rtol=rtol, atol=1e-14, dense_output=True, events=beyond
+    )
     if not len(run.t_events[0]):
         raise DufmError(f"log t = {log_times[-1]} was not reached: {run.message}")
 
     def miss(tau: float, level: float) -> float:
         return run.sol(tau)[-1] - np.logaddexp(0, level)
 
-    taus = [brentq(miss, 0, run.t[-1], args=(level,), xtol=1e-15, rtol=1e-15) for level in log_times]
+    taus = [scipy.optimize.brentq(miss, 0, run.t[-1], args=(level,), xtol=1e-15, rtol=1e-15) for level in log_times]
     states = [unpack(run.sol(tau)) for tau in taus]
     return [torch.from_numpy(np.stack(level)) for level in zip(*states, strict=True)]
 

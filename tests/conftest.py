@@ -10,6 +10,7 @@ import pytest
 from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent.parent
+posix = pytest.mark.skipif(os.name == "nt", reason="ends processes by signals, or starts what Windows has not")
 HEADER = """# ---
 # jupyter:
 #   kernelspec:
@@ -133,8 +134,8 @@ FILES = {
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """A checkout in a folder with a space in its name; this process and its children take it for theirs."""
-    folder = tmp_path / "a checkout"
+    """A checkout in a folder with a space and a letter beyond ASCII in its name, taken for theirs by all processes."""
+    folder = tmp_path / "a checkout, größer"
     for name, text in FILES.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")

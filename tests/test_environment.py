@@ -8,7 +8,7 @@ import tomllib
 
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, posix
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from rattler import MatchSpec
@@ -60,6 +60,7 @@ def test_environment_has_the_names_and_ranges_of_pyproject():
     }
 
 
+@posix
 def test_binder_uses_environment_yml():
     command = [sys.executable, "-m", "repo2docker", "--no-build", "--debug", str(ROOT)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
@@ -75,8 +76,6 @@ def test_python_and_version_are_the_same_everywhere():
     assert PROJECT["requires-python"] == ">=3.11"
     assert dufm.__version__ == PROJECT["version"]
     assert f"version: {PROJECT['version']}" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
-    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
-    assert workflow["jobs"]["test"]["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13"]
 
 
 @pytest.mark.parametrize("name", ["requirements.txt", "environment.yml", "Makefile", "README.md", "pyproject.toml"])

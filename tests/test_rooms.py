@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 
 import pytest
 from conftest import ROOT
@@ -42,3 +44,12 @@ def test_the_science_and_the_companion_do_not_import_each_other():
         assert not [name for name in imports(path) if name.startswith("companion")], path.name
     for path in (ROOT / "dufm" / "companion").glob("*.py"):
         assert {name for name in imports(path) if not name.startswith("companion")} <= {"_checks"}, path.name
+
+
+@pytest.mark.parametrize("code", ["import dufm", "from dufm.companion import claims, pages, reproduce"])
+def test_what_is_slow_to_load_waits_until_it_is_used(code):
+    """Beside torch a command begins with little: dufm list draws nothing and integrates nothing."""
+    slow = ["scipy.optimize", "scipy.integrate", "scipy.linalg", "pandas", "matplotlib", "papermill", "joblib"]
+    code = f"import sys; {code}; print([name for name in {slow} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "[]\n", done.stderr

@@ -14,7 +14,7 @@ import numpy as np
 import pandas
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, posix
 
 import dufm
 from dufm import DufmError, sweep
@@ -261,6 +261,7 @@ table.to_csv({out!r}, index=False)
 """
 
 
+@posix
 def test_kill_9_loses_nothing_and_runs_no_finished_cell_twice(tmp_path):
     cache, out = tmp_path / "cache", tmp_path / "table.csv"
     script = SCRIPT.format(tests=str(ROOT / "tests"), folder=str(tmp_path), cache=str(cache), out=str(out))
@@ -316,6 +317,7 @@ def cluster(tmp_path):
         process.wait()
 
 
+@posix
 def test_a_cluster_that_loses_a_worker_gives_the_same_table(cluster, tmp_path):
     address, workers = cluster
     victim = workers[0]

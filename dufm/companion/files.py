@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 from dufm._checks import DufmError
@@ -59,17 +60,14 @@ def running():
 
 def root():
     """Folder of the checkout: ``DUFM_ROOT``, else where this package lies, else the folder you are in or one above."""
-    if os.environ.get("DUFM_ROOT"):
-        candidates = [Path(os.environ["DUFM_ROOT"])]
-    else:
-        candidates = [_PACKAGE.parent, Path.cwd(), *Path.cwd().parents]
-    for folder in candidates:
+    named = os.environ.get("DUFM_ROOT")
+    for folder in [Path(named)] if named else [_PACKAGE.parent, Path.cwd(), *Path.cwd().parents]:
         if (folder / "notebooks").is_dir() and (folder / "pyproject.toml").is_file():
             return folder.resolve()
-    raise DufmError(
-        f"no checkout found: {candidates[0]} has no notebooks; run inside a checkout of dufm, "
-        "or name one in the environment variable DUFM_ROOT"
-    )
+    if named:
+        raise DufmError(f"no checkout found: DUFM_ROOT is {named}, which has no notebooks")
+    address = metadata.metadata("dufm")["Project-URL"].removeprefix("Repository, ")
+    raise DufmError(f"no checkout found: git clone {address}, then run this inside it, or name it in DUFM_ROOT")
 
 
 def refreshing():

@@ -1,6 +1,6 @@
 """The maintainer's steps: refresh what is committed, write the generated pages, set the public address.
 
-``python -m dufm.companion.maintain notebooks [NN ...]``, ``… figures [NN ...]``, ``… pages``, ``… links OWNER/REPO``.
+``python -m dufm.companion.maintain notebooks [NN ...]``, ``… figures [NN ...]``, ``… pages``, ``… links [OWNER/REPO]``.
 """
 
 import os
@@ -17,9 +17,10 @@ from dufm.companion import claims, files, pages
 from dufm.companion.build import QUIET, outputs, own_kernel, source_notebook
 from dufm.companion.reproduce import select
 
-__all__ = ["address", "main", "redraw", "refresh", "set_links"]
+__all__ = ["address", "main", "redraw", "refresh", "run_here", "set_links"]
 
-LINKED = ("pyproject.toml", "README.md", "CITATION.cff", "CONTRIBUTING.md")
+LINKED = ("pyproject.toml", "README.md", "CITATION.cff", "CONTRIBUTING.md", "INSTALL.md")
+RUN = " Run it on [Binder]"
 
 
 def refresh(wanted):
@@ -132,8 +133,28 @@ def address():
     return project["urls"]["Repository"].removeprefix("https://github.com/")
 
 
-def set_links(repository):
-    """Write the public address wherever it stands: pyproject.toml has it, the other files follow."""
+def run_here(name):
+    """Last sentence of a notebook's first cell: where to run it with nothing to install."""
+    repository, path = address(), files.source_path(name).relative_to(files.root()).with_suffix(".ipynb").as_posix()
+    return (
+        f"{RUN}(https://mybinder.org/v2/gh/{repository}/HEAD?urlpath=lab/tree/{path}), or on "
+        f"[Colab](https://colab.research.google.com/github/{repository}/blob/main/{path}) after "
+        f"[two lines](https://github.com/{repository}/blob/main/INSTALL.md#colab)."
+    )
+
+
+def set_links(repository=None):
+    """Write the public address wherever it stands: pyproject.toml has it, the other files and each notebook follow.
+
+    Without a new address only the notebooks are brought in line.
+    """
+    if repository is not None:
+        _set_address(repository)
+    for name in files.names():
+        _write_run_here(name)
+
+
+def _set_address(repository):
     if not re.fullmatch(r"[A-Za-z0-9-]+/[\w.-]+", repository):
         raise DufmError(f"the address must be OWNER/REPO, such as OWNER/REPO, got {repository!r}")
     old = address()
@@ -142,6 +163,26 @@ def set_links(repository):
         text = path.read_text(encoding="utf-8")
         places = rf"(github\.com/|mybinder\.org/v2/gh/){re.escape(old)}(?![\w.-]*\w)"
         files.write_atomic(path, re.sub(places, lambda found: found[1] + repository, text))
+
+
+def _write_run_here(name):
+    """In the source and in the executed notebook, outputs untouched."""
+    import nbformat
+
+    source = files.source_path(name)
+    cells = source.read_text(encoding="utf-8").split("\n\n# %%")
+    cells[1] = _ending_in(run_here(name), cells[1])
+    files.write_atomic(source, "\n\n# %%".join(cells))
+    target = source.with_suffix(".ipynb")
+    if target.is_file():
+        executed = nbformat.read(target, as_version=4)
+        executed.cells[0].source = _ending_in(run_here(name), executed.cells[0].source)
+        files.write_atomic(target, nbformat.writes(executed) + "\n")
+
+
+def _ending_in(line, text):
+    """``text`` with ``line`` at its end, in place of the one there."""
+    return text.split(RUN)[0] + line
 
 
 def main(argv):
@@ -153,10 +194,10 @@ def main(argv):
             redraw(argv[1:])
         elif argv == ["pages"]:
             pages.write_pages()
-        elif argv[:1] == ["links"] and len(argv) == 2:
-            set_links(argv[1])
+        elif argv[:1] == ["links"] and len(argv) <= 2:
+            set_links(*argv[1:])
         else:
-            raise DufmError("expected `notebooks [NN ...]`, `figures [NN ...]`, `pages` or `links OWNER/REPO`")
+            raise DufmError("expected `notebooks [NN ...]`, `figures [NN ...]`, `pages` or `links [OWNER/REPO]`")
     except DufmError as error:
         print(f"dufm.companion.maintain: {error}", file=sys.stderr)
         return 2

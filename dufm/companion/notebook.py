@@ -6,7 +6,6 @@ import os
 import platform
 import types
 
-import pandas
 from tqdm import tqdm
 
 from dufm._checks import DufmError
@@ -118,8 +117,10 @@ def committed(name):
 
     ``NN_word.json`` holds the command that made it and the SHA-256 of the table; ``DufmError`` if they do not agree.
     """
+    import pandas
+
     folder = files.source_path(files.find(name)).parent
-    content = (folder / f"{name}.csv").read_bytes()
+    content = (folder / f"{name}.csv").read_bytes().replace(b"\r\n", b"\n")  # as an editor on Windows saves it
     if hashlib.sha256(content).hexdigest() != files.read_json(folder / f"{name}.json", {}).get("data"):
         raise DufmError(f"{name}.csv is not the table that {name}.json describes")
     return pandas.read_csv(folder / f"{name}.csv")
