@@ -122,8 +122,8 @@ def compared(pair, names):
     """Rows ``(pair, method, m, *SPENT, error, end)``: network ``pair`` by one method after another, a row a level.
 
     ``SPENT`` are gradients, processor and wall seconds when m was first passed, ``error`` is that of the path there.
-    The last row of a method is where it stopped, with the ``end`` that its logits tell there (:func:`dufm.end`); if
-    that is between two levels, without error.
+    The last row of a method is where it stopped, without error if that is between two levels; ``end`` is what its
+    logits tell at the last level (:func:`dufm.end`).
     """
     network = [W[pair] for W in starts(0, batch=pair + 1)]
     reference, _ = peers.stiff(network, LEVELS, method="Radau", rtol=1e-9, exact=True)
