@@ -29,6 +29,7 @@ The rooms, ground floor first; each imports only from those before it::
     learned                       networks trained on images
     heads                         a convolutional body with a deep linear head
     explorer                      one run as a reader explores it, from its start along the loss to its certified end
+    peers, cost                   the same flow by other solvers; what a decided end costs beside them, and how it grows
 
 What the notebooks share is in ``dufm.companion``; ``dufm.figures``, ``dufm.sweep`` and the others are short for it.
 Examples in docstrings follow ``import dufm, torch`` and ``import numpy as np``.

@@ -2,7 +2,7 @@
 
 Both follow −∇ log ℒ to the same loss with the same embedded pair and tolerance, from the same factors.  The
 plain run is what one would write first: a list of parameters, a log-domain loss, ``torch.autograd.grad``, one step
-size.  Nothing of ``dufm`` is in it but the starts.  Their ends must agree, or the times are not compared.
+size.  Nothing of ``dufm``'s own stepping or gradient is in it.  Their ends must agree, or the times are not compared.
 The plain run is timed on some of the networks and its time multiplied; processor time.
 """
 
@@ -13,31 +13,16 @@ import time
 import torch
 
 import dufm
+from dufm import peers
 
 # Bogacki & Shampine (1989): stage rows, and the weights of the error estimate.
 ROWS = ((1 / 2,), (0.0, 3 / 4), (2 / 9, 1 / 3, 4 / 9))
 ERROR = (-5 / 72, 1 / 12, 1 / 9, -1 / 8)
 
 
-def product(factors):
-    Z = factors[0]
-    for W in factors[1:]:
-        Z = W @ Z
-    return Z
-
-
-def log_loss(factors):
-    Z = product(factors)
-    wrong = ~torch.eye(len(Z), dtype=torch.bool, device=Z.device)
-    gaps = torch.logsumexp((Z - Z.diagonal()).T[wrong].view(len(Z), -1), 1)
-    small = gaps < -30.0
-    softplus = torch.nn.functional.softplus(torch.where(small, 0.0, gaps))
-    return torch.logsumexp(torch.where(small, gaps, softplus.log()), 0)
-
-
 def slope(factors):
     factors = [W.requires_grad_() for W in factors]
-    value = log_loss(factors)
+    value = peers.log_loss(factors)
     return value.item(), [-g for g in torch.autograd.grad(value, factors)]
 
 
@@ -72,7 +57,7 @@ def plain(factors, until, rtol):
             factors, first, value = new, last, reached
         h *= min(5.0, max(0.2, 0.9 * max(error, 1e-9) ** (-1 / 3)))
     with torch.no_grad():
-        return product(factors)
+        return dufm.product(factors)
 
 
 def main():

@@ -1,4 +1,4 @@
-"""Peak memory and processor seconds of notebooks at their defaults: ``python tests/bench/cost.py [NN ...]``.
+"""Peak memory and processor seconds of notebooks at their defaults: ``python tests/bench/memory.py [NN ...]``.
 
 Binder gives one core and one to two gigabytes. Fails where a notebook needs more than 1 GB or 90 s of one core.
 """

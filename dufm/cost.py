@@ -1,0 +1,194 @@
+r"""What a decided end costs beside other ways to it, and how that grows.
+
+Gradients are counted and belong to the method; processor and wall seconds are measured and belong to the machine too.
+A method counts only as far as it stays on the path of the flow: its logits are compared, at equal loss, with those of
+SciPy's Radau at rtol 1e-9 under the Jacobian in closed form, which shares nothing with this package's integrator.
+"""
+
+import functools
+import math
+import time
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from dufm import peers
+from dufm._limit import continued
+from dufm.ends import end
+from dufm.flow import FactorModel, follow_factors, gradient_flow
+from dufm.model import gaussian_init
+
+__all__ = [
+    "AXES",
+    "BASE",
+    "LEVELS",
+    "METHODS",
+    "OVER_WIDTH",
+    "SPENT",
+    "compared",
+    "decided",
+    "ended",
+    "flow",
+    "flow_speed",
+    "followed",
+    "grown",
+    "product_speed",
+    "starts",
+]
+
+# Levels of m = −log ℒ at which the paths are compared, and the sharpness of `dufm.limit`.
+LEVELS = [1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4]
+SPENT = ("gradients", "processor", "wall")
+_SETTINGS = {"rtol": 1e-3, "max_steps": 5000, "record": None}
+
+
+class _Counted(FactorModel):
+    """Counts as gradients: every field, linearisation and product with Jᵀ of every network."""
+
+    gradients = 0
+
+    def field(self, flat, out):
+        self.gradients += len(flat)
+        return super().field(flat, out)
+
+    def linearise(self, flat):
+        at = super().linearise(flat)
+        self.gradients += len(flat)
+
+        def pull(pairs, out):
+            self.gradients += len(flat)
+            at.pull(pairs, out)
+
+        return replace(at, pull=pull)
+
+
+def flow(factors, levels):
+    """:func:`dufm.gradient_flow` at rtol 1e-3 as a method of :mod:`dufm.peers`, from the start anew to each level."""
+    whole, Z, batch = peers.Meter(levels), [], [W.unsqueeze(0) for W in factors]
+    for m in levels:
+        whole.began, model = whole.clocks(), _Counted(batch)
+        run = follow_factors(model, batch, until_log_loss=-m, **_SETTINGS)
+        whole.gradients = model.gradients
+        whole.passed(m)
+        Z.append(run.Z[0])
+    return torch.stack(Z), whole
+
+
+def decided(factors):
+    """:class:`dufm.End` of a batch from its start, as ``dufm.end(factors, depth)`` gives it, and gradients in all."""
+    model = _Counted(factors)
+    run = follow_factors(model, factors, until_log_loss=-LEVELS[-1], **_SETTINGS)
+    found = continued(model, model.flatten(run.factors), run.status, run.status.shape)
+    return end(found, len(factors)), model.gradients
+
+
+# The ways to follow one network of three layers; the last needs an extra of its own.
+METHODS = {
+    "dufm": flow,
+    "constant steps": peers.constant_steps,
+    "Adam": peers.adam,
+    "loss-scaled steps": peers.loss_scaled,
+    "torchdiffeq dopri5": functools.partial(peers.dopri5, rtol=1e-4),
+    "SciPy BDF": functools.partial(peers.stiff, method="BDF"),
+    "SciPy Radau": functools.partial(peers.stiff, method="Radau"),
+    "SciPy LSODA": functools.partial(peers.stiff, method="LSODA"),
+    "BDF, Jacobian": functools.partial(peers.stiff, method="BDF", exact=True),
+    "Radau, Jacobian": functools.partial(peers.stiff, method="Radau", exact=True),
+    "LSODA, Jacobian": functools.partial(peers.stiff, method="LSODA", exact=True),
+    "diffrax Kvaerno5": peers.kvaerno5,
+}
+
+# What grows, and from where.
+BASE = {"num_classes": 4, "depth": 3, "width": 16, "batch": 16, "m": 1e4}
+AXES = {
+    "batch": [1, 4, 16, 64, 256],
+    "width": [8, 16, 32, 64, 128],
+    "depth": [2, 3, 4, 6, 8],
+    "num_classes": [3, 4, 6, 8, 10],
+    "m": [1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8],
+}
+# Methods that are followed over the widths, and these.
+OVER_WIDTH = {name: [8, 16, 32] for name in ("dufm", "SciPy BDF", "SciPy LSODA", "LSODA, Jacobian")}
+
+
+def starts(seed, num_classes=4, depth=3, width=16, batch=16):
+    """Gaussian starts of scale 1/2, which every measurement here uses."""
+    return gaussian_init(depth, width, num_classes, scale=0.5, batch=batch, seed=seed)
+
+
+def compared(pair, names):
+    """Rows ``(pair, method, m, *SPENT, error, end)``: network ``pair`` by one method after another, a row a level.
+
+    ``SPENT`` are gradients, processor and wall seconds when m was first passed, ``error`` is that of the path there.
+    The last row of a method is where it stopped, without error if that is between two levels; ``end`` is what its
+    logits tell at the last level (:func:`dufm.end`).
+    """
+    network = [W[pair] for W in starts(0, batch=pair + 1)]
+    reference, _ = peers.stiff(network, LEVELS, method="Radau", rtol=1e-9, exact=True)
+    rows = []
+    for name in names:
+        Z, meter = METHODS[name](network, LEVELS)
+        stopped = meter.reached, *meter.so_far().tolist(), math.nan
+        errors = peers.path_error(Z, reference).tolist()
+        found = list(zip(LEVELS, *meter.marks.T.tolist(), errors, strict=True))[: meter.level]
+        found += [stopped] * (meter.level < len(LEVELS))
+        ends = [""] * (len(found) - 1) + [str(end(Z[meter.level - 1], len(network)).name)]
+        rows += [(pair, name, *row, known) for row, known in zip(found, ends, strict=True)]
+    return rows
+
+
+def _spent(factors, function):
+    """``SPENT`` a network of ``function(factors)``, which returns anything and gradients in all."""
+    began = np.array([time.process_time(), time.perf_counter()])
+    value, gradients = function(factors)
+    took = np.array([time.process_time(), time.perf_counter()]) - began
+    return value, (np.array([gradients, *took]) / math.prod(factors[0].shape[:-2])).tolist()
+
+
+def ended(pair, batch):
+    """A row as of :func:`compared` for the decided ends of ``batch`` networks at once, m infinite; costs a network."""
+    factors = [W[pair:] for W in starts(0, batch=pair + batch)]
+    found, spent = _spent(factors, decided)
+    return pair, f"decided end, {batch} at once", math.inf, *spent, math.nan, f"{int(found.decided.sum())} of {batch}"
+
+
+def grown(axis, value, seed):
+    """A row ``(axis, value, seed, *SPENT)``: a network's cost at ``BASE``, but ``axis`` of ``AXES`` at ``value``.
+
+    To the decided end, for the axis m to log ℒ = −m.
+    """
+    setting = BASE | {axis: value}
+    m = setting.pop("m")
+
+    def to_target(factors):
+        model = _Counted(factors)
+        return follow_factors(model, factors, until_log_loss=-m, **_SETTINGS), model.gradients
+
+    return axis, value, seed, *_spent(starts(seed, **setting), to_target if axis == "m" else decided)[1]
+
+
+def followed(method, width, seed):
+    """A row as of :func:`grown` for one network followed to log ℒ = −10⁴ by another method, which is the axis."""
+    _, meter = METHODS[method]([W[0] for W in starts(seed, width=width, batch=1)], LEVELS[-1:])
+    return method, width, seed, *meter.marks[-1].tolist()
+
+
+def flow_speed(seed, **shape):
+    """Floating-point operations a processor second in the products of the flow to log ℒ = −200, and their number."""
+    factors = starts(seed, **shape)
+    with FlopCounterMode(display=False) as counter:
+        gradient_flow(factors, rtol=1e-3)
+    began = time.process_time()
+    gradient_flow(factors, rtol=1e-3)
+    return counter.get_total_flops() / (time.process_time() - began), counter.get_total_flops()
+
+
+def product_speed(left, right):
+    """Operations a processor second of one product, over at least a fifth of a second."""
+    operations, calls, began = 2 * math.prod(left.shape) * right.shape[-1], 0, time.process_time()
+    while (took := time.process_time() - began) < 0.2:
+        left @ right
+        calls += 1
+    return calls * operations / took

@@ -1,0 +1,104 @@
+"""One decided end beside every other way to it, its growth, and its share of the matmul peak.
+
+Prints what notebook 93 and README show; with ``--write`` it writes their tables, ``notebooks/9_tools/93_*.csv`` with
+where they come from, and README's.  One thread; methods one after another on each network, so that a ratio compares
+neighbours in time.  ``pip install 'dufm[bench]'`` first.
+"""
+
+import argparse
+import hashlib
+import itertools
+import os
+import platform
+import time
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+import pandas
+import torch
+
+from dufm import cost
+from dufm.companion import files, pages
+from dufm.companion.versions import versions
+
+PAIRS, TOGETHER = 5, 64
+SHAPES = [
+    {"num_classes": 4, "depth": 3, "width": 16, "batch": 256},
+    {"num_classes": 10, "depth": 4, "width": 64, "batch": 64},
+    {"num_classes": 10, "depth": 3, "width": 256, "batch": 8},
+]
+
+
+def methods():
+    for pair in range(PAIRS):
+        yield cost.ended(pair, TOGETHER)
+        yield cost.ended(pair, 1)
+        yield from cost.compared(pair, cost.METHODS)
+
+
+def scaling():
+    for seed, (axis, values) in itertools.product(range(PAIRS), cost.AXES.items()):
+        for value in values:
+            yield cost.grown(axis, value, seed)
+        for method, values in cost.OVER_WIDTH.items() if axis == "width" else ():
+            for value in values:
+                yield cost.followed(method, value, seed)
+
+
+def peak():
+    big = torch.randn(1024, 1024, dtype=torch.float64)
+    for seed, shape in itertools.product(range(PAIRS), SHAPES):
+        speed, operations = cost.flow_speed(seed, **shape)
+        W = torch.randn(shape["batch"], shape["width"], shape["width"], dtype=torch.float64)
+        same = cost.product_speed(W, W[..., : shape["num_classes"]].contiguous())
+        yield *shape.values(), seed, operations, speed, same, cost.product_speed(big, big)
+
+
+TABLES = {
+    "93_methods": (methods, ["pair", "method", "m", *cost.SPENT, "error", "end"]),
+    "93_scaling": (scaling, ["axis", "value", "seed", *cost.SPENT]),
+    "93_peak": (peak, ["num_classes", "depth", "width", "batch", "seed", "operations", "flow", "same", "big"]),
+}
+
+
+def machine():
+    """Name and cores of the processor, as the system tells them."""
+    about = Path("/proc/cpuinfo")
+    lines = about.read_text(encoding="utf-8").splitlines() if about.is_file() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return {"processor": (names or [platform.processor()])[0], "cores": os.cpu_count(), "system": platform.system()}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("tables", nargs="*", metavar="93_NAME", help="which of them; all if none is given")
+    parser.add_argument("--write", action="store_true", help="write the tables that are committed, and README's")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    for name in given.tables or TABLES:
+        rows, columns = TABLES[name]
+        wall, processor, load = time.perf_counter(), time.process_time(), os.getloadavg()[0]
+        table = pandas.DataFrame(rows(), columns=columns)
+        print(table.to_string(index=False, float_format="{:.4g}".format), flush=True)
+        text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+        about = {
+            "command": "python tests/bench/bench_cost.py --write",
+            "machine": machine(),
+            "date": datetime.now(UTC).date().isoformat(),
+            "threads": 1,
+            "seconds": {"wall": time.perf_counter() - wall, "processor": time.process_time() - processor},
+            "load": {"before": load, "after": os.getloadavg()[0]},
+            "versions": {**versions(), **{name: metadata.version(name) for name in ("torchdiffeq", "diffrax", "jax")}},
+            "data": hashlib.sha256(text.encode()).hexdigest(),
+        }
+        if given.write:
+            folder = files.source_path(files.find(name)).parent
+            files.write_atomic(folder / f"{name}.csv", text)
+            files.write_json(folder / f"{name}.json", about)
+    if given.write:
+        pages.write_pages()
+
+
+if __name__ == "__main__":
+    main()
