@@ -28,6 +28,7 @@ The rooms, ground floor first; each imports only from those before it::
     rectified                     one ReLU between the factors
     learned                       networks trained on images
     heads                         a convolutional body with a deep linear head
+    explorer                      one run as a reader explores it, from its start along the loss to its certified end
 
 What the notebooks share is in ``dufm.companion``; ``dufm.figures``, ``dufm.sweep`` and the others are short for it.
 """

@@ -8,11 +8,12 @@ from matplotlib.patches import Polygon
 from scipy.spatial import ConvexHull
 from scipy.spatial.transform import Rotation
 
-__all__ = ["portrait"]
+__all__ = ["portrait", "turned"]
 
 SUN = np.array([-0.45, 0.6, 0.66])
 TILT = Rotation.from_euler("x", 20, degrees=True)
 FLAT = 1e-9
+NEARLY_FLAT = 0.02
 
 
 def portrait(ax, points, color, names=()):
@@ -26,6 +27,16 @@ def portrait(ax, points, color, names=()):
     for (x, y, _), name in zip(points, names, strict=False):
         away = 1 + 0.2 / max(np.hypot(x, y), 0.2)
         ax.text(away * x, away * y, name, ha="center", va="center", fontsize=9, zorder=6)
+
+
+def turned(ax, points, color, angle):
+    """Draw classes at ``points`` ``(K, 3)`` as they stand, turned by ``angle`` degrees about the vertical axis.
+
+    Unlike :func:`portrait` it chooses no view, so that pictures of points that move are frames of one film.
+    """
+    flat = np.ptp(points[:, 2]) < NEARLY_FLAT
+    faces = [around(points)] if flat else facets(points)
+    solid(ax, TILT.apply(Rotation.from_euler("y", angle, degrees=True).apply(points)), faces, color)
 
 
 def around(X):

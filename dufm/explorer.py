@@ -1,0 +1,189 @@
+r"""One run as a reader explores it: from its start along the loss to its certified end, by either of two models.
+
+Both begin with logits whose singular values are about ``scale``: the spectral model at a direction drawn uniformly of
+those with mean ``scale``, the network at Gaussian factors of scale :math:`\text{scale}^{1/L}`, for which the root mean
+square of the singular values of Z is ``scale`` in expectation.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from dufm._checks import check_count, check_finite_positive
+from dufm.certificate import kkt_certificate
+from dufm.characters import characters
+from dufm.codes import name_of
+from dufm.ends import UNDECIDED, end, limit, spectral_end
+from dufm.flow import gradient_flow
+from dufm.margin import closed_form_margin, normalized_margin
+from dufm.metrics import centred
+from dufm.model import gaussian_init, product
+from dufm.spectral import spectral_flow, spectral_init
+
+__all__ = [
+    "LOG_LOSSES",
+    "Explored",
+    "columns",
+    "finished",
+    "network",
+    "network_at",
+    "points",
+    "spectral",
+    "spectral_start",
+    "words",
+]
+
+# Where a run is looked at; four stretches, after each of which a caller may stop it.
+LOG_LOSSES = ((2.0, 1.0, 0.5, 0.0), (-1.0, -2.0, -4.0), (-8.0, -16.0, -32.0), (-64.0, -128.0, -256.0))
+_LEVELS = [level for stretch in LOG_LOSSES for level in stretch]
+_RTOL = 1e-3
+_GROWTH, _MOST_GROWTH = 20.0, 300.0
+
+
+@dataclass(frozen=True)
+class Explored:
+    """A run: its start, its states at ``LOG_LOSSES``, and its end, in the first dimension.
+
+    ``sharpness`` ``(n,)``: −log ℒ, NaN at the start, inf at the end; a level that the start has passed already shows
+    the start.  ``Z`` ``(n, K, K)`` centred logits, the last the certified solution of margin 1, or the limit's where it
+    is undecided; ``values`` ``(n, F)``: singular values, in the order of the characters or descending;
+    ``margin_ratio`` ``(n,)``: normalised margin over that of neural collapse; ``name``, ``rank``, ``reason`` and
+    ``certificate`` of the end, the last in words.
+    """
+
+    depth: int
+    sharpness: np.ndarray
+    Z: torch.Tensor
+    values: torch.Tensor
+    margin_ratio: torch.Tensor
+    name: str
+    rank: int
+    certificate: str
+    reason: str
+
+
+def spectral_start(num_classes, scale, seed):
+    """Singular values ``(F,)`` of mean ``scale``, uniform, and their characters: Hadamard at K = 2^m, else cyclic."""
+    num_classes = check_count("num_classes", num_classes, 3)
+    check_finite_positive("scale", scale)
+    chi = characters("cyclic" if num_classes & (num_classes - 1) else "hadamard", num_classes)
+    draw = np.random.default_rng(check_count("seed", seed, 0)).dirichlet(np.ones(chi.num_free))
+    return torch.from_numpy(scale * chi.num_free * draw.clip(1e-6)), chi
+
+
+def spectral(num_classes, depth, scale, seed):
+    """The spectral model: a generator of shares done that returns :class:`Explored`; ``DufmError`` for bad numbers."""
+    start, chi = spectral_start(num_classes, scale, seed)
+    run = spectral_flow(start, depth, chi, until_log_loss=_LEVELS[-1], rtol=_RTOL, record={"log_loss": _LEVELS})
+    yield 0.6
+    found = spectral_end(run.s, depth, chi)
+    decided = bool(found.decided)
+    values = torch.stack([start, *run.history.s, found.spectrum if decided else run.s])
+    reason = str(found.reason)
+    return _explored(depth, chi.logits(_from_start(values)), _from_start(values), int(found.rank) * decided, reason)
+
+
+def network(num_classes, depth, width, scale, seed):
+    """A network of the model: a generator of shares done that returns :class:`Explored`.
+
+    The share is that of the work as it usually falls.  ``DufmError`` for numbers out of range.
+    """
+    check_finite_positive("scale", scale)
+    start = gaussian_init(depth, width, num_classes, scale=scale ** (1 / depth), seed=seed)
+    return (yield from _followed(start, depth))
+
+
+def network_at(num_classes, depth, width, scale, seed):
+    """The network of the spectral model's start, followed as a product of matrices: as :func:`network`."""
+    start, chi = spectral_start(num_classes, scale, seed)
+    return (yield from _followed([W.unsqueeze(0) for W in spectral_init(start, depth, chi, width)], depth))
+
+
+def finished(run):
+    """What a generator of shares returns, all of it done at once."""
+    while True:
+        try:
+            next(run)
+        except StopIteration as stop:
+            return stop.value
+
+
+def _followed(factors, depth):
+    states = [product(factors)]
+    for number, stretch in enumerate(LOG_LOSSES):
+        run = gradient_flow(factors, until_log_loss=stretch[-1], rtol=_RTOL, record={"log_loss": list(stretch)})
+        factors = run.factors
+        states += run.history.Z
+        yield 0.15 * (number + 1)
+    growth, done = 0.0, False
+    while not done:
+        rest = limit(factors, until_growth=_GROWTH)
+        factors, growth = rest.factors, growth + float(rest.growth.nan_to_num(_MOST_GROWTH))
+        done = str(rest.status[0]) != "still turning" or growth >= _MOST_GROWTH
+        yield 0.95 - 0.35 * 0.5 ** (growth / _GROWTH)
+    found = end(rest, depth)
+    states.append(found.Z if found.decided.all() else rest.Z)
+    Z = _from_start(centred(torch.cat(states)))
+    values = torch.linalg.svdvals(Z)[:, :-1]
+    return _explored(depth, Z, values, int(found.rank) * bool(found.decided), str(found.reason[0]))
+
+
+def _from_start(states):
+    """Levels that were never met, because the start had passed them, show the start."""
+    missing = states.flatten(1).isnan().any(1)
+    return torch.where(missing.reshape(-1, *[1] * (states.ndim - 1)), states[0], states)
+
+
+def _explored(depth, Z, values, rank, reason):
+    words, name = "", UNDECIDED
+    if not reason:
+        words, name = str(kkt_certificate(Z[-1], depth, rank)), str(name_of(Z[-1:])[0])
+    ratio = normalized_margin(Z, depth) / closed_form_margin("nc", Z.shape[-1], depth)
+    sharpness = np.array([np.nan, *(-level for level in _LEVELS), np.inf])
+    return Explored(depth, sharpness, Z, values, ratio, name, rank, words, reason)
+
+
+def points(run):
+    r"""Places ``(n, K, 3)`` of the classes, of mean length 1: the features of balanced factors, in one frame.
+
+    Those of logits :math:`U\Sigma V^\top` are, up to rotation, the columns of :math:`(Z^\top Z)^{1/4}`; they are
+    seen in the three leading right singular vectors of the last recorded state: a picture turns only as they do.
+    """
+    frame = torch.linalg.svd(run.Z[-2]).Vh[:3].mT
+    _, sigma, Vh = torch.linalg.svd(run.Z)
+    places = Vh.mT @ (sigma.sqrt().unsqueeze(-1) * (Vh @ frame))
+    return places / places.norm(dim=-1).mean(-1)[:, None, None]
+
+
+def words(run, shown):
+    """What a reader asks of a run: where the state in view stands, which end it goes to, and the certificate."""
+    level = run.sharpness[shown]
+    where = "at the start" if np.isnan(level) else "at the end" if np.isinf(level) else f"at sharpness {level:g}"
+    ratio = f"{where} {float(run.margin_ratio[shown]):.3f} of the margin of neural collapse"
+    if run.reason:
+        return f"{ratio}; end undecided: {run.reason}"
+    return f"{ratio}; end: {run.name}, rank {run.rank}, {float(run.margin_ratio[-1]):.4f} of it; {run.certificate}"
+
+
+def columns(panel, run, shown, turn):
+    """Columns for a table, a row a state of :class:`Explored`: what a picture of the run needs.
+
+    ``panel``: its name; ``shown``: the index of the state in view; ``turn``: degrees.  A dict of NumPy arrays.
+    """
+    places, n = points(run).numpy(), len(run.Z)
+    share = (run.values / run.values.sum(-1, keepdim=True)).numpy()
+    table = {
+        "panel": np.full(n, panel),
+        "depth": np.full(n, run.depth),
+        "sharpness": run.sharpness,
+        "shown": np.arange(n) == shown,
+        "turn": np.full(n, turn),
+        "margin_ratio": run.margin_ratio.numpy(),
+        "name": np.full(n, run.name),
+        "rank": np.full(n, run.rank),
+        "certificate": np.full(n, run.certificate or "none"),
+        "reason": np.full(n, run.reason or "decided"),
+    }
+    table |= {f"share_{i}": column for i, column in enumerate(share.T, 1)}
+    return table | {f"{axis}_{c}": places[:, c, i] for c in range(places.shape[1]) for i, axis in enumerate("xyz")}

@@ -1,0 +1,137 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Explore: move the depth, the width, the scale, and see which end the classes reach
+#
+# **Question.** How do the singular values move, where in the triangle do they stand, what does the code look like, and which end is it, if I change one thing?
+#
+# **Answer.** Run the cells and move the sliders of the last picture. The spectral model answers at once, a network within a second or two, with the certificate of its end. Started at the spectral model's own start a network moves with it, but does not always end with it: if the model's end is a saddle among all networks, rounding is enough to leave it.
+#
+# Before: [91, your own network](91_your_own_network.ipynb). After: [93, what a decided end costs](93_cost.ipynb).
+
+# %%
+from dufm import figures
+
+figures.published("92_explorer")
+
+# %% [markdown]
+# *One run of either model at the sharpness of the grey line. From left to right: the share that each singular value has of their sum; their place in the triangle of [56](../5_dynamics/56_basin_map.ipynb), the star their end (other numbers of classes: bars); the classes, a dot each; the normalised margin over that of neural collapse, dashed.* [Drawn by](../../figures/92_explorer.py)
+#
+# ## Statement
+#
+# What the sliders mean:
+#
+# - *K*, *L*, *width*: classes, factors (the features are the first) and the width of the hidden ones. The spectral model has no width: it needs $K - 1$.
+# - *scale*: how large the singular values of the logits are at the start, $s_0$. In the spectral model it is their mean, and their proportions are drawn uniformly. The network is Gaussian with layers of scale $s_0^{1/L}$. Of such layers the expected squared norm of $Ze_c$ is the product of theirs,
+#   $\mathbb E\|Ze_c\|^2 = \prod_l (s_0^{1/L})^2 = s_0^2$, so $s_0$ is the root mean square of the singular values. One slider, one meaning.
+# - *seed*: of the draw.
+# - *sharpness*: how far training has gone, $-\log\mathcal L$; at 4 every sample is right, at 256 no floating-point loss is left to see. *end* is the limit, decided and certified as in [21](../2_margin/21_where_the_flow_ends.ipynb). Nothing is computed again when it moves: it is a way to look along the run.
+# - *turn*: turns the picture, nothing else.
+#
+# *The flow of a network at a spectral start never leaves the spectral model* ([41](../4_spectral/41_frozen_vectors.ipynb)), *so both panels should end in the same solution.* That is proved for exact arithmetic. In floating point the network is a product of matrices that is told nothing of its symmetry; an end that is a saddle among all networks could be left by rounding.
+# Two things are measured below, at starts drawn over the sliders' ranges: whether they move together, and whether they end together.
+
+# %% tags=["parameters"]
+num_classes: int = 4  # classes K [3, 8]
+depth: int = 4  # factors L [2, 8]
+width: int = 16  # width of the network d [2, 32]
+scale: float = 0.1  # size of the singular values at the start [0.001, 1]
+state: int = 9  # which state is shown, 0 the start and 14 the end [0, 14]
+turn: int = 25  # turn of the picture, degrees [0, 360]
+draws: int = 24  # settings drawn for the verdict [1, 1000]
+interactive: str = "auto"  # sliders where a reader runs the cells, everywhere or nowhere {auto, always, never}
+seed: int = 0  # seed of every random draw [0, 1000000]
+budget: str = "default"  # how much to compute {smoke, default, full}
+
+# %%
+import numpy as np
+import pandas
+
+from dufm import claims, explorer, figures, notebook
+
+p = notebook.start("92_explorer", globals())
+
+# %% [markdown]
+# ## One setting, plainly
+#
+# What a panel calls is a generator: it yields the share of the work that is done, which is the bar, and can be left at each yield, which is how a new move cancels an old run.
+
+# %%
+runs = {
+    "spectral": explorer.finished(explorer.spectral(p.num_classes, p.depth, p.scale, p.seed)),
+    "network": explorer.finished(explorer.network(p.num_classes, p.depth, p.width, p.scale, p.seed)),
+}
+for panel, run in runs.items():
+    print(panel + ":", explorer.words(run, p.state))
+table = pandas.concat([pandas.DataFrame(explorer.columns(panel, run, p.state, p.turn)) for panel, run in runs.items()])
+figures.store("92_explorer", table)
+
+# %% tags=["figure"]
+figures.show(
+    "92_explorer",
+    alt="Two rows of four pictures, the spectral model above, a network below: singular values as shares along the loss, their path in a triangle to a star, the four classes as a body, and the margin over that of neural collapse.",
+)
+
+# %% [markdown]
+# ## Both panels at the same start
+#
+# Settings drawn over the sliders' ranges; at each the spectral model, and a network that starts at its singular values and vectors. They end together if both are decided, at one rank and with margins equal to six digits; `apart` is the largest distance of their logits, scaled to norm 1, up to sharpness 256.
+
+# %%
+rng = np.random.default_rng(p.seed)
+rows = []
+for _ in notebook.progress(range(p.draws), label="settings"):
+    K, L, start = int(rng.integers(3, 9)), int(rng.integers(2, 9)), int(rng.integers(1000))
+    size = round(10 ** rng.uniform(-3, 0), 4)
+    few = explorer.finished(explorer.spectral(K, L, size, start))
+    whole = explorer.finished(explorer.network_at(K, L, K, size, start))
+    away = abs(float(whole.margin_ratio[-1] / few.margin_ratio[-1]) - 1)
+    same = not few.reason and not whole.reason and few.rank == whole.rank and away < 1e-6
+    one, other = (run.Z[:-1] / run.Z[:-1].norm(dim=(1, 2), keepdim=True) for run in (few, whole))
+    rows.append((K, L, size, few.name, whole.name, same, round(float((one - other).norm(dim=(1, 2)).max()), 4)))
+beside = pandas.DataFrame(rows, columns=["K", "L", "scale", "spectral", "network", "same", "apart"])
+beside
+
+# %% [markdown]
+# ## Verdict
+
+# %% tags=["verdict"]
+claims.check("92-together", beside["apart"].max())
+claims.check("92-panels", int((~beside["same"]).sum()))
+
+# %% [markdown]
+# ## The sliders
+#
+# Every slider takes the keyboard: tab to it, then the arrow keys. Below the sliders each panel has its bar, the words for its picture, and the picture. Without a reader (papermill, nbval) the cell says so and shows the picture above; `interactive` overrides it.
+
+# %%
+from IPython.display import display
+
+from dufm import panels
+
+if p.interactive == "always" or (p.interactive == "auto" and panels.attended()):
+    display(panels.sliders(p, explorer))
+else:
+    print("No reader here: the sliders stand where this cell is run in JupyterLab, Voilà or Binder.")
+
+# %% [markdown]
+# ## Where it breaks
+#
+# *Ends that attract only inside a symmetry.* Where the panels name different ends the spectral one is a linear code or a body that other networks leave ([43](../4_spectral/43_turned_vectors.ipynb)): cubes of eight classes above all. The certificate certifies a critical point, not a minimum.
+#
+# *Time.* A network of eight classes and eight factors can take several seconds to its end; the bar shows how far it is. *Undecided ends.* A network that is still turning when the limit has followed it for a factor of $e^{300}$ in the margin is shown as undecided, with the reason in words.
+#
+# ## Try it
+#
+# 1. Four classes, scale 0.001: raise the depth from 2 and watch the path in the triangle.
+# 2. Eight classes, depth 6: which ends do seeds 0 to 9 reach at width 8, and at width 32?
+# 3. Width 2: what is left of neural collapse?
+
+# %% tags=["nbval-ignore-output"]
+notebook.provenance(p)
