@@ -26,6 +26,7 @@ The package
 What ``import dufm`` gives. Each name leads to the room that defines it.
 
 .. autosummary::
+   :nosignatures:
 
    {names}
 
@@ -38,6 +39,7 @@ Ground floor first; each imports only from those before it. They are attributes 
 ``dufm.networks``.
 
 .. list-table::
+   :widths: 30 70
 
 {rooms}
 
@@ -47,6 +49,7 @@ What the notebooks share
 Not needed for the science. ``from dufm import figures`` and the others are short for ``dufm.companion.figures``.
 
 .. list-table::
+   :widths: 30 70
 
 {companion}
 

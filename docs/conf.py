@@ -10,6 +10,8 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import assemble  # noqa: E402
+import citations  # noqa: E402
+from docutils import nodes  # noqa: E402
 
 import dufm  # noqa: E402
 from dufm.companion import maintain  # noqa: E402
@@ -57,6 +59,7 @@ html_static_path = ["site.css"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
+html_context = {"default_mode": "auto"}
 html_theme_options = {
     "repository_url": f"https://github.com/{REPOSITORY}",
     "use_repository_button": True,
@@ -91,8 +94,9 @@ def _notebook(docname, text):
             alt = output["data"]["text/plain"]
             picture = f"{up}figures/{output['metadata']['dufm_figure']}.png"
             output["data"] = {"text/markdown": f"```{{image}} {picture}\n:alt: {''.join(alt)}\n```"}
-        if shown and "figures.published(" in "".join(cell["source"]):
-            cell["metadata"].setdefault("tags", []).append("remove-input")
+        if shown:
+            first = "figures.published(" in "".join(cell["source"])
+            cell["metadata"].setdefault("tags", []).append("remove-input" if first else "hide-input")
     return json.dumps(made)
 
 
@@ -108,7 +112,24 @@ def find_public(app, env, node, contnode):
     return found and domain.resolve_xref(env, node["refdoc"], app.builder, "obj", found[0], node, contnode)
 
 
+def link_citations(app, doctree, docname):
+    """Names and year of a work lead to its entry in the bibliography."""
+    works = citations.works() if docname != "bibliography" else {}
+    here = app.builder.get_relative_uri(docname, "bibliography")
+    for text in list(doctree.findall(nodes.Text)):
+        plain, last, parts = text.astext(), 0, []
+        if isinstance(text.parent, (nodes.literal, nodes.literal_block, nodes.reference, nodes.title, nodes.math)):
+            continue
+        for start, end, work in citations.cited(plain):
+            if work in works:
+                entry = nodes.reference("", plain[start:end], refuri=f"{here}#cite-{works[work]}", internal=True)
+                parts, last = [*parts, nodes.Text(plain[last:start]), entry], end
+        if parts:
+            text.parent.replace(text, [*parts, nodes.Text(plain[last:])])
+
+
 def setup(app):
     """Connect what is done to pages and names."""
     app.connect("source-read", edit_page)
     app.connect("missing-reference", find_public)
+    app.connect("doctree-resolved", link_citations)

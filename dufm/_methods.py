@@ -68,7 +68,7 @@ def _rosenbrock_w(alpha, gamma, weights, embedded):
 
 
 _G = 4.3586652150845900e-01
-# ROS34PW2, order 3(2), stiffly accurate (Rang & Angermann, BIT 45, 2005).
+# ROS34PW2, order 3(2), stiffly accurate (Rang & Angermann 2005).
 ROS34PW2 = _rosenbrock_w(
     alpha=np.array(
         [
