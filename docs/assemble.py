@@ -18,6 +18,7 @@ from dufm.companion.parameters import title
 __all__ = ["api_pages", "assemble", "caption", "gallery", "part_pages", "rooms"]
 
 PAGES = ("CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "INSTALL.md", "LEDGER.md", "README.md")
+LINK = re.compile(r"\]\((?!https?:)([^)]+)\)")
 DRAWN = "[Drawn by](../../figures/"
 API = """\
 The package
@@ -112,10 +113,10 @@ def gallery():
         if path.parent.name != part:
             part = path.parent.name
             lines.append(f"## {folders[part]['title']}")
-        kinds = " · ".join(f"{{download}}`{kind} <figures/{name}.{kind}>`" for kind in ("pdf", "png", "csv", "py"))
+        kinds = " · ".join(f"{{download}}`{kind} <figures/{name}.{kind}>`" for kind in ("pdf", "csv", "py"))
         lines += [
             f"({name})=",
-            f"{_picture(name, '')}\n\n{caption(name)}",
+            f"{_picture(name, '')}\n\n{LINK.sub(lambda link: f'](notebooks/{part}/{link[1]})', caption(name))}",
             f"{{.dufm-links}}\n[{name[:2]} {title(path.stem)}]({path.with_suffix('.ipynb').as_posix()}) · {kinds}",
         ]
     return {"gallery.md": "\n\n".join(lines) + "\n"}

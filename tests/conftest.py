@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = """# ---
@@ -189,3 +190,22 @@ def contents(checkout):
         }
 
     return read
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory, worker_id):
+    """The built site, one for all workers; a warning of its tools is an error."""
+    shared = tmp_path_factory.getbasetemp()
+    folder = (shared if worker_id == "master" else shared.parent) / "site"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "built").is_file():
+            environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+            for step in (
+                [ROOT / "docs" / "assemble.py", folder / "source"],
+                ["-m", "sphinx", "-W", "--keep-going", "-q", "-c", ROOT / "docs", folder / "source", folder / "html"],
+            ):
+                command = [sys.executable, *map(str, step)]
+                done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+                assert done.returncode == 0, done.stdout + done.stderr
+            (folder / "built").touch()
+    return folder / "html"
