@@ -65,7 +65,7 @@ class Explored:
 
 def spectral_start(num_classes, scale, seed):
     """Singular values ``(F,)`` of mean ``scale``, uniform, and their characters: Hadamard at K = 2^m, else cyclic."""
-    num_classes = check_count("num_classes", num_classes, 3)
+    check_count("num_classes", num_classes, 3)
     check_finite_positive("scale", scale)
     chi = characters("cyclic" if num_classes & (num_classes - 1) else "hadamard", num_classes)
     draw = np.random.default_rng(check_count("seed", seed, 0)).dirichlet(np.ones(chi.num_free))
@@ -89,6 +89,7 @@ def network(num_classes, depth, width, scale, seed):
 
     The share is that of the work as it usually falls.  ``DufmError`` for numbers out of range.
     """
+    check_count("num_classes", num_classes, 3)
     check_finite_positive("scale", scale)
     start = gaussian_init(depth, width, num_classes, scale=scale ** (1 / depth), seed=seed)
     return (yield from _followed(start, depth))

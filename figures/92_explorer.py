@@ -5,18 +5,18 @@ import numpy as np
 from dufm import figures, portraits
 
 COLOR = {"NC": "nc", "orthoplex": "orthoplex", "polygon": "polygon", "cube": "cube"}
-TICKS = {0: "start", 4: "0", 7: "4", 10: "32", 13: "256", 14: "end"}
+TICKS = {0: "start", 4: "0", 7: "4", 10: "32", 14: "end"}
 
 
 def draw(data):
     panels = list(dict.fromkeys(data["panel"]))
-    grid = {"left": 0.08, "right": 0.99, "bottom": 0.2 / len(panels), "top": 1 - 0.06 / len(panels), "wspace": 0.4}
+    grid = {"left": 0.09, "right": 0.99, "bottom": 0.2 / len(panels), "top": 1 - 0.06 / len(panels), "wspace": 0.4}
     size = {"width": 7.0, "height": 2.0 * len(panels), "squeeze": False, "gridspec_kw": {**grid, "hspace": 0.35}}
     fig, axes = figures.subplots(len(panels), 4, **size)
     fig.set_layout_engine("none")  # the places are known, and a slider waits for the picture
     for row, panel in zip(axes, panels, strict=True):
         draw_panel(row, {key: column[data["panel"] == panel] for key, column in data.items()})
-        row[0].set_ylabel(f"{panel}: share of $\\sum_i s_i$")
+        row[0].set_ylabel(f"{panel}:\nshares of the $s_i$")
     return fig
 
 
@@ -38,12 +38,13 @@ def draw_panel(row, data):
     if shares.shape[1] == 3:
         draw_triangle(triangle, shares, now, color)
     else:
-        triangle.bar(np.arange(1, shares.shape[1] + 1), shares[now], color=color)
-        triangle.set(xlabel="$i$", ylim=(0, 1))
+        places = np.arange(1, shares.shape[1] + 1)
+        triangle.bar(places, shares[now], color=color)
+        triangle.set(xlabel="$i$", xticks=places, ylabel="shares of the $s_i$", ylim=(0, None))
     classes = sum(key.startswith("x_") and not np.isnan(column[0]) for key, column in data.items())
     points = np.array([[data[f"{axis}_{c}"][now] for axis in "xyz"] for c in range(classes)])
     portraits.turned(code, points, color, float(data["turn"][0]))
-    code.set(xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), aspect="equal")
+    code.set(xlim=(-1.3, 1.3), ylim=(-1.3, 1.3), aspect="equal")
     code.set_axis_off()
 
 

@@ -147,7 +147,7 @@ def _panel(title, work, draw, views):
 
 def sliders(p, explorer):
     """The explorer of notebook 92: sliders that begin at its parameters ``p``, over the functions of ``explorer``."""
-    wide = {"style": {"description_width": "5em"}, "continuous_update": False}
+    wide = {"style": {"description_width": "6em"}, "continuous_update": False}
     levels = ["start", *(f"{-level:g}" for stretch in explorer.LOG_LOSSES for level in stretch), "end"]
     controls = {
         "num_classes": widgets.IntSlider(p.num_classes, 3, 8, description="K", **wide),
@@ -159,7 +159,7 @@ def sliders(p, explorer):
     options = [(name, index) for index, name in enumerate(levels)]
     views = {
         "shown": widgets.SelectionSlider(options=options, value=p.state, description="sharpness", **wide),
-        "turn": widgets.IntSlider(p.turn, 0, 360, 15, description="turn", **wide),
+        "turn": widgets.IntSlider(p.turn, 0, 360, 5, description="turn", **wide),
     }
 
     def spectral(num_classes, depth, width, scale, seed):
