@@ -29,6 +29,7 @@ check: lint
 
 lint: $(STAMP)
 	$(PY) -m ruff check .
+	$(PY) -m mypy
 
 # The committed outputs against a fresh run, which writes elsewhere.
 nbval: $(STAMP)
@@ -74,4 +75,4 @@ $(STAMP): requirements.txt pyproject.toml
 	@touch $(STAMP)
 
 clean:
-	rm -rf .venv out build dufm.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv out build dufm.egg-info .pytest_cache .ruff_cache .mypy_cache

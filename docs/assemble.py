@@ -12,10 +12,11 @@ import tomllib
 from pathlib import Path
 
 import dufm
+from dufm import DufmError
 from dufm.companion import files, pages
 from dufm.companion.parameters import title
 
-__all__ = ["api_pages", "assemble", "caption", "gallery", "part_pages", "rooms"]
+__all__ = ["api_pages", "assemble", "caption", "gallery", "home", "part_pages", "rooms"]
 
 PAGES = ("CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "INSTALL.md", "LEDGER.md", "README.md")
 LINK = re.compile(r"\]\((?!https?:)([^)]+)\)")
@@ -24,7 +25,7 @@ API = """\
 The package
 ===========
 
-What ``import dufm`` gives. Each name leads to the room that defines it.
+What ``import dufm`` gives, such as ``dufm.best``. Each name leads to the room that holds it.
 
 .. autosummary::
    :nosignatures:
@@ -99,8 +100,10 @@ def caption(name):
     text = files.source_path(files.find(name)).read_text(encoding="utf-8")
     cells = [cell for cell in text.split("\n# %%") if cell.startswith(" [markdown]")]
     blocks = [block for cell in cells for block in re.sub(r"^# ?", "", cell, flags=re.MULTILINE).split("\n\n")]
-    (found,) = [block for block in blocks if f"{DRAWN}{name}.py)" in block]
-    return found.split(DRAWN)[0].removeprefix(" [markdown]").strip().strip("*").strip()
+    found = [block for block in blocks if f"{DRAWN}{name}.py)" in block]
+    if len(found) != 1:
+        raise DufmError(f"figure {name} must have one caption, a paragraph that ends in {DRAWN}{name}.py)")
+    return found[0].split(DRAWN)[0].removeprefix(" [markdown]").strip().strip("*").strip()
 
 
 def gallery():
@@ -114,9 +117,10 @@ def gallery():
             part = path.parent.name
             lines.append(f"## {folders[part]['title']}")
         kinds = " · ".join(f"{{download}}`{kind} <figures/{name}.{kind}>`" for kind in ("pdf", "csv", "py"))
+        words = LINK.sub(rf"](notebooks/{part}/\1)", caption(name))
         lines += [
             f"({name})=",
-            f"{_picture(name, '')}\n\n{LINK.sub(lambda link: f'](notebooks/{part}/{link[1]})', caption(name))}",
+            f"{_picture(name, '')}\n\n{words}",
             f"{{.dufm-links}}\n[{name[:2]} {title(path.stem)}]({path.with_suffix('.ipynb').as_posix()}) · {kinds}",
         ]
     return {"gallery.md": "\n\n".join(lines) + "\n"}
@@ -128,6 +132,14 @@ def rooms():
     return [(names.split(", "), purpose) for names, purpose in table]
 
 
+def home(name):
+    """Where a public name is documented: in the room that shows it."""
+    for room in (importlib.import_module(f"dufm.{room}") for names, _ in rooms() for room in names):
+        if name in room.__all__ and getattr(room, name) is getattr(dufm, name):
+            return f"{room.__name__}.{name}"
+    return f"dufm.{name}"
+
+
 def api_pages():
     """The index of the public names, and a page for each room of the science and of the companion."""
     science = [name for names, _ in rooms() for name in names]
@@ -135,7 +147,7 @@ def api_pages():
     full = [*(f"dufm.{name}" for name in science), *(f"dufm.companion.{name}" for name in companion)]
     made = {f"api/{name}.rst": _room(name) for name in full}
     made["api/index.rst"] = API.format(
-        names="\n   ".join(f"dufm.{name}" for name in dufm.__all__),
+        names="\n   ".join(f"~{home(name)}" for name in sorted(dufm.__all__, key=str.lower)),
         rooms=_rows((", ".join(f":doc:`{name} <dufm.{name}>`" for name in names), text) for names, text in rooms()),
         companion=_rows((f":doc:`{name} <dufm.companion.{name}>`", _purpose(name)) for name in companion),
         toctree="\n   ".join(f"{name.removeprefix('dufm.')} <{name}>" for name in full),

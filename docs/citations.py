@@ -1,5 +1,6 @@
 """The works in references.bib, and how a text names them: ``Lyu & Li (2020)``, ``Jiang et al., ICML 2024``."""
 
+import functools
 import re
 from pathlib import Path
 
@@ -13,6 +14,7 @@ _CITATION = re.compile(
 )
 
 
+@functools.cache
 def works():
     """Key of each work by its names and year; from three authors on the first may stand for all."""
     found = {}

@@ -1,6 +1,5 @@
 """Settings of the site, and what is done to a page while it is made."""
 
-import importlib
 import json
 import re
 import sys
@@ -14,11 +13,10 @@ import citations  # noqa: E402
 from docutils import nodes  # noqa: E402
 
 import dufm  # noqa: E402
-from dufm.companion import maintain  # noqa: E402
+from dufm.companion import files, maintain  # noqa: E402
 
 REPOSITORY = maintain.address()
 BINDER = f"https://mybinder.org/v2/gh/{REPOSITORY}/HEAD?urlpath=lab/tree/"
-COLAB = f"https://colab.research.google.com/github/{REPOSITORY}/blob/HEAD/"
 
 project = "dufm"
 author = copyright = "the dufm authors"
@@ -37,7 +35,7 @@ extensions = [
 ]
 exclude_patterns = ["README.md"]
 nitpicky = True
-nitpick_ignore_regex = [("py:.*", r"(torch|numpy|pandas|matplotlib|nbformat|pathlib|collections)\..*")]
+nitpick_ignore_regex = [("py:.*", r"(?!dufm\.)\w+\..*")]  # the references of other packages are not at hand
 
 nb_execution_mode = "off"
 nb_merge_streams = True
@@ -58,6 +56,7 @@ html_theme = "sphinx_book_theme"
 html_static_path = ["site.css"]
 html_css_files = ["site.css"]
 html_favicon = "icon.svg"
+html_domain_indices = False
 html_copy_source = False
 html_show_sourcelink = False
 html_context = {"default_mode": "auto"}
@@ -71,11 +70,11 @@ html_theme_options = {
 
 
 def edit_page(app, docname, content):
-    """Before a page is read: the front page stands for README; a notebook gets what :func:`_notebook` does."""
+    """Before a page is read: paths are those of the site; a notebook gets what :func:`_notebook` does."""
     if re.match(r"notebooks/(.*/)?\d\d_", docname):
         content[0] = _notebook(docname, content[0])
     else:
-        content[0] = content[0].replace("](README.md)", "](index.md)")
+        content[0] = content[0].replace("](README.md)", "](index.md)").replace("](docs/", "](")
 
 
 def _notebook(docname, text):
@@ -85,7 +84,7 @@ def _notebook(docname, text):
     title, rest = "".join(made["cells"][0]["source"]).removeprefix("# ").split("\n", 1)
     up = "../" * docname.count("/")
     links = (
-        f"{{.dufm-links}}\n[Binder]({BINDER}{docname}.ipynb) · [Colab]({COLAB}{docname}.ipynb) · "
+        f"{{.dufm-links}}\n[Binder]({BINDER}{docname}.ipynb) · "
         f"{{download}}`notebook <{name}.ipynb>` · {{download}}`source <{name}.py>`"
     )
     made["cells"][0]["source"] = f"# {name[:2]} · {title}\n\n{links}\n{rest}"
@@ -106,25 +105,39 @@ def find_public(app, env, node, contnode):
     name = node["reftarget"].removeprefix("dufm.")
     if node.get("refdomain") != "py" or name not in dufm.__all__:
         return None
-    domain, target = env.get_domain("py"), getattr(dufm, name)
-    rooms = [importlib.import_module(f"dufm.{room}") for names, _ in assemble.rooms() for room in names]
-    shown = [f"{room.__name__}.{name}" for room in rooms if getattr(room, name, None) is target]
-    found = [place for place in [f"dufm.{name}", *shown] if place in domain.objects]
-    return found and domain.resolve_xref(env, node["refdoc"], app.builder, "obj", found[0], node, contnode)
+    domain, home = env.get_domain("py"), assemble.home(name)
+    return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", home, node, contnode)
 
 
-def link_citations(app, doctree, docname):
-    """Names and year of a work lead to its entry in the bibliography."""
-    works = citations.works() if docname != "bibliography" else {}
-    here = app.builder.get_relative_uri(docname, "bibliography")
+def part_literals(app, what, name, obj, options, lines):
+    """``−`` and ``^`` before a literal are text: reStructuredText wants that said."""
+    lines[:] = [re.sub(r"([−^])``(?=\w)", r"\1\\ ``", line) for line in lines]
+
+
+def _mentions(docname, text):
+    """``(start, end, page, anchor)`` of the works that a text cites and of the notebooks that a docstring names."""
+    works = citations.works()
+    for start, end, work in citations.cited(text):
+        if work in works and docname != "bibliography":
+            yield start, end, "bibliography", f"#cite-{works[work]}"
+    for found in re.finditer(
+        r"notebooks?\s\d\d\b(?:(?:,| to| and)\s\d\d\b)*", text if docname.startswith("api/") else ""
+    ):
+        for number in re.finditer(r"\d\d", found[0]):
+            path = files.source_path(files.find(number[0])).relative_to(files.root()).with_suffix("").as_posix()
+            yield found.start() + number.start(), found.start() + number.end(), path, ""
+
+
+def link_mentions(app, doctree, docname):
+    """Names and year of a work lead to the bibliography, the numbers of notebooks in docstrings to the notebooks."""
     for text in list(doctree.findall(nodes.Text)):
         plain, last, parts = text.astext(), 0, []
         if isinstance(text.parent, (nodes.literal, nodes.literal_block, nodes.reference, nodes.title, nodes.math)):
             continue
-        for start, end, work in citations.cited(plain):
-            if work in works:
-                entry = nodes.reference("", plain[start:end], refuri=f"{here}#cite-{works[work]}", internal=True)
-                parts, last = [*parts, nodes.Text(plain[last:start]), entry], end
+        for start, end, page, anchor in sorted(_mentions(docname, plain)):
+            target = app.builder.get_relative_uri(docname, page) + anchor
+            link = nodes.reference("", plain[start:end], refuri=target, internal=True)
+            parts, last = [*parts, nodes.Text(plain[last:start]), link], end
         if parts:
             text.parent.replace(text, [*parts, nodes.Text(plain[last:])])
 
@@ -133,4 +146,5 @@ def setup(app):
     """Connect what is done to pages and names."""
     app.connect("source-read", edit_page)
     app.connect("missing-reference", find_public)
-    app.connect("doctree-resolved", link_citations)
+    app.connect("autodoc-process-docstring", part_literals)
+    app.connect("doctree-resolved", link_mentions)

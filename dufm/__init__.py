@@ -31,9 +31,11 @@ The rooms, ground floor first; each imports only from those before it::
     explorer                      one run as a reader explores it, from its start along the loss to its certified end
 
 What the notebooks share is in ``dufm.companion``; ``dufm.figures``, ``dufm.sweep`` and the others are short for it.
+Examples in docstrings follow ``import dufm, torch`` and ``import numpy as np``.
 """
 
 import importlib.util
+from typing import Any
 
 from dufm._checks import DufmError
 from dufm.best_known import BestKnown, best
@@ -87,7 +89,7 @@ from dufm.spectral import spectral_flow, spectral_init
 __version__ = "0.1.0"
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     """Rooms that ``import dufm`` does not load, and what notebooks share: ``dufm.networks``, ``dufm.figures``."""
     for module in (f"dufm.{name}", f"dufm.companion.{name}"):
         if not name.startswith("_") and importlib.util.find_spec(module):

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from typing import Any
 
 import dufm
 from dufm._checks import DufmError
@@ -87,7 +88,7 @@ def _best(arguments):
 def _reproduce(arguments):
     from dufm.companion.reproduce import reproduce
 
-    given = {}
+    given: dict[str, Any] = {}
     extra = [] if arguments.budget is None else [("budget", arguments.budget)]
     for name, value in arguments.parameters + extra:
         if given.get(name, value) != value:

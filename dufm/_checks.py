@@ -1,8 +1,11 @@
 """Refusals at the door: every public function checks its arrays and counts here."""
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import torch
+from torch import Tensor
 
 __all__ = [
     "DufmError",
@@ -17,10 +20,20 @@ __all__ = [
 
 
 class DufmError(ValueError):
-    """Bad input: the message names the argument, the value, and what is accepted."""
+    """Bad input: the message names the argument, the value, and what is accepted.
+
+    A ``ValueError``: either name catches it.  Every public function refuses at its door, before it computes.
+
+    Units: none.  Source: this companion.
+
+    >>> dufm.polygon(2)
+    Traceback (most recent call last):
+        ...
+    dufm._checks.DufmError: num_classes must be an integer >= 3, got 2: a polygon needs three vertices
+    """
 
 
-def check_count(name, value, low, high=None, why=""):
+def check_count(name: str, value: Any, low: int, high: int | None = None, why: str = "") -> int:
     """Return ``value`` as an int in ``[low, high]``, or raise."""
     span = f"an integer >= {low}" if high is None else f"an integer from {low} to {high}"
     if isinstance(value, bool) or not hasattr(value, "__index__"):
@@ -31,19 +44,19 @@ def check_count(name, value, low, high=None, why=""):
     return value
 
 
-def check_finite(name, value):
+def check_finite(name: str, value: Any) -> None:
     """Raise unless ``value`` is a finite number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise DufmError(f"{name} must be a finite number, got {value!r}")
 
 
-def check_finite_positive(name, value):
+def check_finite_positive(name: str, value: Any) -> None:
     """Raise unless ``value`` is a finite positive number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 < value < math.inf:
         raise DufmError(f"{name} must be a finite positive number, got {value!r}")
 
 
-def check_rank(rank, Z):
+def check_rank(rank: Any, Z: Tensor) -> Tensor:
     """Check an integer rank, or integers of the batch shape of logits ``Z``; return it as a tensor of that shape."""
     num_classes, shape = Z.shape[-2], Z.shape[:-2]
     accepted = f"rank must be an integer from 1 to {num_classes - 1} (K − 1), or a tensor of them"
@@ -58,7 +71,7 @@ def check_rank(rank, Z):
     return values.expand(shape)
 
 
-def check_dtype(name, value):
+def check_dtype(name: str, value: Tensor) -> None:
     """Raise unless the tensor ``value`` is float32 or float64."""
     # Half precisions have no factorisations, and no room for the tail of the loss.
     if value.dtype not in (torch.float32, torch.float64):
@@ -67,7 +80,7 @@ def check_dtype(name, value):
         )
 
 
-def check_tensor(name, value, min_dim=2):
+def check_tensor(name: str, value: Any, min_dim: int = 2) -> None:
     """Raise unless ``value`` is a finite float32 or float64 tensor, not empty, of at least ``min_dim`` dimensions."""
     if not isinstance(value, torch.Tensor):
         raise DufmError(f"{name} must be a torch tensor, got {type(value).__name__}")
@@ -80,7 +93,7 @@ def check_tensor(name, value, min_dim=2):
         raise DufmError(f"{name} must be finite, but it holds NaN or inf")
 
 
-def check_logits(Z, name="Z"):
+def check_logits(Z: Tensor, name: str = "Z") -> tuple[int, int]:
     """Check logits ``(..., K, N)`` with N a multiple of K >= 2; return ``(K, n_per_class)``."""
     check_tensor(name, Z)
     num_classes, columns = Z.shape[-2:]
@@ -93,7 +106,7 @@ def check_logits(Z, name="Z"):
     return num_classes, columns // num_classes
 
 
-def check_factors(factors, name="factors"):
+def check_factors(factors: Iterable[Tensor], name: str = "factors") -> tuple[int, int, torch.Size]:
     """Check ``[W_1, …, W_L]`` of shapes (..., d_l, d_{l-1}); return ``(K, n_per_class, batch shape)``."""
     factors = list(factors)
     if len(factors) < 2:

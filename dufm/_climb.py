@@ -4,7 +4,10 @@ The smallest margin is smoothed to :math:`-\frac1\beta\log\sum_{j\ne c}e^{-\beta
 Adam's step falling over a fixed number of steps; what keeps the scale is the caller's.
 """
 
+from collections.abc import Callable
+
 import torch
+from torch import Tensor
 
 __all__ = ["climb", "random_codes", "soft_margin"]
 
@@ -13,14 +16,14 @@ STEP = (0.1, 3e-4)
 DECAY = (0.9, 0.99)
 
 
-def random_codes(count, num_classes, rank, seed):
+def random_codes(count: int, num_classes: int, rank: int, seed: int) -> Tensor:
     """``(count, K, r)`` unit vectors drawn with ``seed``."""
     draw = torch.Generator().manual_seed(seed)
     W = torch.randn(count, num_classes, rank, generator=draw, dtype=torch.float64)
     return W / W.norm(dim=-1, keepdim=True)
 
 
-def soft_margin(X, beta):
+def soft_margin(X: Tensor, beta: float | Tensor) -> tuple[Tensor, Tensor]:
     """Weighted margin ``Σλm`` ``(B,)`` and its slope in ``X = (A, C)`` ``(B, 2, K, r)``, λ the softmin weights.
 
     At a smooth optimum ``Σλm`` is off the true value by O(1/β²) only, the value being stationary in λ.
@@ -34,7 +37,14 @@ def soft_margin(X, beta):
     return (weights * margins).sum((-2, -1)), torch.stack([pull @ C, pull.mT @ A], 1)
 
 
-def climb(X, retract, slope, *, steps, begin=0.0):
+def climb(
+    X: Tensor,
+    retract: Callable[[Tensor], Tensor],
+    slope: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
+    *,
+    steps: int,
+    begin: float | Tensor = 0.0,
+) -> Tensor:
     """Ascend from ``X`` ``(B, 2, K, r)``; ``begin`` in [0, 1), a number or one a row, skips that share of the schedule.
 
     ``retract(X)`` puts X back to scale; ``slope(X, value, push, share)`` turns the slope of the soft margin into

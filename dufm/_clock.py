@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from torch import Tensor
 
 __all__ = ["Clock"]
 
@@ -19,7 +20,7 @@ class Clock:
     a step may be long.
     """
 
-    def __init__(self, start, end, speed, new_speed, h):
+    def __init__(self, start: Tensor, end: Tensor, speed: Tensor, new_speed: Tensor, h: Tensor) -> None:
         self.start, self.end, self.speed, self.new_speed, self.h = start, end, speed, new_speed, h
         # w at the start; by log1p, for a short step has few digits of a difference.
         self.first = 1 + start.clamp(min=0) - start
@@ -30,11 +31,11 @@ class Clock:
         self.bend = ((h * new_speed * new_speed - plain) / bump.clamp(min=1e-300)).clamp(*_BEND)
         self.bend = torch.where((start - end).abs() > 1e-10 * (1 + start.abs()), self.bend, 0.0)
 
-    def _profile(self, theta):
+    def _profile(self, theta: Tensor) -> Tensor:
         """φ over its value at the end."""
         return ((1 - theta) * 2 * (self.new_speed / self.speed).log()).exp() * (1 + 4 * self.bend * theta * (1 - theta))
 
-    def _mass(self, theta):
+    def _mass(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """``∫φ dℓ`` up to ``theta`` (share of log w), over φ at the end; and what the unit bend adds to it."""
         nodes, weights = (array.to(self.h).view(-1, *[1] * theta.ndim) for array in (_NODES, _WEIGHTS))
         at = theta * nodes
@@ -43,15 +44,15 @@ class Clock:
         scale = self.range * theta
         return (weights * value).sum(0) * scale, (weights * value * 4 * at * (1 - at)).sum(0) * scale
 
-    def theta(self, ell):
+    def theta(self, ell: Tensor) -> Tensor:
         """Share of log w at ``ell``."""
         return torch.log1p((self.start - ell) / self.first) / self.range
 
-    def length(self, ell):
+    def length(self, ell: Tensor) -> Tensor:
         """Part of h up to log ℒ = ``ell``."""
         return self.h * self._mass(self.theta(ell).clamp(0, 1))[0] / self._mass(torch.ones_like(self.h))[0]
 
-    def length_at(self, goal, log_time):
+    def length_at(self, goal: Tensor, log_time: Tensor) -> Tensor:
         """Part of h up to log t = ``goal``, from log t at the start."""
         # Where log ℒ hardly moves it tells no time, and t is linear in τ.
         flat = self.start - self.end <= 1e-6 * (1 + self.start.abs())
@@ -59,7 +60,7 @@ class Clock:
         linear = (torch.exp(goal - self.log_time(log_time)) - begun) / (1 - begun)
         return torch.where(flat, self.h * linear.nan_to_num().clamp(0, 1), self.length(self.locate(goal, log_time)))
 
-    def log_time(self, log_time, ell=None):
+    def log_time(self, log_time: Tensor, ell: Tensor | None = None) -> Tensor:
         """Log t where log ℒ is ``ell`` (default: the end), from log t at the start."""
         ell = self.end if ell is None else ell
         fall = (self.start - ell).clamp(min=0)
@@ -77,7 +78,7 @@ class Clock:
         added = torch.where(still, self.h.log() - ell, added)
         return torch.logaddexp(log_time, added)
 
-    def locate(self, goal, log_time):
+    def locate(self, goal: Tensor, log_time: Tensor) -> Tensor:
         """Log ℒ at which log t rises to ``goal``, to 1e-9 of the step."""
         low, width = torch.zeros_like(self.h), 1.0
         ticks = torch.arange(1, _TICKS, device=low.device, dtype=low.dtype).unsqueeze(-1) / _TICKS

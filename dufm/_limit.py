@@ -1,13 +1,16 @@
 r"""The limit of the flow's direction, of factors and of spectra: continuation at constant sharpness."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dufm._checks import DufmError, check_count, check_factors, check_finite_positive
-from dufm._resting import growth_rate, rest
-from dufm.characters import check_spectrum
+from dufm._resting import Rest, growth_rate, rest
+from dufm._steps import Model
+from dufm.characters import Group, check_spectrum
 from dufm.flow import FactorModel, Trajectory, gradient_flow
 from dufm.metrics import centred
 from dufm.model import chain
@@ -26,14 +29,20 @@ _MOST_PAIRS = 1500
 class Limit:
     """The flow continued at constant sharpness, one entry a network.
 
-    ``factors`` ``[W_1, …, W_L]`` at log ℒ = −``sharpness``; ``growth`` u, by how much the logarithm of the margin has
+    ``factors`` ``[W_1, …, W_L]`` at log ℒ = ``−sharpness``; ``growth`` u, by how much the logarithm of the margin has
     grown since the flow was there; ``turning``: change of the direction of all gaps, scaled to norm 1, a unit of u;
     ``rates`` ``(..., min(K, N))``: d log σ_i/du of the singular values of the centred logits, descending in σ: 1 for
     what grows with the margin, 0 for what has frozen; ``status``: "rests", "still turning" where u ran out,
     "precision exhausted", or how the flow before it ended short of the sharpness.
+
+    Units: u is a logarithm, the others have none.  Source: this companion, notebook 21.
+
+    >>> found = dufm.limit(dufm.gaussian_init(3, 4, 4, seed=0))
+    >>> found.status.item(), (found.rates > 0.5).sum().item(), found.Z.shape
+    ('rests', 2, torch.Size([1, 4, 4]))
     """
 
-    factors: list
+    factors: list[Tensor]
     growth: torch.Tensor
     turning: torch.Tensor
     rates: torch.Tensor
@@ -41,24 +50,33 @@ class Limit:
     status: np.ndarray
 
     @property
-    def Z(self):
+    def Z(self) -> Tensor:
         """Logits ``(..., K, N)``."""
         return chain(self.factors)
 
 
-def limit(run, *, sharpness=SHARPNESS, until_growth=UNTIL_GROWTH):
+def limit(
+    run: Trajectory | Sequence[Tensor], *, sharpness: float = SHARPNESS, until_growth: float = UNTIL_GROWTH
+) -> Limit:
     r"""Limit of the flow's direction: continuation at constant sharpness until each network rests.
 
-    ``run``: a :class:`dufm.Trajectory`, or factors ``[W_1, …, W_L]``.  The flow itself is followed to
-    log ℒ = −``sharpness`` with rtol 1e-3, so a start is better brought some way by ``gradient_flow``; from there
-    on the field is :math:`F - \alpha W`, :math:`F = -\nabla\log\mathcal L`, with
-    :math:`\alpha = \|F\|^2/\langle F, W\rangle` holding log ℒ.  Its zeros are the KKT points to O(1/sharpness).
-    A network rests when the direction of its gaps turns by less than 1e-8 while the margin would have grown by a factor
-    e; ``until_growth`` bounds u, the logarithm of that growth.  Nearly balanced factors are not needed: what is
-    frozen falls behind like :math:`e^{-u/L}` and drops out of Z.
+    ``run``: a :class:`dufm.Trajectory`, or factors ``[W_1, …, W_L]``.  The flow itself is followed to log ℒ =
+    ``−sharpness`` with rtol 1e-3, so a start is better brought some way by ``gradient_flow``; from there on the field
+    is :math:`F - \alpha W`, :math:`F = -\nabla\log\mathcal L`, with :math:`\alpha = \|F\|^2/\langle F, W\rangle`
+    holding log ℒ.  Its zeros are the KKT points to O(1/sharpness).  A network rests when the direction of its gaps
+    turns by less than 1e-8 while the margin would have grown by a factor e; ``until_growth`` bounds u, the logarithm of
+    that growth.  Nearly balanced factors are not needed: what is frozen falls behind like :math:`e^{-u/L}` and drops
+    out of Z.
 
     Returns :class:`Limit`; that a network does not rest, or has not separated its classes, is its ``status``.
-    ``DufmError``: bad factors, a sharpness below 100, more than 1500 pairs N(K − 1), until_growth not positive.
+
+    Shapes of factors ``(..., d_l, d_{l-1})``.  Units: u is a logarithm.  Raises: ``DufmError`` for bad factors, a
+    sharpness below 100, more than 1500 pairs N(K − 1), an until_growth that is not positive.  Source: this companion,
+    notebook 21; Lyu & Li (2020) for the KKT points.
+
+    >>> found = dufm.limit([torch.eye(3).double()] * 3)
+    >>> found.rates.abs().round(decimals=4), found.turning.item() < 1e-8
+    (tensor([1., 1., 0.], dtype=torch.float64), True)
     """
     factors = run.factors if isinstance(run, Trajectory) else run
     num_classes, _, batch_shape = check_factors(factors)
@@ -68,8 +86,15 @@ def limit(run, *, sharpness=SHARPNESS, until_growth=UNTIL_GROWTH):
     return continued(model, model.flatten(flow.factors), flow.status.reshape(-1), batch_shape, sharpness, until_growth)
 
 
-def continued(model, state, status, batch_shape=(-1,), sharpness=SHARPNESS, until_growth=UNTIL_GROWTH):
-    """:class:`Limit` of flat states of a ``FactorModel``, at log ℒ = −``sharpness`` where ``status`` is "reached"."""
+def continued(
+    model: FactorModel,
+    state: Tensor,
+    status: np.ndarray,
+    batch_shape: tuple[int, ...] = (-1,),
+    sharpness: float = SHARPNESS,
+    until_growth: float = UNTIL_GROWTH,
+) -> Limit:
+    """:class:`Limit` of flat states of a ``FactorModel``, at log ℒ = ``−sharpness`` where ``status`` is "reached"."""
     status = status.astype(object)
     rows = torch.from_numpy(status == "reached").nonzero().squeeze(-1).to(state.device)
     none = torch.full((len(state),), torch.nan, dtype=state.dtype, device=state.device)
@@ -90,11 +115,20 @@ def continued(model, state, status, batch_shape=(-1,), sharpness=SHARPNESS, unti
     )
 
 
-def spectral_limit(s, depth, group, *, sharpness=SHARPNESS, until_growth=UNTIL_GROWTH):
+def spectral_limit(
+    s: Tensor, depth: int, group: Group, *, sharpness: float = SHARPNESS, until_growth: float = UNTIL_GROWTH
+) -> tuple[Tensor, Tensor, np.ndarray]:
     r"""Limit of a spectral run: :func:`limit` for singular values ``s`` ``(..., F)``.
 
-    Returns ``(s, rates, status)``: spectra at log ℒ = −``sharpness``, d log s_i/du, both ``(..., F)``, and a NumPy
-    array of statuses.  ``DufmError`` as :func:`dufm.spectral_flow`, or for a sharpness below 100.
+    Returns ``(s, rates, status)``: spectra at log ℒ = ``−sharpness``, d log s_i/du, both ``(..., F)``, and a NumPy
+    array of statuses.
+
+    Units: u is a logarithm.  Raises: ``DufmError`` as :func:`dufm.spectral_flow`, or for a sharpness below 100.
+    Source: this companion, notebook 42.
+
+    >>> s, rates, status = dufm.spectral_limit(torch.tensor([0.1, 0.1, 0.01]).double(), 4, "hadamard")
+    >>> status.item(), (rates > 0.5).tolist()
+    ('rests', [True, True, False])
     """
     chi = check_spectrum(s, group, "s")
     depth = check_count("depth", depth, 2)
@@ -115,7 +149,7 @@ def spectral_limit(s, depth, group, *, sharpness=SHARPNESS, until_growth=UNTIL_G
     return model.spectrum(state).reshape(s.shape), rates.reshape(s.shape), status.astype(str).reshape(shape)
 
 
-def _check_continuation(sharpness, until_growth, pairs):
+def _check_continuation(sharpness: float, until_growth: float, pairs: int) -> None:
     check_finite_positive("sharpness", sharpness)
     check_finite_positive("until_growth", until_growth)
     if sharpness < _LEAST_SHARPNESS:
@@ -129,7 +163,7 @@ def _check_continuation(sharpness, until_growth, pairs):
         )
 
 
-def _rest(model, state, sharpness, until_growth):
+def _rest(model: Model, state: Tensor, sharpness: float, until_growth: float) -> Rest:
     return rest(model, state, sharpness=sharpness, until_growth=until_growth, rtol=_RTOL, max_steps=_STEPS)
 
 
@@ -137,7 +171,7 @@ def _rest(model, state, sharpness, until_growth):
 _NOISE = 1e-11
 
 
-def _rates(model, state):
+def _rates(model: FactorModel, state: Tensor) -> Tensor:
     """Rates d log σ_i/du of the centred logits of flat states, 0 where σ_i is noise."""
     slope = torch.empty_like(state)
     model.field(state, slope)

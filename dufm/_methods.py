@@ -14,10 +14,10 @@ class Pair:
     ``middle``: weights of the state half-way through a step, one order below the pair's own.
     """
 
-    rows: tuple
-    error: tuple
+    rows: tuple[tuple[float, ...], ...]
+    error: tuple[float, ...]
     order: int
-    middle: tuple | None = None
+    middle: tuple[float, ...] | None = None
 
 
 # Bogacki & Shampine (1989), order 3(2).
@@ -61,7 +61,7 @@ class RosenbrockW:
     error: np.ndarray
 
 
-def _rosenbrock_w(alpha, gamma, weights, embedded):
+def _rosenbrock_w(alpha: np.ndarray, gamma: np.ndarray, weights: np.ndarray, embedded: np.ndarray) -> RosenbrockW:
     inverse = np.linalg.inv(gamma)
     couple = np.diag(1 / np.diag(gamma)) - inverse
     return RosenbrockW(gamma[0, 0], alpha @ inverse, couple, weights @ inverse, (weights - embedded) @ inverse)

@@ -6,7 +6,7 @@ import scipy.optimize
 __all__ = ["nonnegative_least_squares"]
 
 
-def nonnegative_least_squares(system, target):
+def nonnegative_least_squares(system: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, float]:
     """``argmin_{x ≥ 0} ‖system·x − target‖`` and that norm; falls back to bounded-variable least squares.
 
     Lawson & Hanson (1974, chapter 23); the check is that the slope is at most 0, and 0 where x is positive, the

@@ -13,9 +13,12 @@ no differences, no gauge of a factorisation to fix.  Arrays ``(B, ...)``; margin
 the order of :func:`pairs`; one rank a call.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import scipy.optimize
 import torch
+from torch import Tensor
 
 from dufm._nnls import nonnegative_least_squares
 
@@ -42,20 +45,20 @@ REFINEMENTS = 6
 NEGATIVE = 1e-9
 
 
-def pairs(num_classes, columns):
+def pairs(num_classes: int, columns: int) -> tuple[Tensor, Tensor, Tensor]:
     """Wrong class, true class and sample of every margin."""
     true = torch.arange(num_classes).repeat_interleave(columns // num_classes)
     wrong, sample = (torch.arange(num_classes).unsqueeze(-1) != true).nonzero().T
     return wrong, true[sample], sample
 
 
-def pair_margins(Z):
+def pair_margins(Z: Tensor) -> Tensor:
     """Margins of ``(B, K, N)``; also, of the slope in Z, the slope in the multipliers."""
     wrong, true, sample = pairs(*Z.shape[-2:])
     return Z[..., true, sample] - Z[..., wrong, sample]
 
 
-def spread(multipliers, shape):
+def spread(multipliers: Tensor, shape: Sequence[int]) -> Tensor:
     """``Λ = Σλ_ji (e_c − e_j) e_iᵀ``, the adjoint of :func:`pair_margins`."""
     wrong, true, sample = pairs(*shape)
     pull = multipliers.new_zeros(*multipliers.shape[:-1], *shape)
@@ -64,7 +67,9 @@ def spread(multipliers, shape):
     return pull
 
 
-def margin_slopes(A, B, wrong, true, sample=None):
+def margin_slopes(
+    A: np.ndarray, B: np.ndarray, wrong: np.ndarray, true: np.ndarray, sample: np.ndarray | None = None
+) -> np.ndarray:
     r"""Slopes of the margins :math:`\langle a_c - a_j, b_i\rangle` of ``Z = A Bᵀ`` in both factors, one row a margin.
 
     ``A`` ``(K, r)``, ``B`` ``(N, r)``, NumPy; ``wrong`` j, ``true`` c and ``sample`` i (default c) index ``(n,)``
@@ -79,7 +84,7 @@ def margin_slopes(A, B, wrong, true, sample=None):
     return slopes
 
 
-def frames(Z):
+def frames(Z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Full frames of Z, centred: ``U (B, K, K − 1)``, singular values ``(B, K − 1)``, ``V (B, N, N)``."""
     num_classes = Z.shape[-2]
     ones = torch.ones(num_classes, 1, dtype=Z.dtype)
@@ -89,7 +94,7 @@ def frames(Z):
     return basis @ U, sigma, Vh.mT
 
 
-def cut(Z, rank):
+def cut(Z: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     """Z centred, cut to ``rank`` and scaled to smallest margin 1; that margin before; the pair of discarded ratios."""
     U, sigma, V = frames(Z)
     low = (U[..., :rank] * sigma[:, None, :rank]) @ V[..., :rank].mT
@@ -100,7 +105,7 @@ def cut(Z, rank):
     return low / torch.where(smallest > 0, smallest, 1.0).view(-1, 1, 1), smallest, discarded
 
 
-def _compress(mask):
+def _compress(mask: Tensor) -> tuple[Tensor, Tensor]:
     """Indices ``(B, n)`` with the true entries of ``mask`` first, n the most of any row; which of them are true."""
     width = max(1, int(mask.sum(-1).max()))
     order = mask.to(torch.int8).argsort(dim=-1, descending=True, stable=True)[:, :width]
@@ -110,7 +115,7 @@ def _compress(mask):
 # ---------------------------------------------------------------- multipliers
 
 
-def least_multipliers(U, sigma, V, active, p):
+def least_multipliers(U: Tensor, sigma: Tensor, V: Tensor, active: Tensor, p: float) -> tuple[Tensor, Tensor]:
     r"""Multipliers λ ≥ 0 on ``active``, least squares of ``ΛV = UΣ^{p−1}, ΛᵀU = VΣ^{p−1}``; the relative residual.
 
     Block principal pivoting (Portugal, Júdice & Vicente 1994) on the normal equations with a vanishing ridge, which
@@ -127,27 +132,27 @@ def least_multipliers(U, sigma, V, active, p):
     gram = (raised @ raised.mT) * (columns @ columns.mT) + (seen @ seen.mT) * (rows @ rows.mT)
     size = gram.diagonal(dim1=-2, dim2=-1).amax(-1, keepdim=True)
 
-    def misfit(x):
+    def misfit(x: Tensor) -> tuple[Tensor, Tensor]:
         pull = spread(torch.zeros(active.shape, dtype=U.dtype).scatter(1, order, x), shape)
         return U * steep - pull @ V, V * steep - pull.mT @ U
 
-    def slope(x):
+    def slope(x: Tensor) -> Tensor:
         left, right = misfit(x)
         return pair_margins(left @ V.mT + U @ right.mT).gather(1, order) * live
 
-    def factor(free):
+    def factor(free: Tensor) -> tuple[Tensor, Tensor]:
         inside = free.to(U.dtype)
         system = gram * inside.unsqueeze(-1) * inside.unsqueeze(-2)
         system.diagonal(dim1=-2, dim2=-1).add_(size * (1.0 + RIDGE - inside))
         return inside, torch.linalg.cholesky_ex(system)[0]
 
-    def solve(inside, lower, right):
+    def solve(inside: Tensor, lower: Tensor, right: Tensor) -> Tensor:
         return torch.cholesky_solve((right * inside).unsqueeze(-1), lower).squeeze(-1)
 
     target = (2.0 * sigma ** (2.0 * (p - 1.0))).sum(-1).sqrt()
     width = (gram.diagonal(dim1=-2, dim2=-1) * live).sum(-1).sqrt()
 
-    def finish(free):
+    def finish(free: Tensor) -> tuple[Tensor, Tensor]:
         """Least-norm solution on ``free`` and whether it is the optimum: the conditions that SciPy's has to meet."""
         system = factor(free)
         x = solve(*system, up)
@@ -157,7 +162,7 @@ def least_multipliers(U, sigma, V, active, p):
         uphill = slope(x)
         return x, torch.where(x > 0, uphill.abs(), uphill).amax(-1) <= NEGATIVE * width * target
 
-    def scipy_solution(i, ridge):
+    def scipy_solution(i: int, ridge: float | Tensor) -> Tensor:
         system = torch.cat([raised[i, :, :, None] * columns[i, :, None], seen[i, :, :, None] * rows[i, :, None]], 1)
         system = system[live[i]].flatten(1).T
         wish = torch.cat([U[i] * steep[i], V[i] * steep[i]]).flatten()
@@ -191,7 +196,7 @@ def least_multipliers(U, sigma, V, active, p):
 # ---------------------------------------------------------------- Newton
 
 
-def newton(Z, rank, p, active):
+def newton(Z: Tensor, rank: int, p: float, active: Tensor) -> Tensor:
     """Newton's method on stationarity and on ``margin = 1`` over ``active``, from Z of smallest margin 1.
 
     A margin whose multiplier turns negative is let go, one that falls below 1 is taken in.  Both blocks of the system
@@ -208,7 +213,7 @@ def newton(Z, rank, p, active):
     return Z
 
 
-def _newton_step(Z, rank, p, active):
+def _newton_step(Z: Tensor, rank: int, p: float, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The next matrix, the next active margins, and the length of the step before it is cut to ``REACH``."""
     shape = Z.shape[-2:]
     wrong, true, sample = pairs(*shape)
@@ -234,7 +239,7 @@ def _newton_step(Z, rank, p, active):
     return Z, kept | ((pair_margins(Z) - 1.0) / unit < -NEGATIVE), length
 
 
-def _lagrangian(U, sigma, V, pull, p):
+def _lagrangian(U: Tensor, sigma: Tensor, V: Tensor, pull: Tensor, p: float) -> tuple[Tensor, Tensor, Tensor]:
     """Hessian and slope of the module's formula on the tangent entries of a ``(K − 1, N)`` matrix, and their mask."""
     batch, rank = sigma.shape
     rows, columns = U.shape[-1], V.shape[-1]
@@ -264,7 +269,9 @@ def _lagrangian(U, sigma, V, pull, p):
     return hessian.flatten(3).flatten(1, 2)[:, inside][:, :, inside], slope[:, tangent], tangent
 
 
-def _saddle(hessian, slope, slopes, slack, multipliers, live):
+def _saddle(
+    hessian: Tensor, slope: Tensor, slopes: Tensor, slack: Tensor, multipliers: Tensor, live: Tensor
+) -> tuple[Tensor, Tensor]:
     """Solve ``H dx − Jᵀλ = −slope, J dx = −slack`` for ``(dx, λ)``, with proximal terms around ``(0, multipliers)``."""
     size = slope.shape[-1]
     hold = torch.where(live, PROXIMAL, 1.0)
@@ -275,7 +282,7 @@ def _saddle(hessian, slope, slopes, slack, multipliers, live):
     return solved[:, :size], solved[:, size:]
 
 
-def _blocks(sigma, change, tangent):
+def _blocks(sigma: Tensor, change: Tensor, tangent: Tensor) -> Tensor:
     """The neighbour ``Σ + M, Q; P, PΣ⁻¹Q``."""
     rank = sigma.shape[-1]
     blocks = torch.zeros(len(sigma), *tangent.shape, dtype=sigma.dtype)
@@ -288,17 +295,18 @@ def _blocks(sigma, change, tangent):
 # ---------------------------------------------------------------- SLSQP
 
 
-def slsqp(Z, rank, p):
+def slsqp(Z: Tensor, rank: int, p: float) -> Tensor:
     """Local minimiser of ``Σσ^p`` under margins ≥ 1 over the factors of one matrix of smallest margin 1, by SciPy."""
     U, sigma, Vh = np.linalg.svd(Z.numpy(), full_matrices=False)
     root = np.sqrt(sigma[:rank])
     A, B = U[:, :rank] * root, Vh[:rank].T * root
     wrong, true, sample = (index.numpy() for index in pairs(*Z.shape))
 
-    def unpack(x):
-        return np.split(x.reshape(-1, rank), [len(Z)])
+    def unpack(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        rows = x.reshape(-1, rank)
+        return rows[: len(Z)], rows[len(Z) :]
 
-    def cost(x):
+    def cost(x: np.ndarray) -> tuple[float, np.ndarray]:
         A, B = unpack(x)
         U, sigma, Vh = np.linalg.svd(A @ B.T, full_matrices=False)
         # The floor keeps the slope finite where the search passes a matrix of lower rank.
@@ -309,11 +317,11 @@ def slsqp(Z, rank, p):
         value = (sigma**p).sum() + 0.25 * (skew**2).sum()
         return value, np.concatenate([slope @ B + A @ skew, slope.T @ A - B @ skew]).ravel()
 
-    def slack(x):
+    def slack(x: np.ndarray) -> np.ndarray:
         A, B = unpack(x)
         return ((A[true] - A[wrong]) * B[sample]).sum(1) - 1.0
 
-    def slack_jacobian(x):
+    def slack_jacobian(x: np.ndarray) -> np.ndarray:
         return margin_slopes(*unpack(x), wrong, true, sample).reshape(len(wrong), -1)
 
     start = np.concatenate([A, B]).ravel()

@@ -4,9 +4,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dufm._stepping import EXHAUSTED, LAST, REACHED, RUNNING, begin, slope_at
-from dufm._steps import SPREAD, Model, check_control, norm
+from dufm._steps import SPREAD, Linearised, Model, check_control, norm
 
 __all__ = ["RESTS", "Rest", "Steady", "growth_rate", "rest"]
 
@@ -27,7 +28,7 @@ class Rest:
     status: np.ndarray
 
 
-def growth_rate(x, slope):
+def growth_rate(x: Tensor, slope: Tensor) -> Tensor:
     """Rate α = ‖F‖²/⟨F, x⟩ at which x would have to shrink to keep log ℒ; log margins grow at L times it."""
     return (slope * slope).sum(-1) / (slope * x).sum(-1)
 
@@ -35,16 +36,16 @@ def growth_rate(x, slope):
 class Steady(Model):
     """A model held at constant log ℒ: the field less αx, α = ‖F‖²/⟨F, x⟩; its zeros are where the direction rests."""
 
-    def __init__(self, model):
+    def __init__(self, model: Model) -> None:
         self.model, self.live = model, model.live
 
-    def field(self, x, out):
+    def field(self, x: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
         """Write F − αx into ``out``; log ℒ and λ."""
         log_loss, weights = self.model.field(x, out)
         out.addcmul_(x, growth_rate(x, out).unsqueeze(-1), value=-1)
         return log_loss, weights
 
-    def linearise(self, x):
+    def linearise(self, x: Tensor) -> Linearised:
         """The first term of F', and −α."""
         slope = torch.empty_like(x)
         self.model.field(x, slope)
@@ -52,8 +53,8 @@ class Steady(Model):
 
 
 @torch.no_grad()
-def rest(model, state, *, sharpness, until_growth, rtol, max_steps):
-    """Continue ``model`` at constant log ℒ = −``sharpness`` until the direction of its gaps rests.
+def rest(model: Model, state: Tensor, *, sharpness: float, until_growth: float, rtol: float, max_steps: int) -> Rest:
+    """Continue ``model`` at constant log ℒ = ``−sharpness`` until the direction of its gaps rests.
 
     A row rests when its gaps, scaled to norm 1, turn by less than 1e-8 while the logarithm u of the margin that
     the flow would have reached grows by 1.
@@ -100,7 +101,7 @@ def rest(model, state, *, sharpness, until_growth, rtol, max_steps):
     return Rest(batch.state, growth, turning, status)
 
 
-def _at_sharpness(model, state, sharpness):
+def _at_sharpness(model: Model, state: Tensor, sharpness: float) -> Tensor:
     """States scaled so that log ℒ = −sharpness, to a relative error of 1/sharpness²; log ℒ is all but homogeneous."""
     scratch = torch.empty_like(state)
     for _ in range(2):
@@ -109,6 +110,6 @@ def _at_sharpness(model, state, sharpness):
     return state
 
 
-def _direction(model, state):
+def _direction(model: Model, state: Tensor) -> Tensor:
     gaps = model.gaps(state)
     return gaps / norm(gaps).unsqueeze(-1)

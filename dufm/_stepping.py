@@ -8,15 +8,24 @@ the explicit ones that could be had at its price, and then waits until the stiff
 """
 
 import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dufm._checks import DufmError, check_finite
-from dufm._steps import check_control, explicit_step, implicit_step, norm
+from dufm._steps import Control, Model, Step, check_control, explicit_step, implicit_step, norm
 
-__all__ = ["Batch", "Run", "begin", "follow", "slope_at"]
+__all__ = ["Batch", "Record", "Run", "begin", "follow", "recorded", "slope_at"]
+
+# Levels of log ℒ or of log t at which states are kept.
+Record = Mapping[str, Sequence[float] | Tensor] | None
+Ended = TypeVar("Ended")
+
+Kept = TypeVar("Kept")
 
 _SAFETY, _SHRINK, _GROW = 0.95, 0.1, 5.0
 # Proportional-integral control (Gustafsson 1991): it halves the rejections at the edge of stability.
@@ -45,12 +54,12 @@ class Batch:
     reach: torch.Tensor
     patience: torch.Tensor
 
-    def put(self, rows, **values):
+    def put(self, rows: Tensor, **values: Any) -> None:
         """Write values into rows."""
         for name, value in values.items():
             getattr(self, name)[rows] = value
 
-    def step(self, model, control, rows, h=None):
+    def step(self, model: Model, control: Control, rows: Tensor, h: Tensor | None = None) -> Step:
         """One step of ``rows``, which must be of one kind, of the lengths ``h`` (default: their own)."""
         method = implicit_step if bool(self.implicit[rows[0]]) else explicit_step
         h = self.h[rows] if h is None else h
@@ -61,12 +70,12 @@ class Batch:
             slope = torch.index_select(slope, 0, rows, out=control.scratch("slopes of rows", shape, slope))
         return method(model, control, state, self.log_loss[rows], slope, self.speed[rows], h)
 
-    def kinds(self, mask):
+    def kinds(self, mask: Tensor) -> list[Tensor]:
         """Rows of ``mask`` that step explicitly, and those that step implicitly; empty ones left out."""
         split = (mask & ~self.implicit, mask & self.implicit)
         return [rows for rows in (part.nonzero().squeeze(-1) for part in split) if len(rows)]
 
-    def factor(self, rows, error, accepted, order):
+    def factor(self, rows: Tensor, error: Tensor, accepted: Tensor, order: float | Tensor) -> Tensor:
         """What the step lengths change by, proportional-integral control; keeps the error for the next time."""
         error = error.clamp(min=1e-8)
         grown = _SAFETY * error ** (-_PROPORTIONAL / order) * self.last_error[rows] ** (_INTEGRAL / order)
@@ -74,7 +83,9 @@ class Batch:
         self.last_error[rows] = torch.where(accepted, error.clamp(min=1e-4), self.last_error[rows])
         return torch.where(accepted, grown.clamp(0.2, _GROW), retry)
 
-    def adapt(self, rows, error, edge, accepted, model, control):
+    def adapt(
+        self, rows: Tensor, error: Tensor, edge: Tensor, accepted: Tensor, model: Model, control: Control
+    ) -> None:
         """Next step lengths, and the next kind of step by the rule of the module."""
         implicit = self.implicit[rows]
         order = torch.where(implicit, 3.0, control.pair.order + 1.0).to(error)
@@ -98,13 +109,13 @@ class Batch:
         )
 
 
-def slope_at(model, state):
+def slope_at(model: Model, state: Tensor) -> tuple[Tensor, Tensor]:
     """Log ℒ and −∇ log ℒ at the states."""
     slope = torch.empty_like(state)
     return model.field(state, slope)[0], slope
 
 
-def begin(model, state, control):
+def begin(model: Model, state: Tensor, control: Control) -> Batch:
     """A batch at its start."""
     log_loss, slope = slope_at(model, state)
     speed = norm(slope)
@@ -126,12 +137,12 @@ def begin(model, state, control):
     )
 
 
-def rounding(log_loss):
+def rounding(log_loss: Tensor) -> Tensor:
     """What log ℒ may rise by rounding alone."""
     return 64 * torch.finfo(log_loss.dtype).eps * log_loss.abs().clamp(min=1.0)
 
 
-def exhausted(batch, rows, accepted):
+def exhausted(batch: Batch, rows: Tensor, accepted: Tensor) -> Tensor:
     """Rows whose refused step is below the last digits of their state."""
     moved = batch.h[rows] * batch.speed[rows]
     return ~accepted & (moved <= 4 * torch.finfo(moved.dtype).eps * norm(batch.state[rows]))
@@ -143,46 +154,52 @@ _NEVER = {"log_loss": -math.inf, "log_time": math.inf}
 
 @dataclass(frozen=True)
 class Run:
-    """End of :func:`follow`, a row a start; ``kept``: states, log ℒ, log t at the recorded levels, or None."""
+    """End of :func:`follow`, a row a start; ``kept``: states, log ℒ, log t at the recorded levels, none without."""
 
     state: torch.Tensor
     log_loss: torch.Tensor
     log_time: torch.Tensor
     status: np.ndarray
     steps: torch.Tensor
-    kept: tuple | None
+    kept: tuple[Tensor, ...]
 
-    def in_shape(self, batch_shape, states, whole, history):
+    def in_shape(
+        self,
+        batch_shape: tuple[int, ...],
+        states: Callable[[Tensor, tuple[int, ...]], Any],
+        whole: Callable[..., Ended],
+        history: Callable[..., Any],
+    ) -> Ended:
         """The run as ``whole(…, history(…))``, rows in ``batch_shape``; ``states(flat, shape)`` reads flat states."""
 
-        def values(flat):
+        def values(flat: Tensor) -> Tensor:
             return flat.reshape((*flat.shape[:-1], *batch_shape))
 
-        def read(state, *of_rows):
+        def read(state: Tensor, *of_rows: Tensor) -> tuple[Any, ...]:
             return states(state, (*state.shape[:-2], *batch_shape)), *map(values, of_rows)
 
-        kept = self.kept and history(*read(*self.kept))
+        kept = history(*read(*self.kept)) if self.kept else None
         state, log_loss, log_time, steps = read(self.state, self.log_loss, self.log_time, self.steps)
         return whole(state, log_loss, log_time, self.status.reshape(batch_shape), steps, kept)
 
 
 @torch.no_grad()
-def follow(model, state, *, until_log_loss, rtol, max_steps, record):
+def follow(model: Model, state: Tensor, *, until_log_loss: float, rtol: float, max_steps: int, record: Record) -> Run:
     """Follow ``model`` from ``state`` ``(batch, n)`` to a target of log ℒ; the others as in ``gradient_flow``."""
     check_finite("until_log_loss", until_log_loss)
     control, max_steps = check_control(rtol, max_steps, state)
-    kind, levels = _levels(record, until_log_loss, state)
+    kind, levels = _levels(record, until_log_loss, state) if record is not None else (None, state.new_empty(0))
     batch = begin(model, state, control)
     batch.code[batch.log_loss <= until_log_loss + rounding(batch.log_loss)] = REACHED
     if kind == "log_loss":
         # A level that the start has passed already is not on the path.
         batch.level = (levels > batch.log_loss.unsqueeze(-1)).sum(-1)
-    kept = None
+    kept: tuple[Tensor, ...] = ()
     if kind is not None:
         shape = (len(levels), len(state))
         kept = tuple(state.new_full(size, torch.nan) for size in ((*shape, state.shape[1]), shape, shape))
 
-    def land(rows, kind, goal, length, longest):
+    def land(rows: Tensor, kind: str, goal: Tensor, length: Tensor, longest: Tensor) -> tuple[Step, Tensor]:
         """Steps of ``rows`` ending where log ℒ or log t equals ``goal``, and log t there; ``length`` a first guess."""
         log_time = batch.log_time[rows]
         for _ in range(_LANDINGS):
@@ -199,7 +216,7 @@ def follow(model, state, *, until_log_loss, rtol, max_steps, record):
             length = torch.where(away, closer, length)
         return step, reached
 
-    def keep(rows, step, reached, final=False):
+    def keep(rows: Tensor, step: Step, reached: Tensor, final: bool = False) -> None:
         """Store the states at the levels that the steps of ``rows`` pass."""
         while kind is not None and len(rows):
             goal = torch.cat([levels, levels.new_full((1,), _NEVER[kind])])[batch.level[rows]]
@@ -263,10 +280,15 @@ def follow(model, state, *, until_log_loss, rtol, max_steps, record):
     return Run(batch.state, batch.log_loss, batch.log_time, status, batch.steps, kept)
 
 
-def _levels(record, until_log_loss, state):
+def recorded(history: Kept | None) -> Kept:
+    """The history of a run that was told to record."""
+    if history is None:
+        raise DufmError("record must be given for a history")
+    return history
+
+
+def _levels(record: Any, until_log_loss: float, state: Tensor) -> tuple[str, Tensor]:
     """Kind and levels of ``record`` in the order in which the path meets them."""
-    if record is None:
-        return None, None
     if not isinstance(record, dict) or len(record) != 1 or next(iter(record)) not in _NEVER:
         raise DufmError(f'record must be {{"log_loss": levels}} or {{"log_time": levels}}, got {record!r}')
     ((kind, levels),) = record.items()

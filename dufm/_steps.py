@@ -13,11 +13,15 @@ any matrix in the place of F'.  With that one every solve is M × M,
           \qquad \Theta = JJ^\top,\quad C = BB^\top .
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 
 import torch
+from torch import Tensor
 
 from dufm._checks import DufmError, check_count
 from dufm._clock import Clock
@@ -39,14 +43,34 @@ __all__ = [
 class Model:
     """What is followed: states are rows ``(batch, n)`` of a floating tensor.
 
-    ``field(x, out)`` writes −∇ log ℒ into ``out`` and returns log ℒ ``(batch,)`` and the pair weights λ ``(batch, M)``;
-    ``gaps(x)`` are D and ``gap_rate(x, v)`` is J v, ``(batch, M)``; ``linearise(x)`` a :class:`Linearised`;
-    ``saddle_rank(x, slope)`` the rank of a network that no longer moves, −1 for one that does; ``depth`` L, D being
-    homogeneous of that degree; ``price`` the cost of an implicit step in explicit ones.  The pairs of ``field``,
-    ``gaps`` and ``gap_rate`` may be more than those of ``linearise``, which are the ``live`` ones; the others weigh 0.
+    ``depth`` L, the gaps D being homogeneous of that degree; ``price``: the cost of an implicit step in explicit ones.
+    The pairs of ``field``, ``gaps`` and ``gap_rate`` may be more than those of ``linearise``, which are the ``live``
+    ones; the others weigh 0.
     """
 
-    live = slice(None)
+    depth: int
+    price: float
+    live: slice | Tensor = slice(None)
+
+    def field(self, x: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
+        """Write −∇ log ℒ into ``out``; log ℒ ``(batch,)`` and the pair weights λ ``(batch, M)``."""
+        raise NotImplementedError
+
+    def gaps(self, x: Tensor) -> Tensor:
+        """D ``(batch, M)``."""
+        raise NotImplementedError
+
+    def gap_rate(self, x: Tensor, change: Tensor) -> Tensor:
+        """J v ``(batch, M)`` of a change v."""
+        raise NotImplementedError
+
+    def linearise(self, x: Tensor) -> Linearised:
+        """The first term of the field's derivative."""
+        raise NotImplementedError
+
+    def saddle_rank(self, x: Tensor, slope: Tensor) -> Tensor:
+        """Rank of a network that no longer moves, −1 for one that does, int64 ``(batch,)``."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -59,11 +83,11 @@ class Linearised:
 
     weights: torch.Tensor
     theta: torch.Tensor
-    push: object
-    pull: object
+    push: Callable[[Tensor], Tensor]
+    pull: Callable[[Tensor, Tensor], None]
     damping: torch.Tensor | None = None
 
-    def stiff_part(self):
+    def stiff_part(self) -> tuple[Tensor, Tensor, Tensor]:
         """``BᵀΘB`` and B as a function, B = Diag(√λ)(I − uuᵀ) with u = √(λ/Σλ)."""
         root = self.weights.clamp(min=0).sqrt()
         unit = root / norm(root).unsqueeze(-1)
@@ -83,7 +107,7 @@ _TIGHT = 2e-6
 SPREAD, _SPREAD_PER_RTOL, _NEAR = 0.1, 100.0, 6.0
 
 
-def norm(v):
+def norm(v: Tensor) -> Tensor:
     """Euclidean norm along the last dimension, also where the squares underflow."""
     size = torch.linalg.vector_norm(v, dim=-1)
     if bool((size < 1e-150).any()) and size.dtype == torch.float64:
@@ -92,7 +116,7 @@ def norm(v):
     return size
 
 
-def spread(rate, weights, new_weights):
+def spread(rate: Tensor, weights: Tensor, new_weights: Tensor) -> Tensor:
     """Spread of the changes ``rate`` of the gaps ``(batch, M)`` over the pairs that are nearly active at either end.
 
     The weighted mean is taken out: a common growth of all margins is no error of the path.  Pairs count fully up to a
@@ -110,28 +134,28 @@ class Control:
 
     rtol: float
     pair: Pair
-    memory: dict
+    memory: dict[str, Tensor]
 
     @property
-    def share(self):
+    def share(self) -> float:
         """Share of its state's norm by which a typical implicit step moves it."""
         return 2 * self.rtol ** (1 / 3)
 
-    def scratch(self, name, shape, like):
+    def scratch(self, name: str, shape: Sequence[int], like: Tensor) -> Tensor:
         """Memory of a name, as large as asked for: large arrays cost more to allocate than to fill."""
         size = math.prod(shape)
         if name not in self.memory or self.memory[name].numel() < size:
             self.memory[name] = like.new_empty(size)
         return self.memory[name][:size].view(shape)
 
-    def error(self, error, new, spread):
+    def error(self, error: Tensor, new: Tensor, spread: Tensor) -> Tensor:
         """Size of an error over what is allowed; inf where it is not finite."""
         allowed = min(SPREAD, _SPREAD_PER_RTOL * self.rtol)
         ratio = torch.maximum(norm(error) / (self.rtol * norm(new)), spread / allowed)
         return torch.where(ratio.isfinite(), ratio, torch.inf)
 
 
-def check_control(rtol, max_steps, state):
+def check_control(rtol: float, max_steps: int, state: Tensor) -> tuple[Control, int]:
     """A :class:`Control`, and ``max_steps`` as an integer; ``DufmError`` for values out of range."""
     if not isinstance(rtol, (int, float)) or not 1e-13 <= rtol <= 1e-1:
         raise DufmError(f"rtol must lie in [1e-13, 0.1], got {rtol!r}")
@@ -154,29 +178,29 @@ class Step:
     speed: torch.Tensor
     error: torch.Tensor
     edge: torch.Tensor
-    knots: list
+    knots: list[tuple[Tensor, ...]]
 
-    def __getitem__(self, rows):
-        values = [getattr(self, item.name)[rows] for item in fields(self)[:-1]]
-        return Step(*values, [tuple(value[rows] for value in knot) for knot in self.knots])
+    def __getitem__(self, rows: Tensor) -> Step:
+        values = {item.name: getattr(self, item.name)[rows] for item in fields(self)[:-1]}
+        return Step(**values, knots=[tuple(value[rows] for value in knot) for knot in self.knots])
 
     @cached_property
-    def clocks(self):
+    def clocks(self) -> list[Clock]:
         """Clocks between the knots, which are log ℒ, speed and τ."""
         return [Clock(a[0], b[0], a[1], b[1], b[2] - a[2]) for a, b in zip(self.knots, self.knots[1:], strict=False)]
 
-    def log_time(self, log_time):
+    def log_time(self, log_time: Tensor) -> Tensor:
         """Log t at the end, from log t at the start."""
         for clock in self.clocks:
             log_time = clock.log_time(log_time)
         return log_time
 
     @property
-    def length(self):
+    def length(self) -> Tensor:
         """Length h."""
         return self.knots[-1][2]
 
-    def part(self, kind, goal, log_time):
+    def part(self, kind: str, goal: Tensor, log_time: Tensor) -> Tensor:
         """Length up to where log ℒ falls, or log t rises, to ``goal``, by the clocks: a first guess."""
         length = torch.zeros_like(goal)
         for clock in self.clocks:
@@ -188,13 +212,15 @@ class Step:
         return length
 
 
-def _mixed(slopes, weights, out):
+def _mixed(slopes: Tensor, weights: Tensor, out: Tensor) -> Tensor:
     """``Σ weights·slopes`` over the leading dimension, into ``out``."""
     torch.mv(slopes[: len(weights)].flatten(1).mT, weights, out=out.view(-1))
     return out
 
 
-def explicit_step(model, control, state, log_loss, slope, speed, h):
+def explicit_step(
+    model: Model, control: Control, state: Tensor, log_loss: Tensor, slope: Tensor, speed: Tensor, h: Tensor
+) -> Step:
     pair, column = control.pair, h.unsqueeze(-1)
     rows = [state.new_tensor(row) for row in pair.rows]
     slopes = control.scratch("slopes", (len(rows) + 1, *state.shape), state)
@@ -211,7 +237,7 @@ def explicit_step(model, control, state, log_loss, slope, speed, h):
     edge = norm(torch.sub(slopes[-1], slopes[-2], out=mixed)) * edge
     error = _mixed(slopes, state.new_tensor(pair.error), mixed).mul_(column)
     error = control.error(error, new, spread(model.gap_rate(new, error), weights, weights))
-    knots = [(log_loss, speed, torch.zeros_like(h)), (new_log_loss, new_speed, h)]
+    knots: list[tuple[Tensor, ...]] = [(log_loss, speed, torch.zeros_like(h)), (new_log_loss, new_speed, h)]
     if pair.middle is not None:
         centre = torch.addcmul(state, _mixed(slopes, state.new_tensor(pair.middle), mixed), column)
         middle, _ = model.field(centre, slopes[0])
@@ -219,7 +245,9 @@ def explicit_step(model, control, state, log_loss, slope, speed, h):
     return Step(new, new_log_loss, slopes[-1], new_speed, error, edge, knots)
 
 
-def implicit_step(model, control, state, log_loss, slope, speed, h):
+def implicit_step(
+    model: Model, control: Control, state: Tensor, log_loss: Tensor, slope: Tensor, speed: Tensor, h: Tensor
+) -> Step:
     method, column = ROS34PW2, h.unsqueeze(-1)
     at = model.linearise(state)
     stiff, root, unit = at.stiff_part()
@@ -233,7 +261,7 @@ def implicit_step(model, control, state, log_loss, slope, speed, h):
     lower = torch.where((failed == 0)[:, None, None], lower, torch.eye(lower.shape[-1]).to(lower))
     inverse = torch.cholesky_inverse(lower)
 
-    def solve(rate):
+    def solve(rate: Tensor) -> Tensor:
         """``γh P J v`` from ``J v``, P = B(I + γhBᵀΘB)⁻¹Bᵀ."""
         narrow = rate * root
         narrow.sub_((narrow * unit).sum(-1, keepdim=True) * unit)
@@ -267,5 +295,5 @@ def implicit_step(model, control, state, log_loss, slope, speed, h):
     rate = sum(weight * rate for weight, rate in zip(error_weights, rates, strict=True))
     apart = spread(rate, at.weights, new_weights[:, model.live])
     error = torch.where(failed == 0, control.error(error, new, apart), torch.inf)
-    knots = [(log_loss, speed, torch.zeros_like(h)), (new_log_loss, new_speed, h)]
+    knots: list[tuple[Tensor, ...]] = [(log_loss, speed, torch.zeros_like(h)), (new_log_loss, new_speed, h)]
     return Step(new, new_log_loss, new_slope, new_speed, error, torch.linalg.matrix_norm(stiff), knots)

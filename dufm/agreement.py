@@ -5,17 +5,21 @@ The code maximises the smallest margin of unit vectors, the depth problem that o
 two an end of training is.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.linalg
 import torch
+from torch import Tensor
 
 from dufm._checks import check_count
 from dufm._nnls import nonnegative_least_squares
 from dufm._polish import margin_slopes
 from dufm.code_search import softmax_code
 from dufm.codes import code_logits, name_of, orthoplex, polygon, separators, simplex_etf, smallest_angle
+from dufm.ends import End
 from dufm.margin import closed_form_margin, normalized_margin
 from dufm.search import max_margin
 
@@ -35,7 +39,7 @@ _TIGHT = 1e-6
 CODES = ("polygon", "orthoplex", "other softmax code")  #: kinds of low-rank ends that are softmax codes
 
 
-def selected_code(num_classes, rank, *, restarts=128, seed=0):
+def selected_code(num_classes: int, rank: int, *, restarts: int = 128, seed: int = 0) -> Tensor:
     """The softmax code ``(K, r)`` to compare: where there are many, that which depth selects.
 
     The simplex for r = K − 1; the polygon for r = 2; for r + 2 ≤ K ≤ 2r, where any code of one-vs-rest margin 1 is a
@@ -77,11 +81,11 @@ class Comparison:
     W: torch.Tensor
 
     @property
-    def excess(self):
+    def excess(self) -> float:
         """By how much the solution's margin exceeds the code's, relative."""
         return self.margin / self.code_margin - 1.0
 
-    def row(self):
+    def row(self) -> dict[str, Any]:
         r"""Dict of the numbers above and of the shapes of both, for a table; what may vanish to nine digits.
 
         ``over_collapse``: margin over that of neural collapse; of the balanced factors :math:`U\Sigma^{1/2}`,
@@ -105,7 +109,9 @@ class Comparison:
         }
 
 
-def compare(num_classes, rank, depths, *, restarts=64, seed=0):
+def compare(
+    num_classes: int, rank: int, depths: Iterable[int], *, restarts: int = 64, seed: int = 0
+) -> list[Comparison]:
     """Search the depth problem at exact rank r, depth by depth, beside the softmax code: a list of :class:`Comparison`.
 
     Every search starts from ``restarts`` random codes, from what was found at the depth before, and from the code
@@ -114,15 +120,17 @@ def compare(num_classes, rank, depths, *, restarts=64, seed=0):
     W = selected_code(num_classes, rank, restarts=2 * restarts, seed=seed)
     Z_code, uncentred = code_logits(W), W @ separators(W)[0].mT
     unique = not rank + 2 <= num_classes < 2 * rank
-    found, before = [], []
+    found: list[Comparison] = []
+    before: list[Tensor] = []
     for depth in sorted(depths):
         starts = [Z_code] * unique + before
         best = max_margin(num_classes, depth, rank, restarts=restarts, seed=seed, starts=starts)
-        margins = (float(normalized_margin(Z, depth)) for Z in (Z_code, uncentred))
+        code_margin, uncentred_margin = (float(normalized_margin(Z, depth)) for Z in (Z_code, uncentred))
         name = str(name_of(Z_code))
         found.append(
             Comparison(
-                num_classes, rank, depth, "irregular" if name == f"rank {rank}" else name, best.margin, *margins,
+                num_classes, rank, depth, "irregular" if name == f"rank {rank}" else name,
+                best.margin, code_margin, uncentred_margin,
                 best.agree, best.restarts, best.locally_optimal, best.Z, W,
             )
         )  # fmt: skip
@@ -130,30 +138,30 @@ def compare(num_classes, rank, depths, *, restarts=64, seed=0):
     return found
 
 
-def _profile(sigma, rank):
+def _profile(sigma: Tensor, rank: int) -> str:
     return " ".join(f"{x:.3f}" for x in sigma[:rank] / sigma[0])
 
 
 # ---------------------------------------------------------------- the conditions of the two problems
 
 
-def frame_spread(W):
+def frame_spread(W: Tensor) -> float:
     """Largest over smallest singular value of a code ``(K, r)``, less 1: 0 for a tight frame, ``WᵀW = (K/r) I``."""
     sigma = torch.linalg.svdvals(W)
     return float(sigma[0] / sigma[-1] - 1.0)
 
 
-def constant_multipliers(W):
+def constant_multipliers(W: Tensor) -> float:
     r"""Relative residual of a code's own conditions with equal multipliers, :math:`\Lambda H=W,\ \Lambda^\top W=H`.
 
     ``W`` ``(K, r)``, H its separators, :math:`\Lambda = \sum\lambda_{jc}(e_c - e_j)e_c^\top` with λ ≥ 0 on the smallest
     margins, the best by non-negative least squares; the common factor of the right-hand sides is free through λ.
     """
-    W, H, wrong, true = _code(W)
-    return _fit(W, H, W, H, wrong, true)
+    w, H, wrong, true = _code(W)
+    return _fit(w, H, w, H, wrong, true)
 
 
-def code_condition(W, depth):
+def code_condition(W: Tensor, depth: int) -> float:
     r"""Relative residual of the depth problem's stationarity, written for a code's vectors; 0 where the code solves it.
 
     With :math:`A = (I - J/K)W`, :math:`B = H`, :math:`R = A^\top A`, :math:`S = B^\top B`, p = 2/L:
@@ -161,11 +169,11 @@ def code_condition(W, depth):
     .. math:: \Lambda B = A(SR)^{p/2-1}S,\qquad \Lambda^\top A = B(RS)^{p/2-1}R ,
 
     Λ as in :func:`constant_multipliers`.  The same statement as :func:`dufm.kkt_certificate`, without its singular
-    vectors; derived in notebook 34.
+    vectors; derived in notebook 34.  A float; ``DufmError`` for a depth below 2.
     """
     depth = check_count("depth", depth, 2)
-    W, H, wrong, true = _code(W)
-    A = W - W.mean(0)
+    w, H, wrong, true = _code(W)
+    A = w - w.mean(0)
     R, S = A.T @ A, H.T @ H
     power = 1.0 / depth - 1.0
     right_A = A @ scipy.linalg.fractional_matrix_power(S @ R, power).real @ S
@@ -173,14 +181,17 @@ def code_condition(W, depth):
     return _fit(A, H, right_A, right_B, wrong, true)
 
 
-def _code(W):
+def _code(W: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Vectors, separators and the pairs of smallest margin, in NumPy."""
     H, distance = separators(W)
     margin = (W * H).sum(1) - W @ H.T + 9.0 * torch.eye(len(W))
-    return W.numpy(), H.numpy(), *np.nonzero((margin < distance.min() + _TIGHT).numpy())
+    wrong, true = np.nonzero((margin < distance.min() + _TIGHT).numpy())
+    return W.numpy(), H.numpy(), wrong, true
 
 
-def _fit(A, B, right_A, right_B, wrong, true):
+def _fit(
+    A: np.ndarray, B: np.ndarray, right_A: np.ndarray, right_B: np.ndarray, wrong: np.ndarray, true: np.ndarray
+) -> float:
     """Relative residual of ``ΛB = right_A``, ``ΛᵀA = right_B`` over λ ≥ 0 on the pairs ``wrong``, ``true``."""
     system = margin_slopes(A, B, wrong, true).reshape(len(wrong), -1).T
     target = np.concatenate([right_A, right_B]).ravel()
@@ -190,7 +201,7 @@ def _fit(A, B, right_A, right_B, wrong, true):
 # ---------------------------------------------------------------- ends of training
 
 
-def kinds(end, depth, *, restarts=64, seed=0):
+def kinds(end: End, depth: int, *, restarts: int = 64, seed: int = 0) -> np.ndarray:
     """What each end of training ``(B,)`` is, by its margin to 1e-6, an array of words.
 
     ``end``: :class:`dufm.End` of a batch.  "collapse", "polygon", "orthoplex" (with vertices missing too) and "other
@@ -213,7 +224,7 @@ def kinds(end, depth, *, restarts=64, seed=0):
     return found
 
 
-def _kind_of_code(num_classes, rank):
+def _kind_of_code(num_classes: int, rank: int) -> str:
     if rank == num_classes - 1:
         return "collapse"
     if rank == 2 and num_classes > 4:

@@ -6,8 +6,12 @@ balance that leave Z alone: *wide*, a Gaussian network of larger width; *skewed*
 balanced factors of width K; *scaled*, one layer larger and the others smaller, which costs norm and no efficiency.
 """
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
 import torch
+from torch import Tensor
 
 from dufm._checks import DufmError, check_count, check_factors
 from dufm.ends import end, limit
@@ -24,7 +28,7 @@ KINDS = ("wide", "skewed", "scaled")
 _TOLERANCE, _STEPS, _HALVINGS = 1e-6, 5000, 60
 
 
-def slowest_rate(factors):
+def slowest_rate(factors: Sequence[Tensor]) -> Tensor:
     r"""Least eigenvalue of :math:`E \mapsto \sum_l A_lEB_l` on matrices of centred columns, ``(...)``.
 
     The logits move by :math:`\dot Z = \sum_l A_l(I - P)B_l`: no direction of the force is answered more slowly than
@@ -33,11 +37,11 @@ def slowest_rate(factors):
     A, B = layer_products(factors)
     num_classes = A[0].shape[-1]
     basis = torch.linalg.svd(centred(torch.eye(num_classes, dtype=A[0].dtype))).U[:, :-1]
-    kernel = sum(torch.einsum("...ij,...kl->...ikjl", basis.mT @ a @ basis, b) for a, b in zip(A, B, strict=True))
+    kernel: Any = sum(torch.einsum("...ij,...kl->...ikjl", basis.mT @ a @ basis, b) for a, b in zip(A, B, strict=True))
     return torch.linalg.eigvalsh(kernel.flatten(-4, -3).flatten(-2)).amin(-1)
 
 
-def realigned(factors, kind, excess, seeds):
+def realigned(factors: Sequence[Tensor], kind: str, excess: float, seeds: Sequence[int]) -> list[Tensor]:
     r"""Factors of the same product whose weight norm exceeds the balanced one by a share of what ``factors`` have.
 
     With R_g the norm of ``factors``, their layers brought to equal norms, and R_b that of balanced factors:
@@ -58,7 +62,7 @@ def realigned(factors, kind, excess, seeds):
     return skewed_to(balanced, target, seeds) if kind == "skewed" else scaled_to(balanced, target)
 
 
-def balanced_to(factors, log_norm):
+def balanced_to(factors: list[Tensor], log_norm: Tensor) -> list[Tensor]:
     r"""Factors of the same product on the way to balance, at mean log layer norm ``log_norm`` ``(n,)``.
 
     Steps of :math:`\dot W_l = D_lW_l - W_lD_{l-1}`, D_l the imbalances, along which Z stays and the squared norm falls
@@ -79,7 +83,7 @@ def balanced_to(factors, log_norm):
     raise DufmError(f"log_norm was not reached: {int((left >= _TOLERANCE).sum())} of {len(left)} networks stop above")
 
 
-def skewed_to(balanced, log_norm, seeds):
+def skewed_to(balanced: Sequence[Tensor], log_norm: Tensor, seeds: Sequence[int]) -> list[Tensor]:
     r"""Balanced factors skewed by :math:`W_l \to e^{\tau S_l}W_le^{-\tau S_{l-1}}` to mean log layer norm ``log_norm``.
 
     S_l symmetric Gaussian matrices, network i's from ``seeds[i]``; the norm is log-convex in τ and least at 0.
@@ -88,30 +92,41 @@ def skewed_to(balanced, log_norm, seeds):
     shape = (len(balanced) - 1, width, width)
     S = torch.from_numpy(np.stack([np.random.default_rng(seed).standard_normal(shape) for seed in seeds], 1))
 
-    def skewed(tau):
+    def skewed(tau: Tensor) -> list[Tensor]:
         return _even(turned(balanced, list((S + S.mT) * tau[:, None, None])))
 
     return skewed(_bisected(lambda tau: _log_norm(skewed(tau)), log_norm, 0.0, 4.0))
 
 
-def scaled_to(balanced, log_norm):
+def scaled_to(balanced: Sequence[Tensor], log_norm: Tensor) -> list[Tensor]:
     """Balanced factors, the features c times as large and each other layer c^(−1/(L − 1)) times, of the same squared
     norm as factors with equal layers of log norm ``log_norm``: the efficiency stays that of balance.
     """
     rest = -1 / (len(balanced) - 1)
 
-    def norm(log_c):
+    def norm(log_c: Tensor) -> Tensor:
         return 0.5 * ((2 * log_c).exp() + (2 * rest * log_c).exp() / -rest).log()
 
     log_c = _bisected(norm, log_norm - _log_norm(balanced) + 0.5 * np.log(len(balanced)), 0.0, 20.0)[:, None, None]
     return [balanced[0] * log_c.exp(), *(W * (rest * log_c).exp() for W in balanced[1:])]
 
 
-def realigned_ends(seeds, num_classes, depth, width, scale, kind, excess, first=0, sharpness=1e3, device="cpu"):
+def realigned_ends(
+    seeds: Sequence[int],
+    num_classes: int,
+    depth: int,
+    width: int,
+    scale: float,
+    kind: str,
+    excess: float,
+    first: int = 0,
+    sharpness: float = 1e3,
+    device: str = "cpu",
+) -> dict[str, Tensor]:
     """Certified end from :func:`realigned` Gaussian networks of seeds ``first`` + seed: a task for ``sweep.run``.
 
     Columns: ``log_efficiency`` and ``log_rate`` (of :func:`slowest_rate`) at the start, ``rank`` of :func:`dufm.end`,
-    0 where it is undecided.
+    0 where it is undecided.  ``DufmError`` as there.
     """
     depth = check_count("depth", depth, 2)
     seeds = [first + seed for seed in seeds]
@@ -126,22 +141,22 @@ def realigned_ends(seeds, num_classes, depth, width, scale, kind, excess, first=
     }
 
 
-def _log_norm(factors):
+def _log_norm(factors: Sequence[Tensor]) -> Tensor:
     """Mean over the layers of log ‖W_l‖_F."""
     return torch.stack([torch.linalg.matrix_norm(W) for W in factors]).log().mean(0)
 
 
-def _even(factors):
+def _even(factors: Sequence[Tensor]) -> list[Tensor]:
     """The same product with layers of equal norm."""
     mean = _log_norm(factors).exp()
     return [W * (mean / torch.linalg.matrix_norm(W))[..., None, None] for W in factors]
 
 
-def _bisected(function, target, low, high):
+def _bisected(function: Callable[[Tensor], Tensor], target: Tensor, low: float, high: float) -> Tensor:
     """Where an increasing function of a tensor reaches its target, entry by entry."""
-    low, high = torch.full_like(target, low), torch.full_like(target, high)
+    below, above = torch.full_like(target, low), torch.full_like(target, high)
     for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        below = function(middle) < target
-        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+        middle = (below + above) / 2
+        less = function(middle) < target
+        below, above = torch.where(less, middle, below), torch.where(less, above, middle)
     return middle

@@ -7,14 +7,17 @@ What share of all directions lies inside: :mod:`dufm.shares`.
 """
 
 import math
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
 from scipy.integrate import quad
+from torch import Tensor
 
 from dufm._checks import DufmError, check_count, check_finite_positive
+from dufm._stepping import recorded
 from dufm.characters import characters
-from dufm.ends import spectral_end
+from dufm.ends import SpectralEnd, spectral_end
 from dufm.spectral import spectral_flow
 
 __all__ = [
@@ -44,14 +47,17 @@ CODES = ("collapse", "Reed–Muller", "cube", "other", "undecided")
 # ---------------------------------------------------------------- critical starts
 
 
-def critical_deviation(label, scale, depth):
-    """Relative deviation ``1 − (1 + c s_0^q)^{−1/q}`` of values that lag by the label c behind leaders at s_0."""
+def critical_deviation(label: float, scale: float, depth: int) -> float:
+    """Relative deviation ``1 − (1 + c s_0^q)^{−1/q}`` of values that lag by the label c behind leaders at s_0.
+
+    ``DufmError`` below depth 3.
+    """
     q = 1 - 2 / check_count("depth", depth, 3)
     return 1 - (1 + label * scale**q) ** (-1 / q)
 
 
-def critical_labels(lags, depth, scales, *, rounds=4):
-    """Label c* up to which neural collapse wins, one for each of ``scales``, known to 2/24^``rounds``.
+def critical_labels(lags: Sequence[bool] | Tensor, depth: int, scales: Sequence[float], *, rounds: int = 4) -> Tensor:
+    """Label c* up to which neural collapse wins, one for each of ``scales``, known to ``2/24^rounds``.
 
     ``lags``: boolean ``(K − 1,)``, the Hadamard characters that start behind the others, which start at the scale.
     Collapse has won if the laggards gain on the leaders between losses e^−40 and e^−60.  ``DufmError``: all or none
@@ -66,18 +72,18 @@ def critical_labels(lags, depth, scales, *, rounds=4):
     q = 1 - 2 / depth
     leader = torch.tensor(scales, dtype=torch.float64)[:, None, None]
 
-    def collapse_wins(label):
+    def collapse_wins(label: Tensor) -> Tensor:
         laggard = (leader**-q + label.unsqueeze(-1)) ** (-1 / q)
         return _laggards_gain(torch.where(lags, laggard, leader), lags, depth, (-40.0, -60.0))
 
     return only_change(collapse_wins, torch.zeros(len(scales)), torch.full((len(scales),), 2.0), rounds)
 
 
-def local_label(label, scale, depth, num_classes):
+def local_label(label: float, scale: float, depth: int, num_classes: int) -> float:
     r"""What is left at leaders of size s_0 of a label c, for two sizes of values at K = 2^m, to first order in s_0:
 
     :math:`c - \frac qK\int_0^{s_0} s^{-q}\bigl[1 - (1 + cs^q)^{-1/q}\bigr]ds`, which is :math:`ce^{-s_0/K}` for small
-    :math:`cs_0^q`.
+    :math:`cs_0^q`.  ``DufmError`` for a depth below 3.
     """
     q = 1 - 2 / check_count("depth", depth, 3)
     # In v = s^(1 − q) the integrand is bounded.
@@ -85,8 +91,8 @@ def local_label(label, scale, depth, num_classes):
     return label - q / ((1 - q) * num_classes) * lost
 
 
-def critical_ratio(depth, sizes, *, rounds=4):
-    """Ratio s_3/s_1 above which neural collapse wins at K = 4 from s_1 = s_2 = size, known to 1/24^``rounds``.
+def critical_ratio(depth: int, sizes: Iterable[float], *, rounds: int = 4) -> Tensor:
+    """Ratio s_3/s_1 above which neural collapse wins at K = 4 from s_1 = s_2 = size, known to ``1/24^rounds``.
 
     One for each of ``sizes``; for large ones the law is :func:`dufm.late_separatrix`.  Collapse has won if s_3 gains on
     the others between two losses later than any of these starts.  ``DufmError`` as :func:`critical_labels`.
@@ -98,7 +104,7 @@ def critical_ratio(depth, sizes, *, rounds=4):
         check_finite_positive("sizes: each", size)
         losses = (-40.0 - size, -60.0 - 1.3 * size)
 
-        def square_wins(ratio, size=size, losses=losses):
+        def square_wins(ratio: Tensor, size: float = size, losses: tuple[float, float] = losses) -> Tensor:
             starts = torch.where(third, ratio.unsqueeze(-1), 1.0) * size
             return ~_laggards_gain(starts, third, depth, losses)
 
@@ -106,12 +112,12 @@ def critical_ratio(depth, sizes, *, rounds=4):
     return torch.cat(found)
 
 
-def late_ratio(ratio, growth, depth, beta=2.0):
+def late_ratio(ratio: Tensor, growth: Tensor, depth: int, beta: float = 2.0) -> Tensor:
     r"""Late ratio x = ε/s of an extra value, of β times the force of the kept ones, after s has grown by a factor g:
     :math:`[\beta + (x_0^{-q} - \beta)\,g^q]^{-1/q}`, :math:`x_0g^{\beta-1}` at L = 2, and 1 once it has caught up.
 
     ``ratio`` x_0 and ``growth`` g: positive tensors that broadcast.  β = 2: s_3/s_1 at K = 4, s_1 = s_2, exact but for
-    :math:`e^{-(s_1 - s_3)/2}`.
+    :math:`e^{-(s_1 - s_3)/2}`.  ``DufmError`` for a depth below 2.
     """
     q = 1 - 2 / check_count("depth", depth, 2)
     if q == 0:
@@ -119,18 +125,21 @@ def late_ratio(ratio, growth, depth, beta=2.0):
     return (beta + (ratio**-q - beta) * growth**q).clamp(min=1.0) ** (-1 / q)
 
 
-def _laggards_gain(starts, lags, depth, losses):
+def _laggards_gain(starts: Tensor, lags: Tensor, depth: int, losses: tuple[float, float]) -> Tensor:
     """Whether the mean of what lags gains on the mean of the others between two log losses, or has caught up."""
     run = spectral_flow(
         starts, depth, "hadamard", rtol=1e-10, until_log_loss=losses[1], record={"log_loss": list(losses)}
     )
-    early, late = run.history.s[..., lags].mean(-1) / run.history.s[..., ~lags].mean(-1)
+    s = recorded(run.history).s
+    early, late = s[..., lags].mean(-1) / s[..., ~lags].mean(-1)
     if late.isnan().any():
         raise DufmError(f"{int(late.isnan().sum())} starts did not reach log loss {losses[1]:g}, at depth {depth}")
     return (late > early) | (late > 0.999)
 
 
-def only_change(holds, low, high, rounds, sections=24):
+def only_change(
+    holds: Callable[[Tensor], Tensor], low: Tensor, high: Tensor, rounds: int, sections: int = 24
+) -> Tensor:
     """Where ``holds``, true from ``low`` and false from there to ``high``, changes: multi-section, a row each."""
     low, high = low.double(), high.double()
     for turn in range(rounds):
@@ -148,8 +157,11 @@ def only_change(holds, low, high, rounds, sections=24):
 # ---------------------------------------------------------------- where starts end
 
 
-def triangle_cells(side):
-    """Corners ``(side², 3, 3)`` of the equal triangles that the proportions (s_1 : s_2 : s_3) are cut into."""
+def triangle_cells(side: int) -> np.ndarray:
+    """Corners ``(side², 3, 3)`` of the equal triangles that the proportions (s_1 : s_2 : s_3) are cut into.
+
+    ``DufmError`` below 1.
+    """
     corners = []
     for i in range(check_count("side", side, 1)):
         for j in range(side - i):
@@ -160,10 +172,11 @@ def triangle_cells(side):
     return np.concatenate([first_two, 1 - first_two.sum(-1, keepdims=True)], -1)
 
 
-def map_starts(side, each, seed):
+def map_starts(side: int, each: int, seed: int) -> Tensor:
     """Directions ``(each, side², 3)`` of mean 1, ``each`` uniform in every one of :func:`triangle_cells`.
 
     As many in each cell: more evenly spread than independent ones, so that binomial intervals are on the safe side.
+    ``DufmError`` for a count below 1.
     """
     corners = triangle_cells(side)
     rng = np.random.default_rng(check_count("seed", seed, 0))
@@ -172,7 +185,7 @@ def map_starts(side, each, seed):
     return torch.from_numpy(directions / directions.mean(-1, keepdims=True)).transpose(0, 1)
 
 
-def ends_of_four(starts, depth, *, rtol=1e-4):
+def ends_of_four(starts: Tensor, depth: int, *, rtol: float = 1e-4) -> Tensor:
     """Where starts ``(..., 3)`` at K = 4 end, by :func:`dufm.spectral_end`: an index into ``FOUR_ENDS``, ``(...)``.
 
     0 neural collapse, i the square that drops s_i, 4 undecided.
@@ -181,7 +194,7 @@ def ends_of_four(starts, depth, *, rtol=1e-4):
     return _which_of_four(spectral_end(run.s, depth, "hadamard"))
 
 
-def distance_from_end(starts, depth, log_loss):
+def distance_from_end(starts: Tensor, depth: int, log_loss: float) -> tuple[Tensor, Tensor]:
     """How far starts ``(..., 3)`` at K = 4 still are from their ends at a finite loss, and those, as an index.
 
     The distance is ``‖s − s_end‖/‖s_end‖``, both scaled to smallest margin 1, the index that of :func:`ends_of_four`.
@@ -192,12 +205,12 @@ def distance_from_end(starts, depth, log_loss):
     return (scaled - end.spectrum).norm(dim=-1) / end.spectrum.norm(dim=-1), _which_of_four(end)
 
 
-def _which_of_four(end):
+def _which_of_four(end: SpectralEnd) -> Tensor:
     code = torch.where(end.rank == 3, 0, 1 + (end.spectrum == 0).int().argmax(-1))
     return torch.where(end.decided, code, 4)
 
 
-def greedy_basis(s):
+def greedy_basis(s: Tensor) -> list[int]:
     """The first log2 K independent characters in the order of their values ``s`` ``(K − 1,)``, largest first.
 
     Their numbers from 1, ascending; characters i and j multiply to character i XOR j.
@@ -210,8 +223,11 @@ def greedy_basis(s):
     return sorted(basis)
 
 
-def least_lag(s, depth):
-    """Least ``y_j − y_b`` over the members b of :func:`greedy_basis` and all j outside the span of those before b."""
+def least_lag(s: Tensor, depth: int) -> float:
+    """Least ``y_j − y_b`` over the members b of :func:`greedy_basis` and all j outside the span of those before b.
+
+    ``DufmError`` below depth 3.
+    """
     y = s ** (2 / check_count("depth", depth, 3) - 1)
     lag, span = math.inf, {0}
     for i in (torch.argsort(y) + 1).tolist():
@@ -222,12 +238,12 @@ def least_lag(s, depth):
     return lag
 
 
-def greedy_lag(num_classes, depth):
+def greedy_lag(num_classes: int, depth: int) -> float:
     """Lag ``1.75 (L − 2) 2^{−2/L} + (log2 K − 1) 2^q``: with a larger :func:`least_lag` the greedy cube is the end."""
     return 1.75 * (depth - 2) * 2 ** (-2 / depth) + (math.log2(num_classes) - 1) * 2 ** (1 - 2 / depth)
 
 
-def code_counts(seeds, num_classes, depth, scale, starts):
+def code_counts(seeds: Sequence[int], num_classes: int, depth: int, scale: float, starts: int) -> dict[str, list[int]]:
     """How many uniform directions of mean ``scale`` end in each of ``CODES`` at K = 2^m; a count a seed, by name.
 
     Neural collapse keeps K − 1 equal values, Reed–Muller (the orthoplex) K/2, the cube log2 K; all by

@@ -6,11 +6,13 @@ that of neural collapse, and the logits, row by row, where no named code is as g
 """
 
 import csv
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from dufm._checks import check_count
 from dufm._polish import cut
@@ -34,6 +36,16 @@ class BestKnown:
     ``Z`` ``(K, K)``: centred logits of smallest margin 1, float64; ``rank``; ``name`` (:func:`dufm.codes.name_of`,
     "rank r" where none fits); ``margin`` normalised, ``margin_ratio`` over that of neural collapse; ``certificate``;
     ``source``: "theorem", "closed form", "table" or "search".  Only a theorem excludes anything better.
+
+    Units: none.  Source: this companion, notebooks 24 to 27.
+
+    >>> print(dufm.best(3, 4))
+    classes       3, depth 4
+    rank          2 of 2
+    code          NC
+    margin        0.25, 1 of that of neural collapse
+    certificate   residual below 1e-10, gap below 1e-10
+    source        theorem
     """
 
     depth: int
@@ -45,7 +57,7 @@ class BestKnown:
     certificate: Certificate
     source: str
 
-    def __str__(self):
+    def __str__(self) -> str:
         """The table."""
         rows = {
             "classes": f"{len(self.Z)}, depth {self.depth}",
@@ -58,13 +70,21 @@ class BestKnown:
         return "\n".join(f"{key:12s}  {value}" for key, value in rows.items())
 
 
-def best(num_classes, depth):
+def best(num_classes: int, depth: int) -> BestKnown:
     r"""The best solution known of :math:`\max_Z \min_{j\ne c}(z_{cc} - z_{jc})/\|Z\|_{S_{2/L}}`: :class:`BestKnown`.
 
     At L = 2, and for K ≤ 3, that is neural collapse, by theorem (notebook 27).  Else the best of the named codes
     (:func:`dufm.codes.named`) and what searches found: from the table where it has the case, else by
     :func:`dufm.search.best_rank`, all ranks in one batch, in seconds up to K = 12.  Whatever it is, it is polished and
-    certified anew.  ``DufmError``: K outside 2 … 45 (more cannot be certified), or a depth below 2.
+    certified anew.
+
+    Shapes: the logits are ``(K, K)``.  Units: none.  Raises: ``DufmError`` for a K outside 2 … 45 (more cannot be
+    certified), or a depth below 2.  Source: this companion, notebooks 24 to 27.
+
+    >>> [dufm.best(4, depth).name for depth in (2, 3, 4)]
+    ['NC', 'NC', 'orthoplex']
+    >>> round(dufm.best(4, 6).margin_ratio, 4)
+    1.6875
     """
     why = "more cannot be certified"
     num_classes, depth = check_count("num_classes", num_classes, 2, _MOST, why), check_count("depth", depth, 2)
@@ -78,13 +98,20 @@ def best(num_classes, depth):
     return _first([*codes, *([] if found is None else [(found.Z, "search")])], depth)
 
 
-def save(classes=range(4, 13), depths=range(3, 13), *, restarts=64, path=_TABLE):
+def save(
+    classes: Iterable[int] = range(4, 13),
+    depths: Iterable[int] = range(3, 13),
+    *,
+    restarts: int = 64,
+    path: Path = _TABLE,
+) -> None:
     """Search every case, at each depth also from what is best at the depth before, and write the table."""
     with open(path, "w", encoding="utf-8", newline="") as file:
         write = csv.writer(file, lineterminator="\n").writerow
         write(["num_classes", "depth", "rank", "name", "margin_ratio", "entries"])
         for num_classes in classes:
-            codes, before = [(Z, "closed form") for Z in named(num_classes).values()], []
+            codes = [(Z, "closed form") for Z in named(num_classes).values()]
+            before: list[Tensor] = []
             for depth in sorted(depths):
                 found = best_rank(num_classes, depth, restarts=restarts, starts=before)
                 this = _first([*codes, *([] if found is None else [(found.Z, "search")])], depth)
@@ -94,13 +121,13 @@ def save(classes=range(4, 13), depths=range(3, 13), *, restarts=64, path=_TABLE)
                 before = [this.Z]
 
 
-def _first(candidates, depth):
+def _first(candidates: Sequence[tuple[Tensor, str]], depth: int) -> BestKnown:
     """The first of the candidates of largest margin."""
     margins = torch.stack([normalized_margin(Z, depth) for Z, _ in candidates])
     return _known(*candidates[int((margins > margins.max() * (1.0 - _TIE)).nonzero()[0])], depth)
 
 
-def _known(Z, source, depth):
+def _known(Z: Tensor, source: str, depth: int) -> BestKnown:
     solved = polish(Z, depth, numerical_rank(centred(Z), 1e-6))
     margin = float(normalized_margin(solved.Z, depth))
     return BestKnown(
@@ -116,7 +143,7 @@ def _known(Z, source, depth):
 
 
 @lru_cache(maxsize=1)
-def _table():
+def _table() -> dict[tuple[int, int], Tensor]:
     """By classes and depth: a stack of the kept logits, empty where a named code is as good."""
     with open(_TABLE, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))

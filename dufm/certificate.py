@@ -1,8 +1,10 @@
 r"""Certificates for critical points of the margin problem of :mod:`dufm.margin`, and the polish that reaches them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from dufm._checks import DufmError, check_count, check_finite_positive, check_logits, check_rank
 from dufm._polish import cut, frames, least_multipliers, margin_slopes, newton, pair_margins, pairs, slsqp, spread
@@ -34,6 +36,12 @@ class Certificate:
     ``active_tol``: margins up to ``1 + active_tol`` were called active; ``rank``;
     ``multipliers`` λ ``(..., K, N)``, class j against sample i, of least norm where they are not unique.
     A residual alone certifies nothing: read it with ``gap`` and ``discarded``.  KKT is not local optimality.
+
+    Units: none.  Source: Lyu & Li (2020); this companion, notebook 21.
+
+    >>> certificate = dufm.kkt_certificate(torch.eye(4).double(), 3)
+    >>> print(certificate, certificate.holds().item(), certificate.rank.item())
+    residual below 1e-10, gap below 1e-10 True 3
     """
 
     residual: torch.Tensor
@@ -43,17 +51,19 @@ class Certificate:
     rank: torch.Tensor
     multipliers: torch.Tensor
 
-    def holds(self, tol=1e-8):
+    def holds(self, tol: float = 1e-8) -> Tensor:
         """True where residual and gap are both below ``tol``."""
         return (self.residual < tol) & (self.gap.abs() < tol)
 
-    def __str__(self):
+    def __str__(self) -> str:
         """Residual and gap, the largest of a batch; what rounding decides is "below 1e-10"."""
         largest = {"residual": float(self.residual.max()), "gap": float(self.gap.abs().max())}
         return ", ".join(f"{name} {x:.0e}" if x > 1e-10 else f"{name} below 1e-10" for name, x in largest.items())
 
 
-def kkt_certificate(Z, depth, rank=None, *, active_tol=ACTIVE_TOL):
+def kkt_certificate(
+    Z: Tensor, depth: int, rank: int | Tensor | None = None, *, active_tol: float = ACTIVE_TOL
+) -> Certificate:
     r"""KKT certificate of the margin problem at depth L, on the stratum of exact rank r.
 
     ``Z``, less the mean of every column (margins do not see a common shift, ranks do), is cut to ``rank`` (default:
@@ -64,10 +74,17 @@ def kkt_certificate(Z, depth, rank=None, *, active_tol=ACTIVE_TOL):
               \Lambda = \sum\lambda_{jc}(e_c - e_j)e_c^\top,\quad p = 2/L,
 
     which factor-level stationarity ``W_l = W_{>l}ᵀ Λ W_{<l}ᵀ`` reduces to.  Where they are not unique they are those of
-    least norm.  The block of Λ off the range of Z never enters; :func:`off_range_values` reads it.
-    ``Z``: ``(..., K, N)``.  A matrix whose smallest margin is not positive after the cut, or that has not the rank, has
-    residual and gap inf.  Source: Lyu & Li (2020) for the KKT points; the reduction is derived in notebook 21.
-    ``DufmError`` for a rank outside 1 … K − 1, or more than 2000 margins N(K − 1).
+    least norm.  The block of Λ off the range of Z never enters; :func:`off_range_values` reads it.  ``Z``:
+    ``(..., K, N)``.  A matrix whose smallest margin is not positive after the cut, or that has not the rank, has
+    residual and gap inf.
+
+    Units: none.  Raises: ``DufmError`` for bad logits, a rank outside 1 … K − 1, or more than 2000 margins N(K − 1).
+    Source: Lyu & Li (2020) for the KKT points; the reduction is derived in notebook 21.
+
+    >>> square = dufm.polygon(4) @ dufm.polygon(4).mT
+    >>> skew = square + torch.diag(torch.arange(4.0))
+    >>> [dufm.kkt_certificate(Z, 4, rank=2).holds().item() for Z in (square, skew)]
+    [True, False]
     """
     depth = check_count("depth", depth, 2)
     check_logits(Z)
@@ -79,12 +96,19 @@ def kkt_certificate(Z, depth, rank=None, *, active_tol=ACTIVE_TOL):
     return Certificate(residual, gap, discarded, active_tol, rank, multipliers)
 
 
-def kkt_residual(Z, depth, rank=None):
-    """First number of :func:`kkt_certificate`; it says nothing about what was cut away."""
+def kkt_residual(Z: Tensor, depth: int, rank: int | Tensor | None = None) -> Tensor:
+    """First number of :func:`kkt_certificate`; it says nothing about what was cut away.
+
+    ``Z``: ``(..., K, N)``; shape ``(...)``.  Units: none.  Raises: ``DufmError`` as there.  Source: Lyu & Li (2020);
+    this companion, notebook 21.
+
+    >>> dufm.kkt_residual(torch.eye(4).double(), 3).item() < 1e-12
+    True
+    """
     return kkt_certificate(Z, depth, rank).residual
 
 
-def factor_residual(Z, depth, certificate):
+def factor_residual(Z: Tensor, depth: int, certificate: Certificate) -> Tensor:
     r"""Second route to a certificate: :math:`\max_l\|W_l - W_{>l}^\top\Lambda W_{<l}^\top\|_F/\|W_l\|_F`, ``(...)``.
 
     ``W_l`` are balanced factors of the certified matrix ``Z`` ``(..., K, N)`` itself, of smallest margin 1, neither
@@ -107,12 +131,12 @@ def factor_residual(Z, depth, certificate):
     return worst
 
 
-def _check_certificate(Z, certificate):
+def _check_certificate(Z: Tensor, certificate: Certificate) -> None:
     if not isinstance(certificate, Certificate) or certificate.multipliers.shape != Z.shape:
         raise DufmError(f"certificate must be the kkt_certificate of Z, whose shape is {tuple(Z.shape)}")
 
 
-def off_range_values(Z, depth, certificate):
+def off_range_values(Z: Tensor, depth: int, certificate: Certificate) -> Tensor:
     r"""Singular values β of the multipliers' block off the range of a certified solution, ``(..., K − 1)``, descending.
 
     With :math:`U_r\Sigma V_r^\top` the centred Z of margin 1 cut to the certificate's rank, and ``p = 2/L``,
@@ -123,15 +147,21 @@ def off_range_values(Z, depth, certificate):
     Λ from ``certificate.multipliers``: on the range Λ is :math:`\Sigma^{p-1}`, hence 1 for equal kept values.  Padded
     with zeros: only K − 1 − r can differ from 0.  At equal kept values s an aligned extra value ε is discarded iff
     :math:`(\varepsilon/s)^{1-p} < 1/\beta`.  Where the multipliers are not unique neither is β; the certificate's are
-    those of least norm.  NaN where the certificate does not hold.  ``DufmError`` as :func:`kkt_certificate`, and for
-    a certificate of another shape.
+    those of least norm.  NaN where the certificate does not hold.
+
+    Units: none.  Raises: ``DufmError`` as :func:`kkt_certificate`, and for a certificate of another shape.  Source:
+    this companion, notebook 28.
+
+    >>> Z = dufm.orthoplex(6) @ dufm.orthoplex(6).mT
+    >>> dufm.off_range_values(Z, 4, dufm.kkt_certificate(Z, 4))[:2]
+    tensor([1.5000, 1.5000], dtype=torch.float64)
     """
     depth = check_count("depth", depth, 2)
     check_logits(Z)
     _check_certificate(Z, certificate)
     _check_size(Z)
 
-    def values(rank, Z, multipliers):
+    def values(rank: int, Z: Tensor, multipliers: Tensor) -> tuple[Tensor]:
         low, _, _ = cut(Z, rank)
         U, sigma, V = frames(low)
         wrong, _, sample = pairs(*Z.shape[-2:])
@@ -144,11 +174,11 @@ def off_range_values(Z, depth, certificate):
     return torch.where(certificate.holds().unsqueeze(-1), beta.to(Z), torch.nan)
 
 
-def _size(Z):
+def _size(Z: Tensor) -> int:
     return (Z.shape[-2] - 1) * Z.shape[-1]
 
 
-def _check_size(Z):
+def _check_size(Z: Tensor) -> None:
     size = _size(Z)
     if size > MAX_MARGINS:
         raise DufmError(
@@ -157,7 +187,7 @@ def _check_size(Z):
         )
 
 
-def _by_rank(function, ranks, *batches):
+def _by_rank(function: Callable[..., tuple[Tensor, ...]], ranks: Tensor, *batches: Tensor) -> list[Tensor]:
     """``function(r, *parts)`` on the networks of each rank r, in blocks, in float64 on the CPU; results together."""
     shape, size = ranks.shape, _size(batches[0])
     flat = [batch.detach().reshape(-1, *batch.shape[-2:]).cpu().double() for batch in batches]
@@ -172,7 +202,7 @@ def _by_rank(function, ranks, *batches):
     return [column.reshape((*shape, *column.shape[1:])) for column in joined]
 
 
-def _certify(rank, Z, p, active_tol):
+def _certify(rank: int, Z: Tensor, p: float, active_tol: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Residual, gap, discarded and multipliers of ``(B, K, N)``; inf, inf and zeros for what has no solution."""
     low, smallest, discarded = cut(Z, rank)
     residual = torch.full_like(smallest, torch.inf)
@@ -209,6 +239,12 @@ class Polished:
     of that matrix, its ``discarded`` that of the start; ``moved`` ``‖Z − Z_cut‖_F/‖Z_cut‖_F``; ``decided``: residual
     and gap below 1e-8 and moved by at most a tenth, else the run is *undecided*; ``fallback``: Newton's method
     certified nothing and SLSQP was called.  What nothing certified is the end of SLSQP, and NaN, moved inf, without it.
+
+    Units: none.  Source: this companion, notebook 21.
+
+    >>> solved = dufm.polish(torch.diag(torch.tensor([1.0, 1.01, 1.0, 1.0]).double()), 3)
+    >>> solved.decided.item(), solved.moved.item() < 0.01, solved.fallback.item()
+    (True, True, False)
     """
 
     Z: torch.Tensor
@@ -218,16 +254,23 @@ class Polished:
     fallback: torch.Tensor
 
 
-def polish(Z, depth, rank=None, *, fallback=True):
+def polish(Z: Tensor, depth: int, rank: int | Tensor | None = None, *, fallback: bool = True) -> Polished:
     r"""Solve the margin problem at fixed rank from a flow's end, to certificate accuracy.
 
     ``Z`` ``(..., K, N)``, less the mean of every column, is cut to ``rank`` (default: :func:`dufm.final_rank`) and
     scaled to margin 1.  Newton's method on the stationarity conditions, all networks of a rank at once, starts from
     three guesses of the active margins (up to 1.003, 1.03, 1.2); of what certifies the nearest is kept.  It goes to KKT
     points, as the flow does, not only to local minima.  Where it certifies nothing SciPy's SLSQP minimises over the
-    factors of the cut, unless ``fallback`` is False or there are more than 240 margins (it takes seconds a network).
-    A polish is needed since at a finite loss the active margins of the flow differ, by ``log λ`` against the margin.
-    Returns :class:`Polished`; errors as :func:`kkt_certificate`.
+    factors of the cut, unless ``fallback`` is False or there are more than 240 margins (it takes seconds a network).  A
+    polish is needed since at a finite loss the active margins of the flow differ, by ``log λ`` against the margin.
+    Returns :class:`Polished`.
+
+    Units: none.  Raises: ``DufmError`` as :func:`kkt_certificate`.  Source: this companion, notebook 21; SLSQP by
+    SciPy.
+
+    >>> solved = dufm.polish(torch.diag(torch.tensor([1.0, 1.01, 1.0, 1.0]).double()), 3)
+    >>> torch.linalg.svdvals(solved.Z)[:3]
+    tensor([1.0000, 1.0000, 1.0000], dtype=torch.float64)
     """
     depth = check_count("depth", depth, 2)
     check_logits(Z)
@@ -242,12 +285,12 @@ def polish(Z, depth, rank=None, *, fallback=True):
     return Polished(solution, certificate, moved, decided, parts[3].to(Z.device))
 
 
-def _solve(rank, Z, p, fallback):
+def _solve(rank: int, Z: Tensor, p: float, fallback: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Nearest certified solutions, how far each is from the cut matrix, what was discarded, and where SLSQP ran."""
     start, smallest, discarded = cut(Z, rank)
     nearest, distance = torch.full_like(Z, torch.nan), torch.full_like(smallest, torch.inf)
 
-    def offer(index, candidates):
+    def offer(index: Tensor, candidates: Tensor) -> None:
         """Take what certifies and is nearer than what is held."""
         candidates, separates, _ = cut(candidates, rank)
         residual, gap, _, _ = _certify(rank, candidates, p, ACTIVE_TOL)
@@ -273,5 +316,5 @@ def _solve(rank, Z, p, fallback):
     return nearest, distance, discarded, called
 
 
-def _distance(Z, start):
+def _distance(Z: Tensor, start: Tensor) -> Tensor:
     return torch.linalg.matrix_norm(Z - start) / torch.linalg.matrix_norm(start)

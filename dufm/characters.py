@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dufm._checks import DufmError, check_count, check_dtype
 
@@ -21,32 +22,38 @@ class Characters:
     pair; ``table`` ``(F, K)``: ``Re χ_i(a)``, elements a in the order of mixed-radix counting; ``basis``
     ``(K, K)``: orthonormal columns, the constant first, then one for each real character, a cosine and
     a sine for each pair; ``owner`` ``(K − 1,)``: the free character of each later column.
+
+    Units: none.  Source: the characters of a finite abelian group; this companion, notebook 42.
+
+    >>> chi = dufm.characters("cyclic", 5)
+    >>> chi.num_free, chi.least_rank, chi.spectrum(torch.eye(5))[0].round(decimals=4)
+    (2, 2, tensor([1., 1.]))
     """
 
-    orders: tuple
-    labels: tuple
+    orders: tuple[int, ...]
+    labels: tuple[tuple[int, ...], ...]
     multiplicity: torch.Tensor
     table: torch.Tensor
     basis: torch.Tensor
     owner: torch.Tensor
 
     @property
-    def num_classes(self):
+    def num_classes(self) -> int:
         """Order K of the group."""
         return self.table.shape[1]
 
     @property
-    def num_free(self):
+    def num_free(self) -> int:
         """Number F of free singular values: K − 1 for Hadamard, ⌊K/2⌋ for a cyclic group."""
         return len(self.labels)
 
     @property
-    def rates(self):
+    def rates(self) -> Tensor:
         """``(F, K − 1)``: margin against the class ``a`` away, per unit of s_i: ``m_i (1 − Re χ_i(a))/K``."""
         return self.multiplicity.unsqueeze(-1) * (1 - self.table[:, 1:]) / self.num_classes
 
     @property
-    def least_rank(self):
+    def least_rank(self) -> int:
         """Smallest rank of group logits that separate all classes.
 
         Any positive spectrum on a set of characters separates iff no ``a ≠ 0`` has ``χ(a) = 1`` for all of them, that
@@ -57,16 +64,16 @@ class Characters:
         sets = (s for size in range(1, len(ranks) + 1) for s in itertools.combinations(range(len(ranks)), size))
         return min(sum(ranks[i] for i in s) for s in sets if apart[list(s)].any(0).all())
 
-    def at_margin_one(self, s):
+    def at_margin_one(self, s: Tensor) -> Tensor:
         """Spectra ``(..., F)`` scaled to smallest margin 1."""
         return s / (s @ self.rates.to(s)).amin(-1, keepdim=True)
 
-    def logits(self, s):
+    def logits(self, s: Tensor) -> Tensor:
         """Logits ``(..., K, K)`` of a spectrum ``s`` ``(..., F)``: symmetric, rows and columns sum to zero."""
         basis = self.basis[:, 1:].to(s)
         return (basis * s[..., self.owner.to(s.device)].unsqueeze(-2)) @ basis.mT
 
-    def spectrum(self, Z):
+    def spectrum(self, Z: Tensor) -> tuple[Tensor, Tensor]:
         """Spectrum ``(..., F)`` of logits ``Z`` ``(..., K, K)``, and ``‖off‖_F/‖Z‖_F`` of all it does not explain.
 
         ``DufmError`` if Z is not K × K, or if its spectrum is not real: an antisymmetric part inside a pair of
@@ -91,13 +98,25 @@ class Characters:
         return s, torch.linalg.matrix_norm(Z - self.logits(s)) / size
 
 
-def characters(group, num_classes=None):
+# "hadamard", the orders of cyclic factors, or what :func:`characters` makes of them.
+Group = str | tuple[int, ...] | list[int] | Characters
+
+
+def characters(group: Group, num_classes: int | None = None) -> Characters:
     r"""Characters of a finite abelian group of K elements, conjugates tied.
 
     ``group``: ``"hadamard"`` with ``num_classes`` = 2^m; ``"cyclic"`` with any ``num_classes``; or the orders of cyclic
-    factors, ``(3, 3)`` for (Z/3)², whose product is K.  Hadamard is ``(2, …, 2)``: character i is
-    :math:`\chi_i(a) = (-1)^{\langle i, a\rangle}`, i and a read as bit vectors.  Returns :class:`Characters`, and
-    one that it is given unchanged.  ``DufmError`` for an unknown group, a K that is no power of two, an order below 2.
+    factors, ``(3, 3)`` for (Z/3)², whose product is K.  Hadamard is ``(2, …, 2)``: character i is :math:`\chi_i(a) =
+    (-1)^{\langle i, a\rangle}`, i and a read as bit vectors.  Returns :class:`Characters`, and one that it is given
+    unchanged.
+
+    Units: none.  Raises: ``DufmError`` for an unknown group, a K that is no power of two, an order below 2.  Source:
+    this companion, notebook 42.
+
+    >>> dufm.characters("hadamard", 4).labels
+    ((0, 1), (1, 0), (1, 1))
+    >>> dufm.characters((2, 3)).multiplicity
+    tensor([2., 1., 2.], dtype=torch.float64)
     """
     if isinstance(group, Characters):
         return group
@@ -139,8 +158,8 @@ def characters(group, num_classes=None):
     )
 
 
-def check_spectrum(s, group, name="s0"):
-    """Characters for a spectrum, or a refusal of either."""
+def check_spectrum(s: Tensor, group: Group, name: str = "s0") -> Characters:
+    """Characters of ``group`` for a spectrum ``s`` ``(..., F)``; ``DufmError`` where either is refused."""
     if not isinstance(s, torch.Tensor) or s.ndim < 1 or s.numel() == 0:
         raise DufmError(f"{name} must be a non-empty torch tensor of shape (..., F), got {getattr(s, 'shape', s)!r}")
     if s.is_complex():

@@ -13,6 +13,8 @@ probability 0; so do the baselines of the notebook, which know only the cell.
 
 import functools
 import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas
@@ -20,6 +22,7 @@ import scipy.optimize
 import torch
 from scipy.special import expit, log_expit
 
+from dufm._stepping import recorded
 from dufm.agreement import SAME, compare, selected_code
 from dufm.certificate import kkt_certificate, off_range_values
 from dufm.codes import code_logits, pairs_and_singles
@@ -51,7 +54,9 @@ _SHARPNESS = 1e3
 CELL = ["num_classes", "depth", "width", "scale"]  #: what makes a cell
 
 
-def which_end(seeds, num_classes, depth, width, scale=1.0):
+def which_end(
+    seeds: Sequence[int], num_classes: int, depth: int, width: int, scale: float = 1.0
+) -> dict[str, list[Any]]:
     r"""Certified end of networks from Gaussian starts, and their spectra on the way: a task for ``sweep.run``.
 
     Followed to log ℒ = −1000 and from there to the limit.  Columns: ``name``, ``rank``, ``margin_ratio`` and ``reason``
@@ -60,12 +65,12 @@ def which_end(seeds, num_classes, depth, width, scale=1.0):
     start's, where its loss is lower.  ``DufmError`` as the functions named.
     """
     levels = [math.log(share * num_classes * math.log(num_classes)) for share in LOSSES]
-    columns = {}
+    columns: dict[str, list[Any]] = {}
     for group in batches(seeds, depth, max(width, num_classes)):
         start = random_start("gaussian", depth, width, num_classes, scale=scale, seeds=group)
         run = gradient_flow(start, until_log_loss=-_SHARPNESS, rtol=1e-3, record={"log_loss": levels})
         found = end(limit(run, sharpness=_SHARPNESS), depth)
-        states = run.history.Z
+        states = recorded(run.history).Z
         states = torch.where(states.isfinite(), states, chain(start))
         sigma = torch.linalg.svdvals(centred(states))[..., : num_classes - 1]
         texts = [[" ".join(f"{x:.4f}" for x in row) for row in level] for level in (sigma / sigma[..., :1]).tolist()]
@@ -81,7 +86,7 @@ def which_end(seeds, num_classes, depth, width, scale=1.0):
     return columns
 
 
-def counted(runs):
+def counted(runs: pandas.DataFrame) -> pandas.DataFrame:
     """A row a cell and end, ``networks`` of ``of``: ends are told apart by name, rank and margin (five digits).
 
     ``runs``: what ``sweep.run`` makes of :func:`which_end`.  ``beta`` is the median of those networks.  ``DufmError``
@@ -98,19 +103,19 @@ def counted(runs):
 
 
 @functools.lru_cache(maxsize=512)
-def _code_margin(num_classes, depth, rank):
+def _code_margin(num_classes: int, depth: int, rank: int) -> float:
     code = code_logits(selected_code(num_classes, rank, restarts=64))
     return float(normalized_margin(code, depth)) / closed_form_margin("nc", num_classes, depth)
 
 
 @functools.lru_cache(maxsize=512)
-def _best_margin(num_classes, depth, rank, restarts):
+def _best_margin(num_classes: int, depth: int, rank: int, restarts: int) -> float:
     return compare(num_classes, rank, [depth], restarts=restarts)[0].margin / closed_form_margin(
         "nc", num_classes, depth
     )
 
 
-def kind_of(num_classes, depth, rank, margin_ratio, *, restarts=32):
+def kind_of(num_classes: int, depth: int, rank: int, margin_ratio: float, *, restarts: int = 32) -> str:
     """What an end is, by rank and margin over collapse (five digits): a word.
 
     "collapse"; "softmax code" of its rank; "depth's own" where its margin is at least that of the best solution of its
@@ -124,7 +129,7 @@ def kind_of(num_classes, depth, rank, margin_ratio, *, restarts=32):
     return "depth's own" if margin_ratio > best * (1 - 1e-5 - SAME) else "worse"
 
 
-def rung(num_classes, pairs, depth, *, off, margin):
+def rung(num_classes: int, pairs: int, depth: int, *, off: float, margin: float) -> dict[str, Any]:
     """What holds t ≥ 2 pairs and K − 2t single classes in their place: a dict.
 
     ``threshold`` (1 − 1/t)^{1/q}, q = 1 − 2/L; ``error``, by how much the values β of the multipliers' block off the
@@ -149,7 +154,7 @@ def rung(num_classes, pairs, depth, *, off, margin):
 # ---------------------------------------------------------------- models of the rank
 
 
-def spectral_numbers(spectra, depth, width, *, power=None):
+def spectral_numbers(spectra: Iterable[str], depth: int, width: int, *, power: float | None = None) -> np.ndarray:
     """Numbers ``(n, min(K − 1, d) − 2, 2)`` of the law, 1 and x_i: what multiplies (a, b).
 
     ``spectra``: texts of :func:`which_end`; ``power`` in the place of q.
@@ -160,7 +165,7 @@ def spectral_numbers(spectra, depth, width, *, power=None):
     return np.stack([np.ones_like(x), x], -1)
 
 
-def models(runs):
+def models(runs: pandas.DataFrame) -> dict[str, np.ndarray]:
     """Numbers of every model for the networks of one cell, rows of :func:`which_end`: a dict by name.
 
     "law φ" for φ of ``LOSSES``, and "law 0.1, power 1", with 1 in the place of q.  Those that know the cell only:
@@ -177,35 +182,35 @@ def models(runs):
     return found
 
 
-def _log_likelihood(coefficients, numbers, ranks):
+def _log_likelihood(coefficients: np.ndarray, numbers: np.ndarray, ranks: np.ndarray) -> np.ndarray:
     """Of every network's rank; 0 for undecided ones (rank 0)."""
     height = numbers @ coefficients
     step, ranks = np.arange(3, height.shape[1] + 3), np.asarray(ranks)[:, None]
     return (log_expit(height) * (ranks >= step) + log_expit(-height) * (ranks == step - 1)).sum(1)
 
 
-def fit_models(runs):
+def fit_models(runs: pandas.DataFrame) -> dict[str, np.ndarray]:
     """Coefficients of largest likelihood of every model of :func:`models`, a dict of arrays by name.
 
     Cells in which no two ranks can occur, K = 3 or d = 2, and undecided networks tell nothing.
     """
     cells = [(models(cell), cell["rank"].to_numpy()) for _, cell in runs.groupby(CELL)]
 
-    def misfit(coefficients, name):
+    def misfit(coefficients: np.ndarray, name: str) -> float:
         return -sum(_log_likelihood(coefficients, numbers[name], ranks).sum() for numbers, ranks in cells)
 
     sizes = {name: numbers.shape[-1] for name, numbers in cells[0][0].items()}
     return {name: scipy.optimize.minimize(misfit, np.zeros(size), args=(name,)).x for name, size in sizes.items()}
 
 
-def expected_ranks(coefficients, numbers):
+def expected_ranks(coefficients: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     """Probabilities ``(n, min(K − 1, d) − 1)`` of the ranks 2, 3, … of each network."""
     survives = np.cumprod(expit(numbers @ coefficients), 1)
     survives = np.concatenate([np.ones((len(survives), 1)), survives, np.zeros((len(survives), 1))], 1)
     return survives[:, :-1] - survives[:, 1:]
 
 
-def scores(runs, coefficients):
+def scores(runs: pandas.DataFrame, coefficients: Mapping[str, np.ndarray]) -> pandas.DataFrame:
     """How well models with given ``coefficients`` (a dict by name) predict the ranks: a row a cell and model.
 
     ``log_score``: mean over the decided networks of the log of the probability that the model gave to their rank;
@@ -228,7 +233,9 @@ def scores(runs, coefficients):
     return pandas.DataFrame(rows, columns=names).round(5)
 
 
-def advantage(table, model, other, *, draws=2000, seed=0):
+def advantage(
+    table: pandas.DataFrame, model: str, other: str, *, draws: int = 2000, seed: int = 0
+) -> tuple[float, float, float]:
     """Mean over cells of the log score of ``model`` less that of ``other``, and its 95% interval, cells drawn again.
 
     ``table``: that of :func:`scores`; three NaN where it is empty.
@@ -238,4 +245,5 @@ def advantage(table, model, other, *, draws=2000, seed=0):
     wide = table.pivot(index=CELL, columns="model", values="log_score")
     gain = (wide[model] - wide[other]).to_numpy()
     means = gain[np.random.default_rng(seed).integers(len(gain), size=(draws, len(gain)))].mean(1)
-    return float(gain.mean()), *(float(x) for x in np.quantile(means, [0.025, 0.975]))
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(gain.mean()), float(low), float(high)

@@ -11,17 +11,22 @@ flow of K columns again, whose limits are KKT points of
 Neural collapse, :math:`Z = C`, is one for all sizes and depths: derived in notebook 85.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dufm._checks import DufmError, check_count, check_finite_positive, check_logits
-from dufm._limit import continued
+from dufm._limit import Limit, continued
 from dufm._polish import frames, least_multipliers, pair_margins
 from dufm._resting import RESTS
+from dufm._stepping import Record
+from dufm._steps import Linearised
 from dufm.ends import UNDECIDED, distance, end
-from dufm.flow import FactorModel, follow_factors
+from dufm.flow import FactorModel, Trajectory, follow_factors
 from dufm.loss import log_sum_and_residual, true_class
 from dufm.metrics import centred
 from dufm.width import random_start
@@ -36,35 +41,35 @@ _COLLAPSED = 0.02  # distance from collapse: at rest at sharpness m it is of ord
 class SizedModel(FactorModel):
     """Factors of one column a class, of log-weights ``log n``, the logits of class c ``n_c^{-1/2}`` for *samples*."""
 
-    def __init__(self, factors, sizes, kind):
+    def __init__(self, factors: Sequence[Tensor], sizes: Tensor, kind: str) -> None:
         super().__init__(factors)
         sizes = torch.as_tensor(sizes).to(factors[0])
         self.log_weights = sizes.log()
         self.scale = sizes**-0.5 if kind == "samples" else torch.ones_like(sizes)
         self.marks = true_class(self.true, len(sizes), sizes.dtype)
 
-    def evaluate(self, M):
+    def evaluate(self, M: Tensor) -> tuple[Tensor, Tensor]:
         """Log ℒ and −∂ log ℒ/∂M."""
         log_loss, residual = log_sum_and_residual(M * self.scale, self.marks, self.log_weights)
         return log_loss, residual * self.scale
 
-    def field(self, flat, out):
+    def field(self, flat: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
         """As in :class:`FactorModel`, λ those of the logits."""
         log_loss, weights = super().field(flat, out)
         return log_loss, self._by_class(weights, 1 / self.scale)
 
-    def _by_class(self, pairs, scale):
+    def _by_class(self, pairs: Tensor, scale: Tensor) -> Tensor:
         return (pairs.unflatten(1, (-1, len(scale))) * scale).flatten(1)
 
-    def gaps(self, flat):
+    def gaps(self, flat: Tensor) -> Tensor:
         """As in :class:`FactorModel`, of the logits."""
         return self._by_class(super().gaps(flat), self.scale)
 
-    def gap_rate(self, flat, change):
+    def gap_rate(self, flat: Tensor, change: Tensor) -> Tensor:
         """As in :class:`FactorModel`, of the logits."""
         return self._by_class(super().gap_rate(flat, change), self.scale)
 
-    def linearise(self, flat):
+    def linearise(self, flat: Tensor) -> Linearised:
         """As in :class:`FactorModel`."""
         plain, scale = super().linearise(flat), self.scale[self.of]
         return replace(
@@ -76,7 +81,7 @@ class SizedModel(FactorModel):
         )
 
 
-def class_sizes(num_classes, ratio):
+def class_sizes(num_classes: int, ratio: float) -> Tensor:
     """Sizes of mean 1 ``(K,)``, the first class ``ratio`` times as large as the others; ``DufmError`` out of range."""
     check_finite_positive("ratio", ratio)
     sizes = torch.ones(check_count("num_classes", num_classes, 2), dtype=torch.float64)
@@ -84,7 +89,15 @@ def class_sizes(num_classes, ratio):
     return sizes / sizes.mean()
 
 
-def sized_flow(factors, sizes, kind, *, until_log_loss=-1e3, rtol=1e-3, record=None):
+def sized_flow(
+    factors: Sequence[Tensor],
+    sizes: Tensor,
+    kind: str,
+    *,
+    until_log_loss: float = -1e3,
+    rtol: float = 1e-3,
+    record: Record = None,
+) -> Trajectory:
     r"""Flow of :math:`\sum_cn_c\ell_c`, a :class:`dufm.Trajectory`; its ``Z`` is M for ``kind`` "samples".
 
     ``factors``: ``[W_1, …, W_L]`` with one column a class, batch ``(B, ...)``, the features :math:`\sqrt{n_c}h_c` for
@@ -94,13 +107,15 @@ def sized_flow(factors, sizes, kind, *, until_log_loss=-1e3, rtol=1e-3, record=N
     return follow_factors(_model(factors, sizes, kind), factors, **control)
 
 
-def sized_limit(run, sizes, kind, *, sharpness=1e3):
-    """:func:`dufm.limit` of a :func:`sized_flow` that was followed to log ℒ = −``sharpness``, for its own loss."""
+def sized_limit(run: Trajectory, sizes: Tensor, kind: str, *, sharpness: float = 1e3) -> Limit:
+    """:func:`dufm.limit` of a :func:`sized_flow` that was followed to log ℒ = ``−sharpness``, for its own loss."""
     model = _model(run.factors, sizes, kind)
     return continued(model, model.flatten(run.factors), run.status, run.status.shape, sharpness)
 
 
-def sized_ends(seeds, num_classes, depth, width, scale, ratio, kind):
+def sized_ends(
+    seeds: Sequence[int], num_classes: int, depth: int, width: int, scale: float, ratio: float, kind: str
+) -> dict[str, Any]:
     """Ends of Gaussian networks at :func:`class_sizes`, one a seed: a task for ``sweep.run``.
 
     The first logits of a seed are the same for all sizes and kinds.  Columns: ``name`` ("NC", or another, or
@@ -126,7 +141,7 @@ def sized_ends(seeds, num_classes, depth, width, scale, ratio, kind):
     return {"name": name.tolist(), "rank": rank, "collapse": away}
 
 
-def sized_residual(Z, sizes, depth, rank, active_tol=1e-6):
+def sized_residual(Z: Tensor, sizes: Tensor, depth: int, rank: int, active_tol: float = 1e-6) -> Tensor:
     r"""Relative residual of the KKT conditions of the *samples* problem at logits ``Z`` ``(B, K, K)``, ``(B,)``.
 
     With M = ZN^{1/2} = UΣVᵀ cut to ``rank``: non-negative multipliers on the margins of Z up to
@@ -143,7 +158,7 @@ def sized_residual(Z, sizes, depth, rank, active_tol=1e-6):
     return least_multipliers(U[..., :rank], sigma[..., :rank], V[..., :rank], active, 2.0 / depth)[1]
 
 
-def _model(factors, sizes, kind):
+def _model(factors: Sequence[Tensor], sizes: Tensor, kind: str) -> SizedModel:
     if kind not in KINDS or tuple(sizes.shape) != (factors[0].shape[-1],) or not (sizes > 0).all():
         raise DufmError(f"kind must be of {', '.join(KINDS)} and sizes positive, one a class, got {kind!r}, {sizes}")
     return SizedModel(factors, sizes, kind)

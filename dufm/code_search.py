@@ -6,6 +6,7 @@ import numpy as np
 import scipy.linalg
 import scipy.optimize
 import torch
+from torch import Tensor
 
 from dufm._checks import DufmError, check_count
 from dufm._climb import BETA, climb, random_codes, soft_margin
@@ -34,6 +35,12 @@ class SoftmaxCode:
     ``vectors`` ``(K, d)``, unit rows, float64; ``margin`` their one-vs-rest margin; ``angle`` the smallest angle in
     degrees; ``residual`` of the KKT conditions, complementarity included; ``agree`` of ``restarts`` climbs ended at
     this value within 1e-4.  A search finds good codes, it does not exclude better ones.
+
+    Units: none, and degrees.  Source: Jiang et al. (2024).
+
+    >>> code = dufm.softmax_code(4, 2, restarts=8)
+    >>> round(code.angle, 2), code.residual < 1e-8
+    (90.0, True)
     """
 
     vectors: torch.Tensor
@@ -44,7 +51,7 @@ class SoftmaxCode:
     restarts: int
 
 
-def softmax_code(num_classes, dim, *, restarts=128, seed=0):
+def softmax_code(num_classes: int, dim: int, *, restarts: int = 128, seed: int = 0) -> SoftmaxCode:
     r"""Softmax code: K unit vectors in R^d that maximise the one-vs-rest margin,
 
     .. math:: \max_{\|w_k\| = 1} \min_k \operatorname{dist}(w_k, \operatorname{conv}\{w_j : j \ne k\})
@@ -53,10 +60,16 @@ def softmax_code(num_classes, dim, *, restarts=128, seed=0):
     The search is for h = w, where the right-hand side is ``1 − cos θ`` of the smallest angle θ: a stationary spherical
     code is stationary for the softmax problem too, and climbs with h free have found no larger value.  Random codes
     climb in one batch, some from the middle of the smoothing schedule, since early smoothing leads all to the same few
-    optima; SciPy's SLSQP takes the best distinct ends to KKT accuracy.  The value is K/(K − 1) for K ≤ d + 1
-    (simplex ETF) and 1 for d + 2 ≤ K ≤ 2d (orthoplex, for one), where the code is often not unique.  Definition:
-    Jiang et al. (ICML 2024).  Returns :class:`SoftmaxCode`.
-    ``DufmError``: K < 2, d < 2, or no restart reached a KKT residual of 1e-8.
+    optima; SciPy's SLSQP takes the best distinct ends to KKT accuracy.  The value is K/(K − 1) for K ≤ d + 1 (simplex
+    ETF) and 1 for d + 2 ≤ K ≤ 2d (orthoplex, for one), where the code is often not unique.  Returns
+    :class:`SoftmaxCode`.
+
+    Shapes: the code is ``(K, d)``.  Units: none.  Raises: ``DufmError`` for K < 2, d < 2, or where no restart reached a
+    KKT residual of 1e-8.  Source: Jiang et al. (2024) for the definition, the search this companion's, notebook 32.
+
+    >>> code = dufm.softmax_code(5, 3, restarts=8)
+    >>> round(code.margin, 4), code.vectors.shape
+    (1.0, torch.Size([5, 3]))
     """
     num_classes = check_count("num_classes", num_classes, 2)
     dim = check_count("dim", dim, 2)
@@ -76,7 +89,7 @@ def softmax_code(num_classes, dim, *, restarts=128, seed=0):
     return SoftmaxCode(vectors, best, float(smallest_angle(vectors)), residual, agree, restarts)
 
 
-def unit_norm_margins(num_classes, dim, *, networks=64, seed=0):
+def unit_norm_margins(num_classes: int, dim: int, *, networks: int = 64, seed: int = 0) -> Tensor:
     r"""Smallest margins :math:`\min_{j\ne k}\langle w_k - w_j, h_k\rangle` ``(networks,)`` that random networks reach
     when every row of the classifier and every feature is kept at length 1.
 
@@ -96,15 +109,15 @@ def unit_norm_margins(num_classes, dim, *, networks=64, seed=0):
     return margins(W @ H.mT).amin((-2, -1))
 
 
-def _unit(X):
+def _unit(X: Tensor) -> Tensor:
     return X / X.norm(dim=-1, keepdim=True)
 
 
-def _tangent(X, value, push, share):
+def _tangent(X: Tensor, value: Tensor, push: Tensor, share: Tensor) -> Tensor:
     return push - (push * X).sum(-1, keepdim=True) * X
 
 
-def _best_code(codes, value):
+def _best_code(codes: Tensor, value: Tensor) -> tuple[Tensor, float, float] | None:
     """The best polished code of the best distinct ends, its margin and residual; None if none is a KKT point."""
     best, left = None, torch.ones(len(codes), dtype=torch.bool)
     for _ in range(CANDIDATES):
@@ -124,26 +137,26 @@ def _best_code(codes, value):
     return best
 
 
-def _slsqp(W):
+def _slsqp(W: np.ndarray) -> np.ndarray:
     """Local maximiser of the smallest angle from a climb's end: t under ``⟨w_i, w_j⟩ ≤ 1 − t``, in ``x = (W, t)``."""
     shape, cosine = W.shape, W @ W.T - 4.0 * np.tri(len(W))
     first, second = np.nonzero(cosine > cosine.max() - NEAR)
     count = np.arange(len(first))
 
-    def slack(x):
+    def slack(x: np.ndarray) -> np.ndarray:
         W = x[:-1].reshape(shape)
         return 1.0 - x[-1] - (W[first] * W[second]).sum(1)
 
-    def slack_jacobian(x):
+    def slack_jacobian(x: np.ndarray) -> np.ndarray:
         W = x[:-1].reshape(shape)
         slope = np.zeros((len(first), *shape))
         slope[count, first], slope[count, second] = -W[second], -W[first]
         return np.hstack([slope.reshape(len(first), -1), np.full((len(first), 1), -1.0)])
 
-    def length(x):
+    def length(x: np.ndarray) -> np.ndarray:
         return (x[:-1].reshape(shape) ** 2).sum(1) / 2.0 - 0.5
 
-    def length_jacobian(x):
+    def length_jacobian(x: np.ndarray) -> np.ndarray:
         return np.hstack([scipy.linalg.block_diag(*x[:-1].reshape(shape)), np.zeros((len(W), 1))])
 
     up = np.append(np.zeros(W.size), -1.0)
@@ -162,7 +175,7 @@ def _slsqp(W):
     return W / np.linalg.norm(W, axis=1, keepdims=True)
 
 
-def _code_residual(W):
+def _code_residual(W: np.ndarray) -> float:
     """Residual of the KKT conditions for unit W and the best h: stationarity or complementarity, the larger."""
     H, distance = (part.numpy() for part in separators(torch.from_numpy(W)))
     margin = (W * H).sum(1)[None] - W @ H.T + 4.0 * np.eye(len(W))

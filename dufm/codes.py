@@ -6,10 +6,12 @@ A code is a ``(K, d)`` tensor of unit row vectors, one a class.
 import itertools
 import math
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import scipy.linalg
 import torch
+from torch import Tensor
 
 from dufm._checks import DufmError, check_count, check_dtype, check_logits
 from dufm._nnls import nonnegative_least_squares
@@ -57,29 +59,55 @@ LITERATURE = {
 # ---------------------------------------------------------------- named codes
 
 
-def simplex_etf(num_classes):
-    """Simplex ETF: K unit vectors ``(K, K − 1)`` of cosine ``−1/(K − 1)``.  K ≥ 2."""
+def simplex_etf(num_classes: int) -> Tensor:
+    """Simplex ETF: K unit vectors ``(K, K − 1)`` of cosine ``−1/(K − 1)``.  K ≥ 2.
+
+    Units: none.  Raises: ``DufmError`` for fewer than 2.  Source: Papyan, Han & Donoho (2020).
+
+    >>> (dufm.simplex_etf(4) @ dufm.simplex_etf(4).mT)[0]
+    tensor([ 1.0000, -0.3333, -0.3333, -0.3333], dtype=torch.float64)
+    """
     num_classes = check_count("num_classes", num_classes, 2)
     return torch.from_numpy(scipy.linalg.helmert(num_classes).T * math.sqrt(num_classes / (num_classes - 1)))
 
 
-def polygon(num_classes):
-    """Regular polygon: K unit vectors ``(K, 2)``, in order round the circle.  K ≥ 3."""
+def polygon(num_classes: int) -> Tensor:
+    """Regular polygon: K unit vectors ``(K, 2)``, in order round the circle.  K ≥ 3.
+
+    Units: none.  Raises: ``DufmError`` for fewer than 3.  Source: this companion, notebook 26.
+
+    >>> round(torch.linalg.vector_norm(dufm.polygon(6)[1] - dufm.polygon(6)[0]).item(), 4)
+    1.0
+    """
     num_classes = check_count("num_classes", num_classes, 3, why="a polygon needs three vertices")
     angle = 2.0 * math.pi / num_classes * torch.arange(num_classes, dtype=torch.float64)
     return torch.stack([angle.cos(), angle.sin()], -1)
 
 
-def orthoplex(num_classes):
-    """Orthoplex (cross-polytope): ``±e_i``, ``(K, K/2)``; vector ``K/2 + i`` is opposite to i.  K ≥ 4, even."""
+def orthoplex(num_classes: int) -> Tensor:
+    """Orthoplex (cross-polytope): ``±e_i``, ``(K, K/2)``; vector ``K/2 + i`` is opposite to i.  K ≥ 4, even.
+
+    Units: none.  Raises: ``DufmError`` for an odd K or one below 4.  Source: Rankin (1955); this companion, notebook
+    32.
+
+    >>> dufm.orthoplex(6)[:, 0]
+    tensor([ 1.,  0.,  0., -1., -0., -0.], dtype=torch.float64)
+    """
     if check_count("num_classes", num_classes, 4) % 2:
         raise DufmError(f"num_classes must be even for the orthoplex, got {num_classes}")
     axes = torch.eye(num_classes // 2, dtype=torch.float64)
     return torch.cat([axes, -axes])
 
 
-def hypercube(num_classes):
-    """Hypercube: ``(±1, …, ±1)/√m``, ``(K, m)`` with K = 2^m ≥ 4; bit i of the row is the sign of entry i."""
+def hypercube(num_classes: int) -> Tensor:
+    """Hypercube: ``(±1, …, ±1)/√m``, ``(K, m)`` with K = 2^m ≥ 4; bit i of the row is the sign of entry i.
+
+    Units: none.  Raises: ``DufmError`` for a K that is no power of two, or below 4.  Source: this companion, notebook
+    32.
+
+    >>> (dufm.hypercube(8)[0] @ dufm.hypercube(8).mT)[:4]
+    tensor([ 1.0000,  0.3333,  0.3333, -0.3333], dtype=torch.float64)
+    """
     num_classes = check_count("num_classes", num_classes, 4)
     if num_classes & (num_classes - 1):
         raise DufmError(f"num_classes must be a power of two for the hypercube, got {num_classes}")
@@ -88,7 +116,7 @@ def hypercube(num_classes):
     return (1.0 - 2.0 * bits.double()) / math.sqrt(m)
 
 
-def antiprism():
+def antiprism() -> Tensor:
     """Square antiprism in which the two faces and the sides are equally far: ``(8, 3)``, smallest angle 74.858°."""
     # cos of the angle inside a face, (1 − z²)·0 + z², equals that across: (1 − z²)/√2 − z².
     z = math.sqrt(1 / (1 + 2 * math.sqrt(2)))
@@ -97,7 +125,7 @@ def antiprism():
     return torch.stack([math.sqrt(1 - z * z) * angle.cos(), math.sqrt(1 - z * z) * angle.sin(), height], -1)
 
 
-def icosahedron():
+def icosahedron() -> Tensor:
     """Icosahedron, ``(12, 3)``, cosines ±1/√5 and −1: (0, ±1, ±φ) and its cyclic shifts, φ the golden ratio."""
     golden = (1 + math.sqrt(5)) / 2
     points = [(0.0, a, b * golden) for a in (1.0, -1.0) for b in (1.0, -1.0)]
@@ -105,20 +133,20 @@ def icosahedron():
     return W / W.norm(dim=-1, keepdim=True)
 
 
-def petersen():
+def petersen() -> Tensor:
     """Ten unit vectors in R⁴, cosines 1/6 and −2/3, one a pair of five things: an eigenspace of the Petersen graph."""
     pairs = [(i, j) for i in range(5) for j in range(i)]
     W = torch.tensor([[1.0 * (k in pair) - 0.4 for k in range(5)] for pair in pairs], dtype=torch.float64)
     return (W / W.norm(dim=-1, keepdim=True)) @ torch.from_numpy(scipy.linalg.helmert(5)).mT
 
 
-def clebsch():
+def clebsch() -> Tensor:
     """Sixteen unit vectors in R⁵, cosines 1/5 and −3/5: the sign vectors with an even number of minuses."""
     signs = [s for s in itertools.product((1.0, -1.0), repeat=5) if math.prod(s) > 0]
     return torch.tensor(signs, dtype=torch.float64) / math.sqrt(5)
 
 
-def truncated_tetrahedron(ratio):
+def truncated_tetrahedron(ratio: float) -> Tensor:
     """Twelve unit vectors ``(±1, ±1, ±ratio)/n`` and permutations, an even number of minuses, ``(12, 3)``; ratio > 1.
 
     An orbit of the tetrahedron's group, transitive and irreducible, for every ratio; Archimedes' solid at 3.
@@ -129,7 +157,7 @@ def truncated_tetrahedron(ratio):
     return W.flatten(0, 1) / math.sqrt(ratio**2 + 2.0)
 
 
-def code_matrix(W):
+def code_matrix(W: Tensor) -> Tensor:
     r"""Logits ``Z = WWᵀ`` of a code, scaled to smallest margin 1, ``(..., K, K)``.
 
     ``W``: ``(..., K, d)``.  ``DufmError`` if a row does not win against all others.
@@ -142,8 +170,8 @@ def code_matrix(W):
     return Z / smallest
 
 
-def smallest_angle(W):
-    """Smallest angle between two rows of ``W`` ``(..., K, d)``, in degrees, ``(...)``."""
+def smallest_angle(W: Tensor) -> Tensor:
+    """Smallest angle between two rows of ``W`` ``(..., K, d)``, in degrees, ``(...)``; ``DufmError`` for another."""
     W = _check_code(W)
     W = W / W.norm(dim=-1, keepdim=True)
     distance = (W.unsqueeze(-2) - W.unsqueeze(-3)).norm(dim=-1)
@@ -152,7 +180,7 @@ def smallest_angle(W):
     return torch.rad2deg(2.0 * torch.asin((distance.masked_fill(own, 2.0).amin((-2, -1)) / 2.0).clamp(max=1.0)))
 
 
-def _check_code(W):
+def _check_code(W: Any) -> Tensor:
     if not isinstance(W, torch.Tensor):
         raise DufmError(f"W must be a floating torch tensor of row vectors, got {type(W).__name__}")
     check_dtype("W", W)
@@ -161,13 +189,13 @@ def _check_code(W):
     return W
 
 
-def separators(W):
+def separators(W: Tensor) -> tuple[Tensor, Tensor]:
     r"""Unit vectors from the hull of the others to each vector of a code, and the distances.
 
     ``W`` ``(..., K, d)``; ``H`` ``(..., K, d)`` and ``distance`` ``(..., K)``: :math:`h_k` maximises
     :math:`\min_{j\ne k}\langle w_k - w_j, h\rangle` over unit h, and the maximum is the distance.  0 and a meaningless
     h where a vector lies in the hull of the others.  By non-negative least squares, exact up to rounding (Lawson &
-    Hanson 1974, chapter 23).
+    Hanson 1974, chapter 23).  ``DufmError`` for a W of another shape, or not finite.
     """
     W = _check_code(W)
     flat = W.detach().reshape(-1, *W.shape[-2:]).cpu().double().numpy()
@@ -183,15 +211,21 @@ def separators(W):
     return W.new_tensor(H).reshape(W.shape), W.new_tensor(distance).reshape(W.shape[:-1])
 
 
-def one_vs_rest_margin(W):
+def one_vs_rest_margin(W: Tensor) -> Tensor:
     r"""One-vs-rest margin :math:`\min_k \operatorname{dist}(w_k, \operatorname{conv}\{w_j : j \ne k\})`.
 
     ``W``: ``(..., K, d)``; the margins ``(...)``.  0 where a vector lies in the hull of the others.
+
+    Units: none.  Raises: ``DufmError`` for a W that is no ``(..., K, d)`` of finite floats.  Source: Jiang et al.
+    (2024).
+
+    >>> dufm.one_vs_rest_margin(torch.stack([dufm.polygon(4), dufm.orthoplex(4)]))
+    tensor([1.0000, 1.0000], dtype=torch.float64)
     """
     return separators(W)[1].amin(-1)
 
 
-def code_logits(W):
+def code_logits(W: Tensor) -> Tensor:
     r"""Centred logits :math:`(I - J/K)\,WH^\top` of a code and its :func:`separators`, of smallest margin 1.
 
     Centring changes no margin and raises no singular value, so every solution of the depth problem is centred.
@@ -204,14 +238,14 @@ def code_logits(W):
     return centred(W @ H.mT) / smallest
 
 
-def principal_points(features, rank):
+def principal_points(features: Tensor, rank: int) -> Tensor:
     """Classes in the leading directions of features ``(..., d, K)``: ``(..., K, rank)``, of mean length 1."""
     _, sigma, Vh = torch.linalg.svd(features, full_matrices=False)
     X = (sigma[..., :rank, None] * Vh[..., :rank, :]).mT
     return X / X.norm(dim=-1, keepdim=True).mean(-2, keepdim=True)
 
 
-def class_code(Z, rank):
+def class_code(Z: Tensor, rank: int) -> Tensor:
     """Class code ``(..., K, rank)`` of centred class-mean logits ``Z`` ``(..., K, K)``: unit vectors, one a class.
 
     The rows of ``U√Σ`` at unit length, ``UΣVᵀ`` the best approximation of Z of this rank: what balanced factors hold.
@@ -233,7 +267,7 @@ def class_code(Z, rank):
 _NAMED_TOL = 1e-6
 
 
-def pairs_and_singles(num_classes, pairs):
+def pairs_and_singles(num_classes: int, pairs: int) -> Tensor:
     r"""Logits ``(K, K)`` of t antipodal pairs and K − 2t single classes: the orthoplex with K − 2t vertices missing.
 
     Smallest margin 1, rank K − t, centred singular values 2 (t times), 1 (K − 2t − 1 times) and :math:`\sqrt{2t/K}`
@@ -256,7 +290,7 @@ _SINGLE = {
 }
 
 
-def named(num_classes):
+def named(num_classes: int) -> dict[str, Tensor]:
     """The codes of :func:`name_of` for K classes: centred logits ``(K, K)`` of smallest margin 1, by name, a dict."""
     codes = {"NC": pairs_and_singles(num_classes, 0)}
     for pairs in range(1, num_classes // 2 + 1):
@@ -271,20 +305,20 @@ def named(num_classes):
 
 
 @lru_cache(maxsize=64)
-def _known(num_classes):
+def _known(num_classes: int) -> tuple[list[str], Tensor]:
     """Names and their sorted margins and singular values, as rows."""
     codes = named(num_classes)
     return list(codes), torch.stack([_fingerprint(Z) for Z in codes.values()])
 
 
-def _fingerprint(Z):
+def _fingerprint(Z: Tensor) -> Tensor:
     """Sorted margins and singular values of centred logits of margin 1: they do not see how classes are numbered."""
     gaps = margins(Z).flatten(-2)
     gaps = torch.where(gaps.isinf(), 0.0, gaps).sort(-1).values
     return torch.cat([gaps, torch.linalg.svdvals(Z - Z.mean(-2, keepdim=True))], -1)
 
 
-def name_of(Z):
+def name_of(Z: Tensor) -> np.ndarray:
     """Names of solutions ``Z`` ``(..., K, N)`` of smallest margin 1, a NumPy array of the batch shape.
 
     "NC", "orthoplex", "t pairs, n single" (:func:`pairs_and_singles`), "polygon", "cube" and "antiprism" (K = 8),

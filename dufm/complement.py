@@ -10,11 +10,15 @@ is discarded iff :math:`(\varepsilon/s)^q < 1/\beta`.  What is measured here fol
 neither β nor a law.  Kept and extra directions are ``P`` and ``E``: matrices whose singular values are 1 and 0.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import scipy.optimize
 import torch
+from torch import Tensor
 
 from dufm._checks import DufmError, check_count, check_finite_positive, check_logits
+from dufm._stepping import recorded
 from dufm.basin import only_change
 from dufm.characters import characters
 from dufm.codes import orthoplex
@@ -39,15 +43,18 @@ __all__ = [
 # ---------------------------------------------------------------- directions
 
 
-def orthoplex_extra(num_classes):
+def orthoplex_extra(num_classes: int) -> tuple[Tensor, Tensor]:
     """``P`` of the orthoplex and the ``E`` of all it leaves out, which adds as much to every tight margin."""
     W = orthoplex(num_classes)
     P = W @ W.mT / 2
     return P, centred(torch.eye(num_classes, dtype=P.dtype)) - P
 
 
-def cube_extra(num_classes, bits):
-    """``P`` of the hypercube and the ``E`` of all characters of ``bits`` ≥ 2 ones, likewise; K = 2^m."""
+def cube_extra(num_classes: int, bits: int) -> tuple[Tensor, Tensor]:
+    """``P`` of the hypercube and the ``E`` of all characters of ``bits`` ≥ 2 ones, likewise; K = 2^m.
+
+    ``(K, K)``; ``DufmError`` for another K, or bits out of range.
+    """
     chi = characters("hadamard", num_classes)
     ones = _ones(num_classes)
     if not 2 <= check_count("bits", bits, 2) <= ones.max():
@@ -55,10 +62,11 @@ def cube_extra(num_classes, bits):
     return chi.logits((ones == 1).double()), chi.logits((ones == bits).double())
 
 
-def cube_turn(num_classes):
+def cube_turn(num_classes: int) -> tuple[Tensor, Tensor]:
     """``P`` of the hypercube and the first-order turn ``E`` of it that changes no tight margin, ``‖E‖_F = ‖P‖_F``.
 
     ``E = Σ_k x_k(χ_k χ̄_kᵀ + χ̄_k χ_kᵀ)`` with χ_k of the one bit k, χ̄_k of all the others, and x = (1, −1, 0, …).
+    ``(K, K)``; ``DufmError`` for K below 8.
     """
     chi = characters("hadamard", num_classes)
     if num_classes < 8:
@@ -71,27 +79,27 @@ def cube_turn(num_classes):
     return P, E * torch.linalg.matrix_norm(P) / torch.linalg.matrix_norm(E)
 
 
-def _ones(num_classes):
+def _ones(num_classes: int) -> Tensor:
     return torch.tensor([i.bit_count() for i in range(1, num_classes)])
 
 
 # ---------------------------------------------------------------- forces
 
 
-def force_ratio(pull, P, E):
+def force_ratio(pull: Tensor, P: Tensor, E: Tensor) -> Tensor:
     r"""Force on the extra values over that on the kept ones, :math:`\frac{\langle E,\Lambda\rangle}{\|E\|^2} \Big/
     \frac{\langle P,\Lambda\rangle}{\|P\|^2}`, for Λ = ``pull`` ``(..., K, K)``.
     """
     return _coordinate(pull, E) / _coordinate(pull, P)
 
 
-def block_values(pull, Z, rank):
+def block_values(pull: Tensor, Z: Tensor, rank: int) -> Tensor:
     r"""Singular values β of a Λ = ``pull`` off the range of ``Z``, over its mean value on the range.
 
     ``(..., K − 1)``, descending, padded with zeros; the range is that of the ``rank`` largest singular values of the
     centred ``Z`` ``(..., K, K)``.  With ``pull`` :math:`= -\partial\log\mathcal L/\partial Z`
     (:func:`dufm.log_loss_residual`) they are the β that a flow sees; :func:`dufm.off_range_values` reads them off a
-    certificate's multipliers.
+    certificate's multipliers.  ``DufmError`` for bad logits.
     """
     check_logits(Z)
     U, _, Vh = torch.linalg.svd(centred(Z))
@@ -102,7 +110,7 @@ def block_values(pull, Z, rank):
     return torch.linalg.svdvals(off)[..., :-1] / kept.unsqueeze(-1)
 
 
-def random_multipliers(P, count, seed):
+def random_multipliers(P: Tensor, count: int, seed: int) -> Tensor:
     r"""Multipliers of a KKT point of equal values, ``Λ`` ``(count, K, K)`` of value 1 on its range.
 
     Linear programs of random costs over all λ ≥ 0 on the tight margins of ``P = UVᵀ`` with ``ΛV = U``, ``ΛᵀU = V``:
@@ -124,15 +132,15 @@ def random_multipliers(P, count, seed):
     return torch.stack(found)
 
 
-def _coordinate(Z, E):
+def _coordinate(Z: Tensor, E: Tensor) -> Tensor:
     return (Z * E).sum((-2, -1)) / E.square().sum()
 
 
 # ---------------------------------------------------------------- what networks do
 
 
-def critical_extra(P, E, depth, size, *, rounds=3):
-    """Ratio ε/s above which an extra value is not discarded by a balanced network, known to 1/24^``rounds``.
+def critical_extra(P: Tensor, E: Tensor, depth: int, size: float, *, rounds: int = 3) -> float:
+    """Ratio ε/s above which an extra value is not discarded by a balanced network, known to ``1/24^rounds``.
 
     Networks start at ``size (P + ratio E)``; the extra value is discarded if ε/s falls between two later losses.
     ``DufmError``: a depth below 3, a size not positive, or if the answer changes twice between 0 and 1.
@@ -140,7 +148,7 @@ def critical_extra(P, E, depth, size, *, rounds=3):
     depth, rounds = check_count("depth", depth, 3), check_count("rounds", rounds, 1)
     check_finite_positive("size", size)
 
-    def discarded(ratio):
+    def discarded(ratio: Tensor) -> Tensor:
         s, extra = extra_growth(P, E, depth, size, ratio[0], (1.5, 3.0))
         early, late = extra / s
         return ((late < early) & (late < 0.999)).unsqueeze(0)
@@ -148,7 +156,9 @@ def critical_extra(P, E, depth, size, *, rounds=3):
     return float(only_change(discarded, torch.zeros(1), torch.ones(1), rounds))
 
 
-def extra_growth(P, E, depth, size, ratios, growths):
+def extra_growth(
+    P: Tensor, E: Tensor, depth: int, size: float, ratios: Sequence[float] | Tensor, growths: Sequence[float]
+) -> tuple[Tensor, Tensor]:
     """Kept value s and extra value ε of networks from ``size (P + ratio E)``, each ``(levels, ratios)``.
 
     Full balanced networks, one a ratio, are recorded where log ℒ is ``growths`` > 1 times the least at the starts.
@@ -158,7 +168,9 @@ def extra_growth(P, E, depth, size, ratios, growths):
     return _coordinate(Z, P), _coordinate(Z, E)
 
 
-def turn_growth(P, E, depth, size, angle, growths):
+def turn_growth(
+    P: Tensor, E: Tensor, depth: int, size: float, angle: float, growths: Sequence[float]
+) -> tuple[Tensor, Tensor]:
     """Kept value s and angle of a network from P turned by a small ``angle`` along E, each ``(levels,)``.
 
     The start is ``R P Rᵀ``, ``R = exp(angle·A)``, with ``[A, P] = E``; the angle is the part along E over s.
@@ -170,11 +182,12 @@ def turn_growth(P, E, depth, size, angle, growths):
     return s, _coordinate(Z, E) / s
 
 
-def _flow(Z, depth, growths):
+def _flow(Z: Tensor, depth: int, growths: Sequence[float]) -> Tensor:
     """Logits of balanced networks from ``Z``, recorded at log ℒ of ``growths`` > 1 times the least of the starts."""
     begin = float(log_loss(Z).min())
     levels = [begin * growth for growth in growths]
     run = gradient_flow(balanced_init(Z, depth), rtol=1e-8, until_log_loss=levels[-1], record={"log_loss": levels})
-    if run.history.Z.isnan().any():
+    Z = recorded(run.history).Z
+    if Z.isnan().any():
         raise DufmError(f"the flow did not reach log loss {levels[-1]:g}: {set(run.status.ravel().tolist())}")
-    return run.history.Z
+    return Z

@@ -9,10 +9,12 @@ import os
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from filelock import FileLock
+from torch import Tensor
 
 from dufm._checks import DufmError, check_count
 
@@ -25,7 +27,7 @@ _NUM_CLASSES = 10
 NAMES = ("digits", *_OPENML)
 
 
-def load(name, root=None):
+def load(name: str, root: str | Path | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Images and labels: ``X`` float32 ``(n, features)`` in [0, 1], ``y`` int64 ``(n,)``, classes 0 … 9.
 
     ``"digits"``: 1797 images of 8 × 8, which scikit-learn ships.  ``"mnist"``, ``"fashion"`` (28 × 28) and
@@ -59,7 +61,7 @@ def load(name, root=None):
     return X, y
 
 
-def balanced(X, y, n_per_class):
+def balanced(X: np.ndarray | Tensor, y: np.ndarray | Tensor, n_per_class: int) -> tuple[Tensor, Tensor]:
     """The first ``n_per_class`` samples of every class, class by class: ``(features, K·n_per_class)`` and labels.
 
     Columns are samples, float64, as the rest of the package wants them.  ``X`` and ``y`` as from :func:`load`: NumPy
@@ -74,7 +76,7 @@ def balanced(X, y, n_per_class):
     return torch.from_numpy(X[chosen].T.astype(np.float64)), torch.from_numpy(y[chosen].astype(np.int64))
 
 
-def _samples(X, y):
+def _samples(X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
     """The arrays of :func:`balanced`, or its refusal."""
     X, y = np.asarray(X), np.asarray(y)
     if y.ndim != 1 or y.dtype.kind not in "iu" or not len(y):
@@ -90,7 +92,9 @@ def _samples(X, y):
     return X, y
 
 
-def split(name, n_per_class, *, centred=True, held=1000):
+def split(
+    name: str, n_per_class: int, *, centred: bool = True, held: int = 1000
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What a network is trained on, and what it never sees: columns ``(features, n)`` and labels of both, float64.
 
     Trained on: the first ``n_per_class`` images of every class (:func:`balanced`).  Of the others up to ``held``, drawn
@@ -105,17 +109,17 @@ def split(name, n_per_class, *, centred=True, held=1000):
     return X - mean, y, torch.from_numpy(images[left].T.astype(np.float64)) - mean, torch.from_numpy(labels[left])
 
 
-def fingerprint(name):
+def fingerprint(name: str) -> str:
     """Twelve letters that change with the data, so that a result of other images is not taken for one of these."""
     images, labels = load(name)
     return hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()[:12]
 
 
-def _folder(root):
+def _folder(root: str | Path | None) -> Path:
     return Path(root or os.environ.get("DUFM_DATA") or Path.home() / ".cache" / "dufm").expanduser()
 
 
-def _keep(name, path):
+def _keep(name: str, path: Path) -> None:
     """Fetch a data set into its file, unless another process has done so meanwhile."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -133,7 +137,7 @@ def _keep(name, path):
         os.replace(partial, path)
 
 
-def _fetch(name, path):
+def _fetch(name: str, path: Path) -> tuple[np.ndarray, np.ndarray]:
     from sklearn.datasets import fetch_openml
 
     try:
@@ -149,7 +153,7 @@ def _fetch(name, path):
         ) from None
 
 
-def _check(X, y, features, where):
+def _check(X: np.ndarray, y: np.ndarray, features: int, where: str | Path) -> None:
     """Refuse arrays that are not as :func:`load` promises; ``where`` names the file."""
     wanted = f"X float32 (n, {features}) in [0, 1] and y int64 (n,)"
     if X.ndim != 2 or X.shape[1] != features or y.shape != X.shape[:1] or not len(X):

@@ -12,15 +12,20 @@ is that of the flow from there.
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas
 import torch
 from scipy.integrate import quad
+from torch import Tensor
 
 from dufm._checks import DufmError, check_count, check_factors, check_finite_positive
-from dufm.characters import check_spectrum
+from dufm._stepping import recorded
+from dufm._steps import Model
+from dufm.characters import Group, check_spectrum
 from dufm.ends import UNDECIDED, end, limit, spectral_end
 from dufm.flow import FactorModel, gradient_descent, gradient_flow
 from dufm.perturbation import forces
@@ -61,7 +66,9 @@ class Descent:
     rises: torch.Tensor
 
 
-def spectral_descent(s0, depth, group, lr, *, until_log_loss=HANDOVER, max_steps=100_000):
+def spectral_descent(
+    s0: Tensor, depth: int, group: Group, lr: float, *, until_log_loss: float = HANDOVER, max_steps: int = 100_000
+) -> Descent:
     """Descend with steps ``lr`` from singular values ``s0`` ``(..., F)`` until log ℒ is ``until_log_loss`` or less.
 
     ``s0``, ``group`` and ``DufmError`` as in :func:`dufm.spectral_flow`; ``lr`` positive.  A start that is not there
@@ -74,11 +81,13 @@ def spectral_descent(s0, depth, group, lr, *, until_log_loss=HANDOVER, max_steps
     return Descent(model.spectrum(state).reshape(s0.shape), *(part.reshape(s0.shape[:-1]) for part in rest))
 
 
-def _model(s0, depth, group):
+def _model(s0: Tensor, depth: int, group: Group) -> SpectralModel:
     return SpectralModel(check_spectrum(s0, group), check_count("depth", depth, 2), s0)
 
 
-def _descend(model, state, lr, until, max_steps):
+def _descend(
+    model: Model, state: Tensor, lr: float, until: float, max_steps: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """States, log losses, numbers of steps and of rises of the loss; a start that leaves the floats stops there."""
     state = state.clone()
     reached = torch.full(state.shape[:1], torch.inf, dtype=state.dtype)
@@ -98,7 +107,7 @@ def _descend(model, state, lr, until, max_steps):
     return state, reached, steps, rises
 
 
-def modified_flow(s0, depth, group, lr, *, until_log_loss=HANDOVER):
+def modified_flow(s0: Tensor, depth: int, group: Group, lr: float, *, until_log_loss: float = HANDOVER) -> Tensor:
     r"""Spectra ``(..., F)`` near log ℒ = ``until_log_loss`` along the flow that descent follows to O(lr²).
 
     Its field is :math:`F - \tfrac\eta2 F'F`, or :math:`-\nabla(\mathcal L + \tfrac\eta4\|\nabla\mathcal L\|^2)`;
@@ -107,12 +116,12 @@ def modified_flow(s0, depth, group, lr, *, until_log_loss=HANDOVER):
     """
     model = _model(s0, depth, group)
 
-    def field(u):
+    def field(u: Tensor) -> tuple[Tensor, Tensor]:
         slope = torch.empty_like(u)
         now = model.field(u, slope)[0]
         return now, now.exp().unsqueeze(-1) * slope
 
-    def modified(u):
+    def modified(u: Tensor) -> tuple[Tensor, Tensor]:
         now, F = field(u)
         small = 1e-5 * u.norm(dim=-1, keepdim=True) / F.norm(dim=-1, keepdim=True)
         turned = (field(u + small * F)[1] - field(u - small * F)[1]) / (2 * small)
@@ -135,20 +144,28 @@ def modified_flow(s0, depth, group, lr, *, until_log_loss=HANDOVER):
     raise DufmError(f"{len(rows)} of {len(state)} starts do not reach log loss {until_log_loss:g}: lower lr")
 
 
-def collapses(s, depth, group):
+def collapses(s: Tensor, depth: int, group: Group) -> Tensor:
     """Which spectra ``(..., F)`` the flow takes to neural collapse: 1, another end 0, undecided −1; ``(...)``."""
     found = spectral_end(s, depth, group)
     kept = (found.spectrum > 0).all(-1).long()
     return torch.where(found.decided, kept, -1)
 
 
-def spectral_starts(seeds, num_classes, scale):
+def spectral_starts(seeds: Sequence[int], num_classes: int, scale: float) -> Tensor:
     """Singular values ``(len(seeds), K − 1)`` of uniform direction on the simplex and mean ``scale``, one a seed."""
     draws = np.stack([np.random.default_rng(seed).dirichlet(np.ones(num_classes - 1)) for seed in seeds])
     return torch.from_numpy(draws.clip(1e-12)) * (num_classes - 1) * scale
 
 
-def spectral_ends(seeds, num_classes, depth, scale, lr, handover=HANDOVER, modified=False):
+def spectral_ends(
+    seeds: Sequence[int],
+    num_classes: int,
+    depth: int,
+    scale: float,
+    lr: float,
+    handover: float = HANDOVER,
+    modified: bool = False,
+) -> dict[str, Any]:
     """Where descent with steps ``lr`` from Hadamard spectra ends, one start a seed: a task for ``sweep.run``.
 
     Directions are uniform on the simplex, of mean ``scale``; ``lr = 0`` is the flow; ``modified``: along
@@ -166,11 +183,11 @@ def spectral_ends(seeds, num_classes, depth, scale, lr, handover=HANDOVER, modif
     return {"name": names, "rises": rises.numpy()}
 
 
-def against_flow(s, depth, group, lr):
+def against_flow(s: Tensor, depth: int, group: Group, lr: float) -> tuple[int, int]:
     """Pairs of values of ``s`` ``(..., F)`` whose ratio descent widens and the flow does not, or the reverse.
 
     Descent takes one step of full matrices; the flow is read from ``s_i^{1−2/L} g_i``, pairs that agree in it to 1e-9
-    left out.  Returns their number and that of all pairs compared.
+    left out.  Returns their number and that of all pairs compared.  ``DufmError`` as :func:`dufm.spectral_flow`.
     """
     chi = check_spectrum(s, group)
     after = chi.spectrum(gradient_descent(spectral_init(s, depth, chi), lr=lr, steps=1).Z)[0]
@@ -186,7 +203,7 @@ def against_flow(s, depth, group, lr):
 CELL = ["part", "num_classes", "depth", "width", "scale", "first"]
 
 
-def again(row):
+def again(row: Mapping[str, Any]) -> pandas.DataFrame:
     """Run a row of a table of :func:`by_step` again: the seeds from ``first`` on, width 0 for spectral starts.
 
     ``row``: a mapping with the columns of ``CELL``, ``lr`` and ``starts``.  Returns the runs, a row a start.
@@ -201,7 +218,7 @@ def again(row):
     return pandas.DataFrame(columns).assign(**{key: row[key] for key in [*CELL, "lr"]})
 
 
-def by_step(runs, keys=CELL):
+def by_step(runs: pandas.DataFrame, keys: Sequence[str] = CELL) -> pandas.DataFrame:
     """Counts of a table of runs, a row a cell of ``keys`` and ``lr``: each start beside itself under the flow, lr = 0.
 
     ``runs``: a row a start of ``keys``, ``lr``, ``seed``, ``name`` and ``rises``.  Columns ``starts``, ``collapse``,
@@ -223,23 +240,27 @@ def by_step(runs, keys=CELL):
     return table.groupby([*keys, "lr"], as_index=False).sum()
 
 
-def one_step_share(depth):
+def one_step_share(depth: int) -> float:
     r"""Share of small directions at K = 4 that collapse in the limit of an infinite step.
 
     With :math:`\alpha = (L-1)(L-2)/L` these are the :math:`s_1\ge s_2\ge s_3` of
     :math:`s_3^{-\alpha} < s_1^{-\alpha} + s_2^{-\alpha}`, uniform on the simplex; by quadrature over s_1/s_2.
+    ``DufmError`` for a depth below 3.
     """
     alpha = (check_count("depth", depth, 3) - 1) * (depth - 2) / depth
 
-    def density(x):  # x = s_2/s_1 in (0, 1]
+    def density(x: float) -> float:  # x = s_2/s_1 in (0, 1]
         c = 1 / x
         return 6 * ((c + 1 + (c**-alpha + 1) ** (-1 / alpha)) ** -2 - (c + 2) ** -2) * c**2
 
     return quad(density, 0, 1, epsabs=1e-12)[0]
 
 
-def sharpness(factors):
-    """Largest eigenvalue of the Hessian of ℒ in all n entries of the factors of one network, by central differences."""
+def sharpness(factors: Sequence[Tensor]) -> float:
+    """Largest eigenvalue of the Hessian of ℒ in all n entries of the factors of one network, by central differences.
+
+    A float; ``DufmError`` for bad factors.
+    """
     check_factors(factors)
     factors = [W.unsqueeze(0) for W in factors]
     model = FactorModel(factors)
@@ -253,11 +274,11 @@ def sharpness(factors):
     return float(torch.linalg.eigvalsh((hessian + hessian.mT) / 2)[-1])
 
 
-def peaks(seeds, num_classes, depth, width, scale):
+def peaks(seeds: Sequence[int], num_classes: int, depth: int, width: int, scale: float) -> dict[str, np.ndarray]:
     """Largest sharpness at ten losses of the flow from fan-in Gaussian starts: ``peak``, for ``sweep.run``."""
     factors = random_start("gaussian", depth, width, num_classes, scale=scale, seeds=seeds)
     levels = torch.linspace(math.log(num_classes * math.log(num_classes)) - 0.05, -2, 10).tolist()
-    path = gradient_flow(factors, until_log_loss=levels[-1], record={"log_loss": levels}).history
+    path = recorded(gradient_flow(factors, until_log_loss=levels[-1], record={"log_loss": levels}).history)
     known = path.log_loss.isfinite()
     sharp = [
         max(sharpness([W[level, i] for W in path.factors]) for level in known[:, i].nonzero().flatten().tolist())
@@ -266,7 +287,16 @@ def peaks(seeds, num_classes, depth, width, scale):
     return {"peak": np.array(sharp)}
 
 
-def network_ends(seeds, num_classes, depth, width, scale, lr, until_log_loss=HANDOVER, max_steps=20_000):
+def network_ends(
+    seeds: Sequence[int],
+    num_classes: int,
+    depth: int,
+    width: int,
+    scale: float,
+    lr: float,
+    until_log_loss: float = HANDOVER,
+    max_steps: int = 20_000,
+) -> dict[str, np.ndarray]:
     """Certified end of descent with steps ``lr`` from fan-in Gaussian starts, one a seed: a task for ``sweep.run``.
 
     ``lr = 0`` is the flow.  Columns ``name`` and ``reason`` of :func:`dufm.end`, ``rises`` of :class:`Descent`.  A
@@ -277,10 +307,10 @@ def network_ends(seeds, num_classes, depth, width, scale, lr, until_log_loss=HAN
     there, reason = np.arange(len(seeds)), np.full(len(seeds), "", dtype=object)
     if lr:
         model = FactorModel(factors)
-        state, reached, _, rises = _descend(model, model.flatten(factors), lr, until_log_loss, max_steps)
+        state, reached, _, rising = _descend(model, model.flatten(factors), lr, until_log_loss, max_steps)
         late = f"log loss above {until_log_loss:g} after {max_steps} steps"
         reason = np.where(reached.isfinite(), late, "diverged").astype(object)
-        there, factors, rises = np.flatnonzero(reached <= until_log_loss), model.split(state), rises.numpy()
+        there, factors, rises = np.flatnonzero(reached <= until_log_loss), model.split(state), rising.numpy()
     if len(there):
         run = gradient_flow([W[there] for W in factors], until_log_loss=-1000.0, rtol=1e-3)
         found = end(limit(run), depth)

@@ -5,11 +5,14 @@ is not separated, or not near a certified solution, has no rank, and the reason 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.optimize
 import torch
+from torch import Tensor
 
 from dufm._checks import DufmError, check_count
 from dufm.agreement import selected_code
@@ -20,6 +23,8 @@ from dufm.margin import closed_form_margin, normalized_margin
 from dufm.metrics import centred, effective_rank, nc_metrics, numerical_rank
 
 __all__ = ["Diagnosis", "code_distance", "diagnose"]
+
+Matrix = Tensor | np.ndarray | Sequence[Sequence[float]]
 
 _TRIES = 8  # starts of the search for the best numbering of a code's vectors
 
@@ -36,12 +41,18 @@ class Diagnosis:
     "logits".  ``certificate`` of the solution, None without a depth or a decision; ``margin_ratio``: normalised margin
     over that of neural collapse at this depth, NaN without one; ``code_gap``: ``1 −`` the one-vs-rest margin of the
     class code of this rank over that of the softmax code, NaN without a rank.
+
+    Units: those of the logits for ``margins``, else none.  Source: this companion, notebook 91.
+
+    >>> found = dufm.diagnose(30 * torch.eye(4)[[0, 1, 2, 3, 0]], [0, 1, 2, 3, 0])
+    >>> found.name, found.rank, found.margins
+    ('NC', 3, (30.0, 30.0, 30.0))
     """
 
     Z: torch.Tensor
     samples: int
     depth: int | None
-    margins: tuple
+    margins: tuple[float, float, float]
     effective_rank: float
     stable_rank: float
     rank: int | None
@@ -49,14 +60,14 @@ class Diagnosis:
     reason: str
     name: str
     distance: float
-    nc: dict
+    nc: dict[str, float]
     layer: str
     certificate: Certificate | None
     margin_ratio: float
     code_gap: float
 
     @property
-    def sentence(self):
+    def sentence(self) -> str:
         """The finding in one sentence."""
         if not self.decided:
             return f"{self.reason}; no rank decided"
@@ -64,7 +75,7 @@ class Diagnosis:
             return f"neural collapse, NC2 {self.nc['nc2']:.2g}"
         return f"rank {self.rank} of {len(self.Z) - 1}: nearest the {self.name}, {self.distance:.0%} away"
 
-    def __str__(self):
+    def __str__(self) -> str:
         """The table."""
         least, median, largest = self.margins
         nc = ", ".join(f"{key.upper()} {self.nc[key]:.2g}" for key in ("nc1", "nc2", "nc3"))
@@ -85,19 +96,33 @@ class Diagnosis:
         return "\n".join([*(f"{key:12s}  {value}" for key, value in rows.items()), self.sentence])
 
 
-def diagnose(logits, labels, *, depth=None, features=None, classifier=None):
+def diagnose(
+    logits: Matrix,
+    labels: Tensor | np.ndarray | Sequence[int],
+    *,
+    depth: int | None = None,
+    features: Matrix | None = None,
+    classifier: Matrix | None = None,
+) -> Diagnosis:
     r"""What a trained classifier has become, from its logits on the training samples: :class:`Diagnosis`.
 
     ``logits``: ``(N, K)`` as PyTorch gives them, or ``(K, N)``: ``labels`` ``(N,)``, integers 0 … K − 1, tell which;
     unsorted and unbalanced as they come.  NumPy or torch, float32 or float64, on any device; the work is in float64.
     Column c of ``Z`` is the mean of the logits of class c less its mean over the classes.  The rank is that of the
-    certified solution within 10% of Z at ``depth`` (weight matrices of the linear part, features included);
-    without a depth only the named codes, critical at every depth, are looked at.
-    ``features`` ``(N, d)`` and ``classifier`` ``(K, d)``, rows as PyTorch has them, give the collapse metrics of that
-    layer (NC3 is NaN without the classifier); else they are those of the logits.  Every class counts alike:
-    Σ_W is the mean over the classes of their own covariances.
-    ``DufmError`` for lengths that do not fit, a square matrix that reads differently both ways, a class without a
-    sample, labels that are no class, logits that are no finite floating numbers, and a depth below 2.
+    certified solution within 10% of Z at ``depth`` (weight matrices of the linear part, features included); without a
+    depth only the named codes, critical at every depth, are looked at.  ``features`` ``(N, d)`` and ``classifier``
+    ``(K, d)``, rows as PyTorch has them, give the collapse metrics of that layer (NC3 is NaN without the classifier);
+    else they are those of the logits.  Every class counts alike: Σ_W is the mean over the classes of their own
+    covariances.
+
+    Units: none.  Raises: ``DufmError`` for lengths that do not fit, a square matrix that reads differently both ways, a
+    class without a sample, labels that are no class, logits that are no finite floating numbers, and a depth below 2.
+    Source: Papyan, Han & Donoho (2020) for the metrics; this companion, notebook 91.
+
+    >>> labels = [0, 1, 2, 3, 0]
+    >>> square = dufm.polygon(4) @ dufm.polygon(4).mT
+    >>> dufm.diagnose(20 * square[labels], labels, depth=4).sentence
+    'rank 2 of 3: nearest the orthoplex, 0% away'
     """
     logits, labels = _logits_and_labels(logits, labels)
     depth = None if depth is None else check_count("depth", depth, 2)
@@ -108,7 +133,7 @@ def diagnose(logits, labels, *, depth=None, features=None, classifier=None):
     sigma = torch.linalg.svdvals(Z)
     codes = named(num_classes)
     away = {name: code_distance(Z, code) for name, code in codes.items()}
-    name = min(away, key=away.get)
+    name = min(away, key=away.__getitem__)
     rank, certificate, reason = _decide(Z, depth, gaps, codes[name], away[name])
     nc, layer = _collapse(logits, labels, features, classifier, rank or num_classes - 1)
     return Diagnosis(
@@ -131,7 +156,7 @@ def diagnose(logits, labels, *, depth=None, features=None, classifier=None):
     )
 
 
-def code_distance(Z, code, *, tries=_TRIES, seed=0):
+def code_distance(Z: Matrix, code: Matrix, *, tries: int = _TRIES, seed: int = 0) -> float:
     r"""Distance of logits ``Z`` ``(K, K)`` from those of a ``code`` ``(K, K)``, whatever its scale and numbering.
 
     :math:`\min_{\pi, c}\|Z - c\,\Pi Z_0\Pi^\top\|_F/\|Z\|_F` over the permutations of the classes and c ≥ 0, both
@@ -157,7 +182,7 @@ def code_distance(Z, code, *, tries=_TRIES, seed=0):
 # ---------------------------------------------------------------- what comes in
 
 
-def _logits_and_labels(logits, labels):
+def _logits_and_labels(logits: Any, labels: Any) -> tuple[Tensor, Tensor]:
     logits, labels = _matrix("logits", logits), _dense("labels", labels)
     whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
     if labels.ndim != 1 or not whole:
@@ -183,7 +208,7 @@ def _logits_and_labels(logits, labels):
     return logits, labels
 
 
-def _matrix(name, values):
+def _matrix(name: str, values: Any) -> Tensor:
     values = _dense(name, values)
     if not values.is_floating_point() or values.ndim != 2 or values.numel() == 0:
         shape = tuple(values.shape)
@@ -194,7 +219,7 @@ def _matrix(name, values):
     return values
 
 
-def _dense(name, values):
+def _dense(name: str, values: Any) -> Tensor:
     """A tensor, an array, a table or nested lists as a tensor on the CPU."""
     try:
         values = values if isinstance(values, torch.Tensor) else torch.as_tensor(np.array(values))
@@ -203,7 +228,7 @@ def _dense(name, values):
         raise DufmError(f"{name} must be an array or a tensor of numbers, got {type(values).__name__}") from None
 
 
-def _means(rows, labels, num_classes):
+def _means(rows: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """Means of the rows of each class, ``(K, d)``."""
     sums = rows.new_zeros(num_classes, rows.shape[1]).index_add(0, labels, rows)
     return sums / torch.bincount(labels, minlength=num_classes)[:, None]
@@ -212,7 +237,9 @@ def _means(rows, labels, num_classes):
 # ---------------------------------------------------------------- what is found
 
 
-def _decide(Z, depth, gaps, code, distance):
+def _decide(
+    Z: Tensor, depth: int | None, gaps: Tensor, code: Tensor, distance: float
+) -> tuple[int | None, Certificate | None, str]:
     """Rank, certificate and reason; without a depth by the nearest named ``code``, which has no certificate."""
     wrong = int((gaps <= 0).sum())
     if wrong:
@@ -228,20 +255,22 @@ def _decide(Z, depth, gaps, code, distance):
     return (int(found.rank), found.certificate, "") if found.decided else (None, None, unfinished)
 
 
-def _margin_ratio(Z, depth):
+def _margin_ratio(Z: Tensor, depth: int | None) -> float:
     if depth is None or not Z.any():
         return math.nan
     return float(normalized_margin(Z, depth)) / closed_form_margin("nc", len(Z), depth)
 
 
-def _code_gap(Z, rank):
+def _code_gap(Z: Tensor, rank: int) -> float:
     if rank == 1:
         return 0.0
     best = one_vs_rest_margin(selected_code(len(Z), rank))
     return float(1.0 - one_vs_rest_margin(class_code(Z, rank)) / best)
 
 
-def _collapse(logits, labels, features, classifier, rank):
+def _collapse(
+    logits: Tensor, labels: Tensor, features: Any, classifier: Any, rank: int
+) -> tuple[dict[str, float], str]:
     num_classes = logits.shape[1]
     if features is None:
         if classifier is not None:
@@ -261,7 +290,7 @@ def _collapse(logits, labels, features, classifier, rank):
     return {key: int(value) if key == "rank" else float(value) for key, value in found.items()}, layer
 
 
-def _balanced(rows, labels, num_classes):
+def _balanced(rows: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """Columns ``(d, Kn)``, n a class, with the class means of ``rows`` and the covariance of every class.
 
     n is twice the largest class: a deviation stands with both signs, scaled, and the rest of a class is its mean.

@@ -7,18 +7,22 @@ polished, certified, with an independent sign from the growth of its singular va
 flow.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dufm._checks import DufmError, check_count, check_logits
 from dufm._limit import Limit, limit, spectral_limit
 from dufm._nnls import nonnegative_least_squares
 from dufm._resting import RESTS
 from dufm.certificate import DECIDED_MOVE, Certificate, kkt_certificate, off_range_values, polish
-from dufm.characters import check_spectrum
+from dufm.characters import Group, check_spectrum
 from dufm.codes import name_of
+from dufm.flow import Trajectory
 from dufm.margin import normalized_margin
 from dufm.metrics import centred, margins
 
@@ -36,6 +40,12 @@ class End:
     ``name`` by :func:`dufm.codes.name_of`, a NumPy array; ``margin_ratio``: its normalised margin over that of neural
     collapse; ``certificate``; ``moved``: ``‖Z − Ẑ‖_F/‖Ẑ‖_F``, Ẑ the run's own centred logits of smallest margin 1;
     ``beta`` ``(..., K − 1)``: :func:`dufm.off_range_values`; ``decided``; ``reason``: a sentence where it is not.
+
+    Units: none.  Source: this companion, notebook 35.
+
+    >>> found = dufm.end(dufm.orthoplex(6) @ dufm.orthoplex(6).mT, 4)
+    >>> found.name.item(), found.rank.item(), found.decided.item()
+    ('orthoplex', 3, True)
     """
 
     Z: torch.Tensor
@@ -54,7 +64,7 @@ _DUST = 1e-3
 UNDECIDED = "undecided"
 
 
-def end(run, depth):
+def end(run: Limit | Trajectory | Sequence[Tensor] | Tensor, depth: int) -> End:
     r"""The certified solution at which a run ends: the one rule of the package for rank and end.
 
     ``run``: a :class:`Limit`, or what :func:`limit` takes, which is then called; or logits ``(..., K, N)``, which are
@@ -66,9 +76,15 @@ def end(run, depth):
     3. A second sign, independent of the polish: of the singular values, those kept grow with the margin, those
        dropped have frozen (``rates`` of :class:`Limit`).  Where the two disagree the run is undecided.
 
-    A run that does not rest, or has not separated its classes, is undecided and says why in ``reason``.
-    Returns :class:`End`.  ``DufmError`` as :func:`limit` and :func:`dufm.polish`, and for a depth that is not the
-    run's.
+    A run that does not rest, or has not separated its classes, is undecided and says why in ``reason``.  Returns
+    :class:`End`.
+
+    Units: none.  Raises: ``DufmError`` as :func:`limit` and :func:`dufm.polish`, and for a depth that is not the run's.
+    Source: this companion, notebooks 21 and 35.
+
+    >>> found = dufm.end(dufm.gaussian_init(3, 4, 4, seed=0), 3)
+    >>> found.name.item(), round(found.margin_ratio.item(), 4), found.reason.item()
+    ('orthoplex', 0.9186, '')
     """
     depth = check_count("depth", depth, 2)
     if isinstance(run, torch.Tensor):
@@ -110,7 +126,7 @@ def end(run, depth):
     return End(**{name: _reshaped(value, shape, Z.device) for name, value in values.items()})
 
 
-def columns(found, run=None):
+def columns(found: End, run: Limit | None = None) -> dict[str, np.ndarray]:
     """Columns for a table, a row a network: what an :class:`End` says of each, its batch flattened.
 
     ``network`` (its index), ``end`` (its name, or "undecided"), ``rank``, ``margin_ratio`` and ``moved`` (NaN where
@@ -120,7 +136,7 @@ def columns(found, run=None):
     """
     decided = found.decided.reshape(-1).cpu().numpy()
 
-    def numbers(values):
+    def numbers(values: Tensor) -> np.ndarray:
         return np.where(decided, values.reshape(-1).cpu().numpy(), np.nan)
 
     table = {
@@ -138,7 +154,7 @@ def columns(found, run=None):
     return table
 
 
-def distance(Z, solution):
+def distance(Z: Tensor, solution: Tensor) -> Tensor:
     """Relative distance of logits ``Z`` ``(..., K, N)``, centred and scaled to smallest margin 1, from a solution.
 
     ``solution``: the ``Z`` of an :class:`End`; leading dimensions broadcast.  NaN where Z separates nothing.
@@ -149,13 +165,13 @@ def distance(Z, solution):
     return torch.where(smallest[..., 0, 0] > 0, away, torch.nan)
 
 
-def _collapse_margin(shape, depth):
+def _collapse_margin(shape: Sequence[int], depth: int) -> Tensor:
     """Normalised margin of neural collapse for K classes and N samples."""
     simplex = centred(torch.eye(shape[0], dtype=torch.float64))
     return normalized_margin(simplex.repeat_interleave(shape[1] // shape[0], -1), depth)
 
 
-def _reshaped(value, shape, device):
+def _reshaped(value: Any, shape: tuple[int, ...], device: torch.device) -> Any:
     """Rows of a tensor, an array or a certificate in the batch shape, tensors on ``device``."""
     if isinstance(value, Certificate):
         parts = {item.name: getattr(value, item.name) for item in fields(value)}
@@ -165,7 +181,7 @@ def _reshaped(value, shape, device):
     return value.reshape((*shape, *value.shape[1:])).to(device)
 
 
-def _nearest(own, depth, wanted):
+def _nearest(own: Tensor, depth: int, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The nearest certified solution over all cuts of centred logits of margin 1, its rank, and how far it is."""
     num_classes = own.shape[-2]
     nearest = torch.full_like(own, torch.nan)
@@ -196,6 +212,12 @@ class SpectralEnd:
     ``spectrum`` ``(..., F)`` of smallest margin 1, exactly zero off its support, NaN where no vertex is near;
     ``rank`` of Z, int64; ``moved``: ``‖ŝ − spectrum‖/‖spectrum‖``, ŝ the run's own spectrum at the same scale;
     ``decided``; ``reason``: a sentence where it is not, else "".
+
+    Units: none.  Source: this companion, notebook 42.
+
+    >>> found = dufm.spectral_end(torch.tensor([0.1, 0.1, 0.01]).double(), 4, "hadamard")
+    >>> found.decided.item(), found.rank.item(), found.moved.item() < 0.1
+    (True, 2, True)
     """
 
     spectrum: torch.Tensor
@@ -209,14 +231,20 @@ _TIGHT = 0.15
 _CERTIFIED = 1e-8
 
 
-def spectral_end(s, depth, group):
+def spectral_end(s: Tensor, depth: int, group: Group) -> SpectralEnd:
     r"""The vertex of ``{s ≥ 0, margins ≥ 1}`` at which a spectrum ``s`` ``(..., F)`` ends, by the rule of :func:`end`.
 
     The spectrum is followed to its limit (:func:`spectral_limit`).  Each cut to the r largest values, r = 1 … F, is
     rescaled to smallest margin 1 and polished: the margins within 15% of the smallest are set to 1 exactly.  What is
     then no vertex, or no KKT point of ``min Σ m_i s_i^{2/L}`` (residual 1e-8), is dropped; the nearest of the others is
-    the end if it is at most 10% away and keeps just what still grows with the margin.
-    ``DufmError`` as :func:`spectral_limit`.
+    the end if it is at most 10% away and keeps just what still grows with the margin.  Returns :class:`SpectralEnd`.
+
+    Units: none.  Raises: ``DufmError`` as :func:`spectral_limit`.  Source: this companion, notebook 42.
+
+    >>> starts = torch.tensor([[0.1, 0.1, 0.1], [0.1, 0.1, 0.01]]).double()
+    >>> dufm.spectral_end(starts, 4, "hadamard").spectrum.round(decimals=4)
+    tensor([[1., 1., 1.],
+            [2., 2., 0.]], dtype=torch.float64)
     """
     chi = check_spectrum(s, group, "s")
     depth = check_count("depth", depth, 2)
@@ -256,7 +284,7 @@ def spectral_end(s, depth, group):
     )
 
 
-def _vertex(pattern, rates, multiplicity, depth):
+def _vertex(pattern: np.ndarray, rates: np.ndarray, multiplicity: np.ndarray, depth: int) -> np.ndarray:
     """The KKT vertex of given support and tight margins, NaN where there is none."""
     support, tight = pattern[: len(rates)], pattern[len(rates) :]
     point, nothing = np.zeros(len(rates)), np.full(len(rates), np.nan)

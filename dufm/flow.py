@@ -1,23 +1,28 @@
 r"""Gradient flow to losses of :math:`e^{-10^4}`, a batch of networks at a time, each on its own clock.
 
 The flow :math:`\dot W = -\nabla\mathcal L` needs time :math:`t\approx e^{m}` to reach margin ``m``.  We follow
-:math:`W' = -\nabla\log\mathcal L` instead, the same path in another time τ, and carry
-:math:`\log t`, :math:`dt = d\tau/\mathcal L`, beside it.
+:math:`W' = -\nabla\log\mathcal L` instead, the same path in another time τ, and carry :math:`\log t`,
+:math:`dt = d\tau/\mathcal L`, beside it.
 
-Why our own stepping: each network of a batch needs its own step and its own clock (for L ≥ 3 the flow of
-−log ℒ blows up at a finite τ that differs between networks), and t grows by :math:`e^{200}` or more, so it can
-only be carried as a logarithm.  torchdiffeq shares one step over the batch, and neither it nor SciPy
-carries a state in the log domain.  ``make bench`` compares the two at equal measured error.
+Why our own stepping: each network of a batch needs its own step and its own clock (for L ≥ 3 the flow of −log ℒ blows
+up at a finite τ that differs between networks), and t grows by :math:`e^{200}` or more, so it can only be carried as a
+logarithm.  torchdiffeq shares one step over the batch, and neither it nor SciPy carries a state in the log domain.
+``make bench`` compares the two at equal measured error.
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dufm._checks import check_count, check_factors, check_finite_positive
-from dufm._stepping import follow
+from dufm._stepping import Record, follow
 from dufm._steps import Linearised, Model, norm
 from dufm.loss import evaluate
 from dufm.metrics import numerical_rank
@@ -32,14 +37,22 @@ _STEEPEST = 200.0  # ‖∇ log ℒ‖² from which loss_scaled_descent shortens
 
 @dataclass(frozen=True)
 class History:
-    """States at the recorded levels: leading dimension = level, then the batch; NaN where never reached."""
+    """A :class:`Trajectory`'s states at the recorded levels, the leading dimension; NaN where never reached.
 
-    factors: list
+    ``factors`` ``(levels, ..., d_l, d_{l-1})``, the rest ``(levels, ...)``.  Units: as there.  Source: this companion.
+
+    >>> start = dufm.gaussian_init(3, 4, 4, seed=0)
+    >>> dufm.gradient_flow(start, record={"log_loss": [-10.0, -50.0]}).history.log_loss.round()
+    tensor([[-10.],
+            [-50.]], dtype=torch.float64)
+    """
+
+    factors: list[Tensor]
     log_loss: torch.Tensor
     log_time: torch.Tensor
 
     @property
-    def Z(self):
+    def Z(self) -> Tensor:
         """Logits ``(levels, ..., K, N)``."""
         return chain(self.factors)
 
@@ -51,9 +64,15 @@ class Trajectory:
     ``factors`` ``[W_1, …, W_L]``; ``log_loss`` log ℒ; ``log_time`` log t, t the time of dW/dt = −∇ℒ
     (−inf at the start); ``status``, a NumPy array of sentences ("reached", "stalled at a saddle of rank r",
     "precision exhausted", "max steps"; descent also "diverged"); ``steps`` accepted steps; ``history`` or None.
+
+    ``factors`` are ``(..., d_l, d_{l-1})``, the others ``(...)``.  Units: as log t.  Source: this companion.
+
+    >>> run = dufm.gradient_flow(dufm.gaussian_init(3, 4, 4, seed=0))
+    >>> run.status.item(), run.log_loss.round(decimals=4).item(), run.Z.shape
+    ('reached', -200.0, torch.Size([1, 4, 4]))
     """
 
-    factors: list
+    factors: list[Tensor]
     log_loss: torch.Tensor
     log_time: torch.Tensor
     status: np.ndarray
@@ -61,39 +80,48 @@ class Trajectory:
     history: History | None = None
 
     @property
-    def Z(self):
+    def Z(self) -> Tensor:
         """Logits ``(..., K, N)``."""
         return chain(self.factors)
 
 
 @torch.no_grad()
-def gradient_flow(factors, *, until_log_loss=-200.0, rtol=1e-4, max_steps=50_000, record=None):
+def gradient_flow(
+    factors: Sequence[Tensor],
+    *, until_log_loss: float = -200.0, rtol: float = 1e-4, max_steps: int = 50_000, record: Record = None,
+) -> Trajectory:  # fmt: skip
     r"""Follow :math:`\dot W_l = -\partial\mathcal L/\partial W_l` until ``log ℒ`` falls to ``until_log_loss``.
 
-    ``factors``: ``[W_1, …, W_L]``, shapes ``(..., d_l, d_{l-1})``, floating, on any device; the result stays
-    there.  ``rtol``: local error of a step relative to the norm of all factors of one network, and from
-    L·margin = 1000 on relative to that margin's, which keeps log ℒ and log t right to about 1000·rtol.  The path
-    is that of −∇ log ℒ by an embedded Runge–Kutta pair, Bogacki–Shampine 3(2), or Dormand–Prince 5(4) when
-    ``rtol < 2e-6``; every network has its own step and clock; log t follows by Gauss quadrature of ``1/ℒ``
-    on the cubic Hermite interpolant of ``log ℒ``.
+    ``factors``: ``[W_1, …, W_L]``, shapes ``(..., d_l, d_{l-1})``, floating, on any device; the result stays there.
+    ``rtol``: local error of a step relative to the norm of all factors of one network, and from L·margin = 1000 on
+    relative to that margin's, which keeps log ℒ and log t right to about 1000·rtol.  The path is that of −∇ log ℒ by an
+    embedded Runge–Kutta pair, Bogacki–Shampine 3(2), or Dormand–Prince 5(4) when ``rtol < 2e-6``; every network has its
+    own step and clock; log t follows by Gauss quadrature of ``1/ℒ`` on the cubic Hermite interpolant of ``log ℒ``.
 
-    ``record``: ``{"log_loss": levels}`` or ``{"log_time": levels}``, at which states are kept in
-    ``.history``; each is reached by a step that ends on the level, not by interpolation.  Memory grows
-    with the batch and the levels, not with the steps.
+    ``record``: ``{"log_loss": levels}`` or ``{"log_time": levels}``, at which states are kept in ``.history``; each is
+    reached by a step that ends on the level, not by interpolation.  Memory grows with the batch and the levels, not
+    with the steps.
 
-    A network that is already there returns at once with ``log_time = −inf``.  ``status`` says how each one
-    ended; "stalled at a saddle of rank r" means the gradient vanished to 1e-12 of what its factors allow.
-    Raises ``DufmError`` for NaN, bad shapes, integer tensors, or an argument out of range.
+    A network that is already there returns at once with ``log_time = −inf``.  ``status`` says how each one ended;
+    "stalled at a saddle of rank r" means the gradient vanished to 1e-12 of what its factors allow.
+
+    Units: time is that of dW/dt = −∇ℒ.  Raises: ``DufmError`` for NaN, bad shapes, integer tensors, or an argument out
+    of range.  Source: Bogacki & Shampine (1989), Dormand & Prince (1980), Rang & Angermann (2005) for the steps; this
+    companion, notebook 22.
+
+    >>> run = dufm.gradient_flow([torch.eye(2).double() / 2] * 2, until_log_loss=-1000.0)
+    >>> run.log_time.exp().isinf().item(), run.log_time.round(decimals=1).item()
+    (True, 992.4)
     """
     check_factors(factors)
     control = {"until_log_loss": until_log_loss, "rtol": rtol, "max_steps": max_steps, "record": record}
     return follow_factors(FactorModel(factors), factors, **control)
 
 
-def follow_factors(model, factors, **control):
+def follow_factors(model: FactorModel, factors: Sequence[Tensor], **control: Any) -> Trajectory:
     """:class:`Trajectory` of the flow of ``model``, a :class:`FactorModel`; ``control`` as in :func:`gradient_flow`."""
 
-    def shaped(flat, shape):
+    def shaped(flat: Tensor, shape: tuple[int, ...]) -> list[Tensor]:
         return [part.reshape(*shape, *part.shape[-2:]) for part in model.split(flat)]
 
     run = follow(model, model.flatten(factors), **control)
@@ -101,12 +129,20 @@ def follow_factors(model, factors, **control):
 
 
 @torch.no_grad()
-def gradient_descent(factors, *, lr, steps, record=None):
+def gradient_descent(
+    factors: Sequence[Tensor], *, lr: float, steps: int, record: Sequence[int] | None = None
+) -> Trajectory:
     r"""Plain descent ``W_l ← W_l − lr·∂ℒ/∂W_l``, ``steps`` times: the flow's first discretisation.
 
-    ``record``: increasing step numbers at which states are kept in ``.history``.  ``log_time`` is
-    ``log(lr·steps)``; ``status`` is "max steps", or "diverged" where a number left the floats.  Raises
-    as :func:`gradient_flow`.
+    ``record``: increasing step numbers at which states are kept in ``.history``.  ``log_time`` is ``log(lr·steps)``;
+    ``status`` is "max steps", or "diverged" where a number left the floats.  Shapes as :func:`gradient_flow`.
+
+    Units: ``lr`` is a time.  Raises: ``DufmError`` as :func:`gradient_flow`, and for an ``lr`` or ``steps`` that is not
+    positive.  Source: the definition; this companion, notebook 48.
+
+    >>> run = dufm.gradient_descent([torch.eye(2).double() / 2] * 2, lr=0.1, steps=100)
+    >>> run.log_time.exp().round(decimals=4).item(), run.log_loss.round(decimals=4).item()
+    (10.0, -4.1985)
     """
     check_factors(factors)
     check_finite_positive("lr", lr)
@@ -114,7 +150,7 @@ def gradient_descent(factors, *, lr, steps, record=None):
     wanted = [check_count("record", number, 0, steps) for number in ([] if record is None else record)]
     factors = [factor.clone() for factor in factors]
     gradient = [torch.empty_like(factor) for factor in factors]
-    kept = {}
+    kept: dict[int, tuple[list[Tensor], Tensor]] = {}
     for number in range(steps + 1):
         log_loss = _matrix_field(factors, gradient)[0]
         if number in wanted:
@@ -135,7 +171,7 @@ def gradient_descent(factors, *, lr, steps, record=None):
     return Trajectory(factors, log_loss, log_time, status, torch.full_like(log_loss, steps, dtype=torch.int64), history)
 
 
-def loss_scaled_descent(factors, epsilon, levels):
+def loss_scaled_descent(factors: Sequence[Tensor], epsilon: float, levels: Sequence[float]) -> History:
     r"""Plain descent of one network at a rate that follows the loss, with nothing of the flow's integrator.
 
     :math:`W_l \leftarrow W_l - h\,\partial_{W_l}\mathcal L/\mathcal L`, h = ε min(1, 200/‖∇ log ℒ‖²): to first order no
@@ -147,7 +183,8 @@ def loss_scaled_descent(factors, epsilon, levels):
     check_finite_positive("epsilon", epsilon)
     factors = [factor.clone() for factor in factors]
     slopes = [torch.empty_like(factor) for factor in factors]
-    time, kept = torch.tensor(-torch.inf), []
+    time = torch.tensor(-torch.inf)
+    kept: list[tuple[list[Tensor], Tensor, Tensor]] = []
     while len(kept) < len(levels):
         log_loss = _matrix_field(factors, slopes)[0]
         if log_loss <= levels[len(kept)]:
@@ -166,7 +203,7 @@ def loss_scaled_descent(factors, epsilon, levels):
 class FactorModel(Model):
     """Factors ``[W_1, …, W_L]`` as flat states ``(batch, n)``; pairs (class j, sample i) as the entries of Z."""
 
-    def __init__(self, factors):
+    def __init__(self, factors: Sequence[Tensor]) -> None:
         self.shapes = [tuple(factor.shape[-2:]) for factor in factors]
         self.sizes = [rows * columns for rows, columns in self.shapes]
         num_classes, samples = self.shapes[-1][0], self.shapes[0][1]
@@ -183,30 +220,30 @@ class FactorModel(Model):
         self.depth = len(factors)
         self.price = _price(self.shapes, len(self.of))
 
-    def flatten(self, factors):
+    def flatten(self, factors: Sequence[Tensor]) -> Tensor:
         """Flat states of factors with any leading dimensions."""
         return torch.cat([f.reshape(-1, size) for f, size in zip(factors, self.sizes, strict=True)], 1)
 
-    def split(self, flat):
+    def split(self, flat: Tensor) -> list[Tensor]:
         """Factors of flat states: views."""
         parts = flat.split(self.sizes, dim=-1)
         return [part.unflatten(-1, shape) for part, shape in zip(parts, self.shapes, strict=True)]
 
-    def evaluate(self, Z):
+    def evaluate(self, Z: Tensor) -> tuple[Tensor, Tensor]:
         """Log ℒ and −∂ log ℒ/∂Z: what makes this the flow of one loss and not of another."""
         return evaluate(Z)
 
-    def field(self, flat, out):
+    def field(self, flat: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
         """Write −∂ log ℒ/∂W into ``out``; log ℒ, and λ for every entry of Z, zero at the sample's own class."""
         log_loss, residual = _matrix_field(self.split(flat), self.split(out), self.evaluate)
         return log_loss, residual.neg().masked_fill_(self.own, 0.0).flatten(1)
 
-    def gaps(self, flat):
+    def gaps(self, flat: Tensor) -> Tensor:
         """Gaps ``z_jc − z_cc`` ``(batch, K·N)``."""
         Z = chain(self.split(flat))
         return (Z - Z[:, self.true, self.sample].unsqueeze(-2)).flatten(1)
 
-    def gap_rate(self, flat, change):
+    def gap_rate(self, flat: Tensor, change: Tensor) -> Tensor:
         """Change of ``z_jc − z_cc`` along a change of the factors, ``(batch, K·N)``."""
         factors, changes = self.split(flat), self.split(change)
         value, rate = factors[0], changes[0]
@@ -215,7 +252,7 @@ class FactorModel(Model):
             value = _times(factor, value)
         return (rate - rate[:, self.true, self.sample].unsqueeze(-2)).flatten(1)
 
-    def linearise(self, flat):
+    def linearise(self, flat: Tensor) -> Linearised:
         """The first term of the field's derivative: J, Θ = JJᵀ and λ on the pairs j ≠ c."""
         factors = self.split(flat)
         below, above = _below(factors), _above(factors)
@@ -226,14 +263,14 @@ class FactorModel(Model):
         right = torch.stack([eye_columns if b is None else b.mT @ b for b in below[:-1]], 1)
         theta = self._pair_kernel(left.flatten(1, 2), right.flatten(2))
 
-        def push(change):
-            rate = None
+        def push(change: Tensor) -> Tensor:
+            rate: Any = None
             for factor, turn, value in zip(factors, self.split(change), below, strict=False):
                 turned = turn if value is None else _times(turn, value)
                 rate = turned if rate is None else torch.baddbmm(turned, factor, rate)
             return rate[:, self.wrong, self.of] - rate[:, self.winner, self.of]
 
-        def pull(pairs, out):
+        def pull(pairs: Tensor, out: Tensor) -> None:
             back = pairs.new_zeros(len(pairs), rows, columns)
             back[:, self.wrong, self.of] = pairs
             back[:, self.true, self.sample] = -back.sum(-2)
@@ -241,18 +278,18 @@ class FactorModel(Model):
 
         return Linearised(weights, theta, push, pull)
 
-    def _pair_kernel(self, left, right):
+    def _pair_kernel(self, left: Tensor, right: Tensor) -> Tensor:
         """Θ ``(batch, M, M)`` from the products ``(batch, K², L)`` above and ``(batch, L, N²)`` below the factors."""
         whole = (left @ right).flatten(1)
         ww, wc, cw, cc = (whole[:, index] for index in self.kernel)
         return ww.sub_(wc).sub_(cw).add_(cc)
 
-    def saddle_rank(self, flat, slope):
+    def saddle_rank(self, flat: Tensor, slope: Tensor) -> Tensor:
         """Rank of Z where the slope is rounding noise beside what the factors above and below would let through."""
         factors = self.split(flat)
         *below, Z = _below(factors)
 
-        def size(matrix):
+        def size(matrix: Tensor | None) -> float | Tensor:
             return 1.0 if matrix is None else norm(matrix.flatten(1))
 
         through = sum(size(a) * size(b) for a, b in zip(_above(factors), below, strict=True))
@@ -262,13 +299,13 @@ class FactorModel(Model):
         return torch.where(stalled, numerical_rank(Z, 1e-6), -1)
 
 
-def _price(shapes, pairs):
+def _price(shapes: Sequence[tuple[int, ...]], pairs: int) -> float:
     """Cost of an implicit step in explicit ones: within a factor of two of times, K = 3 … 24, d = 8 … 256."""
     explicit = 21 * shapes[0][1] * sum(rows * columns for rows, columns in shapes)
     return 3.2 + (15 * len(shapes) * pairs**2 + 0.5 * pairs**3) / explicit
 
 
-def _times(left, right):
+def _times(left: Tensor, right: Tensor) -> Tensor:
     """``left @ right``, widened by zero columns where torch would take its slow path for tiny batched products."""
     rows, inner, columns = left.shape[-2], left.shape[-1], right.shape[-1]
     if left.ndim == 2 or left.device.type != "cpu" or not 100 <= rows * inner * columns < _TINY:
@@ -279,23 +316,25 @@ def _times(left, right):
     return (left @ torch.nn.functional.pad(right, (0, wide - columns)))[..., :columns]
 
 
-def _below(factors):
+def _below(factors: Sequence[Tensor]) -> list[Any]:
     """What each factor is applied to, None for the features, and Z after them."""
-    below = [None, factors[0]]
+    below: list[Any] = [None, factors[0]]
     for factor in factors[1:]:
         below.append(_times(factor, below[-1]))
     return below
 
 
-def _above(factors):
+def _above(factors: Sequence[Tensor]) -> list[Any]:
     """What is applied to the output of each factor, None for the classifier."""
-    above = [None, factors[-1]]
+    above: list[Any] = [None, factors[-1]]
     for factor in factors[-2:0:-1]:
         above.append(_times(above[-1], factor))
     return above[::-1]
 
 
-def _matrix_field(factors, out, evaluate=evaluate):
+def _matrix_field(
+    factors: Sequence[Tensor], out: Sequence[Tensor], evaluate: Callable[[Tensor], tuple[Tensor, Tensor]] = evaluate
+) -> tuple[Tensor, Tensor]:
     """Write −∂ log ℒ/∂W_l into ``out``; return log ℒ and −∂ log ℒ/∂Z."""
     below = _below(factors)
     log_loss, residual = evaluate(below[-1])
@@ -303,7 +342,7 @@ def _matrix_field(factors, out, evaluate=evaluate):
     return log_loss, residual
 
 
-def _back_propagate(factors, below, back, out):
+def _back_propagate(factors: Sequence[Tensor], below: Sequence[Any], back: Tensor, out: Sequence[Tensor]) -> None:
     """Write Jᵀ of ``back``, a slope in Z, into ``out``; ``below[l]`` is what factor l is applied to."""
     for layer in range(len(factors) - 1, 0, -1):
         out[layer].copy_(_times(back, below[layer].mT))

@@ -2,16 +2,21 @@ r"""The polyhedron of Hadamard spectra and its vertices, which are binary linear
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from fractions import Fraction
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from dufm._checks import DufmError, check_count
 
 __all__ = ["OFF_LIST", "UNDECIDED", "HadamardPolyhedron", "SpectralVertex", "hadamard_polyhedron", "is_vertex"]
+
+Array = np.ndarray | Tensor | Sequence[Any]
 
 COST_DIGITS = 60
 TIE_DIGITS = 40
@@ -32,30 +37,30 @@ class SpectralVertex:
     is a multiset of columns i, a binary linear code whose codeword a has weight proportional to its margin.
     """
 
-    spectrum: tuple
+    spectrum: tuple[Fraction, ...]
     orbit_size: int
     degenerate: bool
 
     @cached_property
-    def multiplicities(self):
+    def multiplicities(self) -> tuple[int, ...]:
         """Smallest whole numbers proportional to the spectrum: how often column i stands in the generator matrix."""
         scale = math.lcm(*(s.denominator for s in self.spectrum))
         whole = [int(s * scale) for s in self.spectrum]
         return tuple(count // math.gcd(*whole) for count in whole)
 
     @cached_property
-    def weights(self):
+    def weights(self) -> dict[int, int]:
         """Weight distribution of the code, ``{weight: number of codewords}``."""
         count = np.array(self.multiplicities)
         return dict(sorted(Counter([0, *(_odd_parity(len(count)) @ count).tolist()]).items()))
 
     @property
-    def nkd(self):
+    def nkd(self) -> tuple[int, int, int]:
         """``(n, k, d)`` of the code: length, dimension, and smallest nonzero weight."""
         return sum(self.multiplicities), (len(self.spectrum) + 1).bit_length() - 1, min(set(self.weights) - {0})
 
     @property
-    def name(self):
+    def name(self) -> str:
         """The classical name of the code, "" where it has none."""
         (n, m, d), half = self.nkd, (len(self.spectrum) + 1) // 2
         if max(self.multiplicities) > 1:
@@ -67,22 +72,22 @@ class SpectralVertex:
         return "Reed-Muller (orthoplex)" if (n, d) == (half, half // 2) else ""
 
     @property
-    def powers(self):
+    def powers(self) -> str:
         """Positive singular values, largest first, with how often each stands: ``"4^1 2^3"``."""
         return " ".join(f"{s}^{count}" for s, count in sorted(Counter(self.spectrum).items(), reverse=True) if s)
 
     @property
-    def rank(self):
+    def rank(self) -> int:
         """Rank of Z: the number of positive singular values."""
         return sum(s > 0 for s in self.spectrum)
 
-    def cost(self, depth):
+    def cost(self, depth: int) -> Decimal:
         """``Σ s_i^{2/L}`` as a decimal of 60 digits."""
         with localcontext(prec=COST_DIGITS):
             p = Decimal(2) / Decimal(depth)
-            return sum((Decimal(s.numerator) / Decimal(s.denominator)) ** p for s in self.spectrum if s)
+            return sum(((Decimal(s.numerator) / Decimal(s.denominator)) ** p for s in self.spectrum if s), Decimal(0))
 
-    def margin(self, depth):
+    def margin(self, depth: int) -> float:
         """Normalised margin ``γ_L = (Σ s_i^p)^{−1/p}``."""
         return float(self.cost(depth)) ** (-depth / 2.0)
 
@@ -95,36 +100,36 @@ class HadamardPolyhedron:
     """
 
     num_classes: int
-    orbits: tuple
-    edges: frozenset
+    orbits: tuple[SpectralVertex, ...]
+    edges: frozenset[tuple[int, int]]
 
     @property
-    def num_vertices(self):
+    def num_vertices(self) -> int:
         """Vertices in all orbits together."""
         return sum(vertex.orbit_size for vertex in self.orbits)
 
     @cached_property
-    def vertices(self):
+    def vertices(self) -> tuple[np.ndarray, np.ndarray]:
         """All vertices ``(num_vertices, K − 1)`` as floats, and the index of each one's orbit, int64."""
         group = _linear_group(self.num_classes.bit_length() - 1)
         images = [np.unique(np.array(vertex.spectrum, dtype=float)[group], axis=0) for vertex in self.orbits]
         return np.vstack(images), np.repeat(np.arange(len(images)), [len(points) for points in images])
 
-    def best(self, depth):
+    def best(self, depth: int) -> tuple[int, ...]:
         """Indices of the orbits of lowest cost at this depth; more than one only where 40 digits agree."""
         depth = check_count("depth", depth, 2)
         costs = [vertex.cost(depth) for vertex in self.orbits]
         return tuple(i for i, cost in enumerate(costs) if cost - min(costs) < Decimal(10) ** -TIE_DIGITS)
 
-    def best_depths(self, max_depth):
+    def best_depths(self, max_depth: int) -> dict[int, tuple[int, ...]]:
         """``{orbit index: (depths 2 … max_depth at which it is best)}``, for those that are best somewhere."""
-        won = {}
+        won: dict[int, list[int]] = {}
         for depth in range(2, check_count("max_depth", max_depth, 2) + 1):
             for index in self.best(depth):
                 won.setdefault(index, []).append(depth)
         return {index: tuple(depths) for index, depths in won.items()}
 
-    def orbit_of(self, spectra, decided=None):
+    def orbit_of(self, spectra: Array, decided: Array | None = None) -> np.ndarray:
         """Indices of the orbits of ``spectra`` ``(..., K − 1)``, each settled in rational arithmetic; int64 ``(...)``.
 
         A spectrum of floats is read as fractions of denominator at most 1000, must be a vertex by :func:`is_vertex`,
@@ -139,7 +144,7 @@ class HadamardPolyhedron:
         orbit = np.array(found, dtype=np.int64)[which].reshape(rows.shape[:-1])
         return orbit if decided is None else np.where(np.asarray(decided), orbit, UNDECIDED)
 
-    def orbit_of_values(self, sigma):
+    def orbit_of_values(self, sigma: Array) -> np.ndarray:
         """Indices of the orbits whose sorted spectra are ``sigma`` ``(..., K − 1)`` up to 1e-6 of the norm; int64.
 
         For a matrix of margin 1 of which nothing but the singular values is known.  Orbits may share them: the first
@@ -151,7 +156,7 @@ class HadamardPolyhedron:
         found = np.where(away.min(-1) <= SAME_VALUES, away.argmin(-1), OFF_LIST)
         return np.where(np.isnan(sigma).any((-2, -1)), UNDECIDED, found)
 
-    def named_by_growth(self, earlier, later, orbits):
+    def named_by_growth(self, earlier: Array, later: Array, orbits: Array) -> np.ndarray:
         """Whether raw spectra ``(..., K − 1)`` at two losses, tenfold in log ℒ, name a vertex of ``orbits`` ``(...)``.
 
         What grows from ``earlier`` to ``later`` with a slope above 1/2 in log(−log ℒ) must be the support of the vertex
@@ -168,13 +173,13 @@ class HadamardPolyhedron:
         return (grows == (points[nearest] > 0)).all(-1) & (orbit[nearest] == np.asarray(orbits))
 
     @cached_property
-    def _signatures(self):
+    def _signatures(self) -> dict[tuple, int]:
         known = {_signature(vertex.spectrum): index for index, vertex in enumerate(self.orbits)}
         if len(known) < len(self.orbits):
             raise ArithmeticError("two orbits have the same singular values and margins")
         return known
 
-    def _read(self, row):
+    def _read(self, row: Sequence[float]) -> int:
         if any(math.isnan(value) for value in row):
             return UNDECIDED
         exact = tuple(Fraction(value).limit_denominator(DENOMINATOR) for value in row)
@@ -182,7 +187,7 @@ class HadamardPolyhedron:
         return self._signatures.get(_signature(exact), OFF_LIST) if near and is_vertex(exact) else OFF_LIST
 
 
-def is_vertex(spectrum):
+def is_vertex(spectrum: Sequence[Fraction]) -> bool:
     """Whether a spectrum of K − 1 fractions is a vertex: feasible, with tight constraints of rank K − 1, all exact."""
     size = len(spectrum)
     margins = _margins(spectrum)
@@ -191,7 +196,7 @@ def is_vertex(spectrum):
     return min(margins) == 1 and min(spectrum) >= 0 and len(_independent(np.array(tight))) == size
 
 
-def _margins(spectrum):
+def _margins(spectrum: Sequence[Fraction]) -> list[Fraction]:
     """Margins ``(2/K) Σ s_i [⟨i, a⟩ odd]`` against each a, as fractions."""
     return [
         Fraction(2, len(spectrum) + 1) * sum((s for s, odd in zip(spectrum, row, strict=True) if odd), Fraction(0))
@@ -199,20 +204,26 @@ def _margins(spectrum):
     ]
 
 
-def _signature(spectrum):
+def _signature(spectrum: Sequence[Fraction]) -> tuple:
     """What coordinate changes leave alone: the sorted singular values and the sorted margins."""
     return tuple(sorted(spectrum)), tuple(sorted(_margins(spectrum)))
 
 
-def hadamard_polyhedron(m):
+def hadamard_polyhedron(m: int) -> HadamardPolyhedron:
     r"""All vertices of ``{s ≥ 0, As ≥ 1}``, ``A_{ai} = (2/K)[χ_i(a) = −1]``, K = 2^m, in exact arithmetic.
 
     These are the spectra of ``Z = (1/K) Σ s_i χ_iχ_iᵀ`` with margins at least 1.  ``Σ s_i^{2/L}`` is concave and the
-    polyhedron has no line, so at every depth a vertex is best.  From the simplex code's vertex the search pivots
-    along every edge, one representative an orbit of GL(m, 2); the edges are the extreme rays of the cone of
-    tight constraints, by double description (Motzkin et al. 1953).  It ends when no neighbour is new: as
-    vertices and bounded edges form a connected graph, none is then missing.  m = 2, 3, 4.
-    Returns :class:`HadamardPolyhedron`.
+    polyhedron has no line, so at every depth a vertex is best.  From the simplex code's vertex the search pivots along
+    every edge, one representative an orbit of GL(m, 2); the edges are the extreme rays of the cone of tight
+    constraints, by double description.  It ends when no neighbour is new: as vertices and bounded edges form a
+    connected graph, none is then missing.  m = 2, 3, 4.  Returns :class:`HadamardPolyhedron`.
+
+    Shapes: a spectrum is ``(K − 1,)``.  Units: none.  Raises: ``DufmError`` for another m.  Source: Motzkin et al.
+    (1953) for the edges; this companion, notebook 45.
+
+    >>> vertices = dufm.hadamard_polyhedron(2).orbits
+    >>> [(vertex.name, vertex.powers) for vertex in vertices]
+    [('simplex (collapse)', '1^3'), ('trivial (square)', '2^2')]
     """
     m = check_count("m", m, 2, 4, why="GL(5, 2) has ten million elements")
     size = 2**m - 1
@@ -246,17 +257,17 @@ def hadamard_polyhedron(m):
         orbits[here] = SpectralVertex(spectrum, len(group) // stabiliser, bool((slack == 0).sum() > size))
     order = sorted(orbits, key=lambda point: (-orbits[point].rank, orbits[point].multiplicities))
     place = {point: index for index, point in enumerate(order)}
-    edges = frozenset(tuple(sorted((place[a], place[b]))) for a, b in joined)
+    edges = frozenset((min(place[a], place[b]), max(place[a], place[b])) for a, b in joined)
     return HadamardPolyhedron(2**m, tuple(orbits[point] for point in order), edges)
 
 
-def _odd_parity(size):
+def _odd_parity(size: int) -> np.ndarray:
     """``(size, size)`` matrix of ``⟨i, a⟩ mod 2`` for i, a = 1 … size."""
     index = np.arange(1, size + 1)
     return np.bitwise_count(index[:, None] & index).astype(np.int64) % 2
 
 
-def _linear_group(m):
+def _linear_group(m: int) -> np.ndarray:
     """Elements of GL(m, 2) as permutations of the nonzero bit vectors, ``(order, 2^m − 1)``, entries from 0."""
     images = np.zeros((1, 1), dtype=np.int64)  # images of 0 … 2^k − 1
     for _ in range(m):
@@ -266,7 +277,7 @@ def _linear_group(m):
     return images[:, 1:] - 1
 
 
-def _canonical(point, group):
+def _canonical(point: np.ndarray, group: np.ndarray) -> tuple[tuple[int, ...], int]:
     """Lexicographically largest image of ``point`` under the group, and the size of its stabiliser."""
     images = point[group]
     for column in range(len(point)):
@@ -274,7 +285,7 @@ def _canonical(point, group):
     return tuple(images[0].tolist()), len(images)
 
 
-def _extreme_rays(rows):
+def _extreme_rays(rows: np.ndarray) -> np.ndarray:
     """Extreme rays of the pointed cone ``{x : rows @ x ≥ 0}``, primitive whole vectors, by double description."""
     size = rows.shape[1]
     order = _independent(rows)
@@ -300,16 +311,17 @@ def _extreme_rays(rows):
     return rays
 
 
-def _independent(rows):
+def _independent(rows: np.ndarray) -> list[int]:
     """Indices of the first rows that form a basis, by exact elimination."""
-    chosen, reduced = [], []
+    chosen: list[int] = []
+    reduced: list[tuple[int, list[Fraction]]] = []
     for index, row in enumerate(rows.tolist()):
         row = [Fraction(x) for x in row]
         for pivot, base in reduced:
             if row[pivot]:
                 row = [x - row[pivot] * y for x, y in zip(row, base, strict=True)]
-        pivot = next((i for i, x in enumerate(row) if x), None)
-        if pivot is not None:
-            reduced.append((pivot, [x / row[pivot] for x in row]))
+        first = next((i for i, x in enumerate(row) if x), None)
+        if first is not None:
+            reduced.append((first, [x / row[first] for x in row]))
             chosen.append(index)
     return chosen

@@ -8,9 +8,12 @@ Imported by name (``from dufm import heads``).
 """
 
 import math
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dufm import data
 from dufm._checks import DufmError, check_count
@@ -29,7 +32,7 @@ _FIRST_MOVE = 0.2  # length of the first epoch as a share of the weights' norm, 
 _MOMENTUM, _RISE, _GROW, _SHRINK = 0.9, 0.05, 1.1, 0.5
 
 
-def images(columns, precision="float64"):
+def images(columns: Tensor, precision: str = "float64") -> Tensor:
     """Images ``(n, channels, side, side)`` of the columns that ``data.split`` gives, float32 or float64."""
     channels = 3 if len(columns) == 3072 else 1
     side = math.isqrt(len(columns) // channels)
@@ -37,11 +40,12 @@ def images(columns, precision="float64"):
     return shaped.contiguous(memory_format=torch.channels_last)
 
 
-def initial(seed, depth, X):
+def initial(seed: int, depth: int, X: Tensor) -> list[Tensor]:
     """Weights of a network with ``depth`` head layers for images ``X`` ``(n, channels, side, side)``, in their dtype.
 
     Gaussian, of variance 2/fan-in in the kernels, before ReLUs, and 1/fan-in in the head.  The kernels depend on the
-    seed alone, so that networks of one seed and other depths start from the same body.
+    seed alone, so that networks of one seed and other depths start from the same body.  ``DufmError`` for a depth below
+    1.
     """
     depth, (before, side) = check_count("depth", depth, 1), X.shape[1:3]
     rng = np.random.default_rng(seed)
@@ -55,7 +59,7 @@ def initial(seed, depth, X):
     return [torch.from_numpy(weight).to(X) for weight in weights]
 
 
-def forward(weights, X):
+def forward(weights: Sequence[Tensor], X: Tensor) -> list[Tensor]:
     """Outputs ``[F, A_1, …, A_h]``, columns samples: the features, and what follows each layer of the head."""
     outputs = [torch.cat([_features(weights, part) for part in X.split(_AT_ONCE)]).mT]
     for V in weights[len(CHANNELS) :]:
@@ -63,20 +67,29 @@ def forward(weights, X):
     return outputs
 
 
-def _features(weights, X):
+def _features(weights: Sequence[Tensor], X: Tensor) -> Tensor:
     for kernel in weights[: len(CHANNELS)]:
         X = torch.nn.functional.conv2d(X, kernel, stride=2, padding=1).relu()
     return X.flatten(1)
 
 
-def head_cost(head):
+def head_cost(head: Sequence[Tensor]) -> float:
     r"""``Σ‖V_l‖²`` of the head's factors over the least for their product, :math:`h\sum_i\sigma_i^{2/h}`; from 1 up."""
     sigma = torch.linalg.svdvals(torch.linalg.multi_dot(head[::-1]) if len(head) > 1 else head[0])
     least = len(head) * (sigma ** (2 / len(head))).sum()
     return float(sum(V.square().sum() for V in head) / least)
 
 
-def train(weights, X, y, *, batch_size, seed, until_log_loss=LOG_LOSS_END, max_epochs=400):
+def train(
+    weights: Sequence[Tensor],
+    X: Tensor,
+    y: Tensor,
+    *,
+    batch_size: int,
+    seed: int,
+    until_log_loss: float = LOG_LOSS_END,
+    max_epochs: int = 400,
+) -> tuple[list[Tensor], float, str, int]:
     r"""Minibatch descent until the log of the mean loss is ``until_log_loss``: weights, log loss, status, epochs tried.
 
     The velocity is nine tenths of the last one and a tenth of 1/ℒ times the batch's share of −∇ℒ, ℒ the loss on all
@@ -88,7 +101,7 @@ def train(weights, X, y, *, batch_size, seed, until_log_loss=LOG_LOSS_END, max_e
     state, rest = [weight.clone() for weight in weights], [torch.zeros_like(weight) for weight in weights]
     velocity = rest
     rng = np.random.default_rng(seed)
-    log_loss, h, epochs = _log_sum(state, X, y) - log_samples, None, 0
+    log_loss, h, epochs = _log_sum(state, X, y) - log_samples, 0.0, 0
     while log_loss > until_log_loss and epochs < max_epochs:
         epochs += 1
         new, speed = ([part.clone() for part in parts] for parts in (state, velocity))
@@ -108,7 +121,7 @@ def train(weights, X, y, *, batch_size, seed, until_log_loss=LOG_LOSS_END, max_e
     return state, log_loss, "reached" if log_loss <= until_log_loss else "max epochs", epochs
 
 
-def gradient(weights, X, y):
+def gradient(weights: Sequence[Tensor], X: Tensor, y: Tensor) -> tuple[float, tuple[Tensor, ...]]:
     """Log of the summed loss of the samples, and minus its gradient in every weight."""
     leaves = [weight.requires_grad_() for weight in weights]
     logits = forward(leaves, X)[-1]
@@ -119,16 +132,18 @@ def gradient(weights, X, y):
     return float(log_sum), slope
 
 
-def _log_sum(weights, X, y):
+def _log_sum(weights: Sequence[Tensor], X: Tensor, y: Tensor) -> float:
     logits = forward(weights, X)[-1]
     return float(log_sum_and_residual(logits, true_class(y, _NUM_CLASSES, logits.dtype))[0])
 
 
-def _norm(parts):
+def _norm(parts: Iterable[Tensor]) -> float:
     return math.sqrt(sum(float(part.square().sum()) for part in parts))
 
 
-def trained(seeds, *, dataset, digest, n_per_class, batch_size, precision, depth):
+def trained(
+    seeds: Sequence[int], *, dataset: str, digest: str, n_per_class: int, batch_size: int, precision: str, depth: int
+) -> dict[str, list[Any]]:
     """Train a network a seed with ``depth`` head layers, and measure its end; a task for ``sweep.run``.
 
     ``precision``: "float32" or "float64", which also keeps rounding from turning a run.
@@ -147,7 +162,9 @@ def trained(seeds, *, dataset, digest, n_per_class, batch_size, precision, depth
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 
-def _measured(seed, depth, X, y, held, held_y, batch_size):
+def _measured(
+    seed: int, depth: int, X: Tensor, y: Tensor, held: Tensor, held_y: Tensor, batch_size: int
+) -> dict[str, Any]:
     start = initial(seed, depth, X)
     weights, log_loss, status, epochs = train(start, X, y, batch_size=batch_size, seed=seed)
     outputs = [A.double() for A in forward(weights, X)]

@@ -4,9 +4,11 @@ Tensors give tensors, plain numbers alone give a float.
 """
 
 import math
+from typing import Any, overload
 
 import scipy.integrate
 import torch
+from torch import Tensor
 
 from dufm._checks import DufmError, check_count, check_dtype, check_finite_positive
 from dufm.loss import log_softplus
@@ -22,10 +24,20 @@ __all__ = [
 ]
 
 
-def escape_time(s0, depth):
+@overload
+def escape_time(s0: float, depth: int) -> float: ...
+@overload
+def escape_time(s0: Tensor, depth: int) -> Tensor: ...
+def escape_time(s0: float | Tensor, depth: int) -> float | Tensor:
     r"""Time at which :math:`\dot s = L s^{2-2/L}` blows up, :math:`s_0^{-q}/(L-2)`, q = 1 − 2/L; ``inf`` for L = 2.
 
     Elementwise on positive ``s0``: the time at which a small singular value leaves the small scale.
+
+    Shape: that of s0.  Units: time is that of dW/dt = −∇ℒ.  Raises: ``DufmError`` for an s0 that is not positive or a
+    depth below 2.  Source: Saxe, McClelland & Ganguli (2014) for L = 2; this companion, notebook 51.
+
+    >>> dufm.escape_time(0.01, 4), dufm.escape_time(0.01, 2)
+    (5.0, inf)
     """
     start, depth = _positive("s0", s0), check_count("depth", depth, 2)
     if depth == 2:
@@ -33,10 +45,22 @@ def escape_time(s0, depth):
     return _as_given(start ** (2 / depth - 1) / (depth - 2), s0)
 
 
-def early_singular_values(t, s0, depth):
+@overload
+def early_singular_values(t: float, s0: float, depth: int) -> float: ...
+@overload
+def early_singular_values(t: Tensor, s0: float | Tensor, depth: int) -> Tensor: ...
+@overload
+def early_singular_values(t: float, s0: Tensor, depth: int) -> Tensor: ...
+def early_singular_values(t: float | Tensor, s0: float | Tensor, depth: int) -> float | Tensor:
     r"""Early phase (g ≈ 1): :math:`[s_0^{-q} - (L-2)t]^{-1/q}`, or :math:`s_0e^{2t}` for L = 2; ``inf`` after escape.
 
     ``t`` ≥ 0, the time of dW/dt = −∇ℒ, and ``s0`` > 0 are numbers or tensors; they broadcast.
+
+    Shapes ``(...)`` that broadcast, or numbers.  Units: time is that of dW/dt = −∇ℒ.  Raises: ``DufmError`` for a
+    negative t, an s0 that is not positive, a depth below 2.  Source: this companion, notebook 51.
+
+    >>> [round(dufm.early_singular_values(t, 0.01, 4), 4) for t in (0.0, 2.5, 4.0)]  # it escapes at 5
+    [0.01, 0.04, 0.25]
     """
     start, depth = _positive("s0", s0), check_count("depth", depth, 2)
     time = torch.as_tensor(t, dtype=start.dtype, device=start.device)
@@ -48,42 +72,77 @@ def early_singular_values(t, s0, depth):
     return _as_given(start * left ** (-depth / (depth - 2)), t, s0)
 
 
-def nc_log_loss(s, num_classes):
+@overload
+def nc_log_loss(s: float, num_classes: int) -> float: ...
+@overload
+def nc_log_loss(s: Tensor, num_classes: int) -> Tensor: ...
+def nc_log_loss(s: float | Tensor, num_classes: int) -> float | Tensor:
     r"""Log ℒ on the ray of neural collapse, ``Z = s(I − J/K)``: :math:`\log K + \log\log(1 + (K-1)e^{-s})`.
 
     Elementwise on positive ``s``, the common singular value; finite however large it is.
+
+    Shape: that of s.  Units: none.  Raises: ``DufmError`` for an s that is not positive or fewer than 2 classes.
+    Source: this companion, notebook 52.
+
+    >>> round(dufm.nc_log_loss(1.0, 4), 4), round(dufm.nc_log_loss(1e4, 4), 4)
+    (1.0901, -9997.5151)
     """
     K = check_count("num_classes", num_classes, 2)
     return _as_given(math.log(K) + log_softplus(math.log(K - 1) - _positive("s", s))[0], s)
 
 
-def nc_perturbation_growth(s, s0, num_classes, depth):
+@overload
+def nc_perturbation_growth(s: float, s0: float, num_classes: int, depth: int) -> float: ...
+@overload
+def nc_perturbation_growth(s: Tensor, s0: float | Tensor, num_classes: int, depth: int) -> Tensor: ...
+@overload
+def nc_perturbation_growth(s: float, s0: Tensor, num_classes: int, depth: int) -> Tensor: ...
+def nc_perturbation_growth(s: float | Tensor, s0: float | Tensor, num_classes: int, depth: int) -> float | Tensor:
     r"""Growth of a small relative deviation from equal singular values, :math:`(s/s_0)^{1-2/L}e^{-(s-s_0)/K}`.
 
     ``s``, ``s0``: mean singular value now and at the start, positive; they broadcast.  Holds for every abelian group.
+
+    Shapes ``(...)`` that broadcast, or numbers.  Units: none.  Raises: ``DufmError`` for singular values that are not
+    positive or counts below 2.  Source: this companion, notebook 53.
+
+    >>> round(dufm.nc_perturbation_growth(2.0, 0.1, 4, 4), 4)
+    2.7812
     """
     now, start = _positive("s", s), _positive("s0", s0)
     K, depth = check_count("num_classes", num_classes, 2), check_count("depth", depth, 2)
     return _as_given((now / start) ** (1 - 2 / depth) * torch.exp(-(now - start) / K), s, s0)
 
 
-def turning_point(num_classes, depth):
-    """Mean singular value ``s* = K(1 − 2/L)`` up to which deviations from equal singular values grow."""
+def turning_point(num_classes: int, depth: int) -> float:
+    """Mean singular value ``s* = K(1 − 2/L)`` up to which deviations from equal singular values grow.
+
+    Shape: one number.  Units: those of Z, none.  Raises: ``DufmError`` for a count below 2.  Source: this companion,
+    notebook 52.
+
+    >>> dufm.turning_point(4, 4), dufm.turning_point(4, 2)
+    (2.0, 0.0)
+    """
     return check_count("num_classes", num_classes, 2) * (1 - 2 / check_count("depth", depth, 2))
 
 
-def late_separatrix(depth, beta=2.0):
+def late_separatrix(depth: int, beta: float = 2.0) -> float:
     """Ratio ``β^{−L/(L−2)}`` to equal kept values below which an extra one, of β > 1 times their force, is discarded.
 
     For late times; 0 at L = 2, where none is.  At K = 4 the third value beside two equal ones has β = 2.
+
+    Shape: one number.  Units: none.  Raises: ``DufmError`` for a depth below 2 or a beta that is not positive.  Source:
+    this companion, notebook 55.
+
+    >>> dufm.late_separatrix(4), dufm.late_separatrix(2)
+    (0.25, 0.0)
     """
     depth = check_count("depth", depth, 2)
     check_finite_positive("beta", beta)
     return 0.0 if depth == 2 else beta ** (-depth / (depth - 2))
 
 
-def collapse_log_time(log_loss, s0, num_classes, depth):
-    r"""Logarithm of the time at which the ray of neural collapse, from singular values ``s0``, has loss e^``log_loss``.
+def collapse_log_time(log_loss: float, s0: float, num_classes: int, depth: int) -> float:
+    r"""Logarithm of the time at which the ray of neural collapse, from singular values ``s0``, has loss ``e^log_loss``.
 
     :math:`t = \int_{s_0}^s \frac{e^u + K - 1}{LK\,u^{2-2/L}}\,du`, :math:`\mathcal L = K\log(1 + (K-1)e^{-s})`, by
     quadrature with the integrand scaled by :math:`e^{-s}`.  Plain numbers.  ``DufmError`` for a loss above that at s0.
@@ -96,7 +155,7 @@ def collapse_log_time(log_loss, s0, num_classes, depth):
     if not s > s0:
         raise DufmError(f"log_loss must be below that at s0 = {s0:g}, got {log_loss:g}, which is at s = {s:g}")
 
-    def slowness(back):
+    def slowness(back: float) -> float:
         late = math.exp(-back) + (num_classes - 1) * math.exp(-s)
         return late / (depth * num_classes * (s - back) ** (2 - 2 / depth))
 
@@ -106,7 +165,7 @@ def collapse_log_time(log_loss, s0, num_classes, depth):
     return s + math.log(scaled)
 
 
-def _positive(name, value):
+def _positive(name: str, value: float | Tensor) -> Tensor:
     """A positive tensor, in float64 where a plain number was given."""
     if not isinstance(value, torch.Tensor):
         check_finite_positive(name, value)
@@ -117,6 +176,6 @@ def _positive(name, value):
     return value
 
 
-def _as_given(result, *given):
+def _as_given(result: Tensor, *given: float | Tensor) -> Any:
     """A float where nothing given was a tensor."""
     return result if any(isinstance(value, torch.Tensor) for value in given) else float(result)

@@ -5,10 +5,14 @@ the eighth-order pair of Dormand & Prince in ``scipy.integrate``.  On orthonorma
 ``H = W_1 X`` move as if they were free: ``dH/dt = −(∂ℒ/∂H) XᵀX``.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
 from scipy.integrate import solve_ivp
 from scipy.optimize import brentq
+from torch import Tensor
 
 from dufm._checks import DufmError, check_factors, check_finite, check_finite_positive, check_tensor
 
@@ -18,22 +22,39 @@ __all__ = ["first_layer", "linear_network_flow"]
 _LINEAR_BELOW = -36
 
 
-def first_layer(H, X, beside):
+def first_layer(H: Tensor, X: Tensor, beside: Tensor) -> Tensor:
     r"""First layer with given features on the inputs: ``W_1 = H X⁺ + B (I − X X⁺)``, so that ``W_1 X = H``.
 
     ``H`` ``(d, N)``; ``X`` ``(m, N)`` of rank N; ``beside`` B ``(d, m)``: what it does to all that no input sees.
+
+    Units: none.  Raises: PyTorch's ``RuntimeError`` for shapes that do not fit; a X of lower rank is not refused.
+    Source: this companion, notebook 11.
+
+    >>> X = torch.eye(3, 2)
+    >>> dufm.first_layer(torch.eye(2), X, torch.full((2, 3), 5.0)) @ X
+    tensor([[1., 0.],
+            [0., 1.]])
     """
     inverse = torch.linalg.pinv(X)
     return H @ inverse + beside - (beside @ X) @ inverse
 
 
-def linear_network_flow(X, weights, log_times, *, rtol=1e-11):
+def linear_network_flow(
+    X: Tensor, weights: Sequence[Tensor], log_times: Sequence[float], *, rtol: float = 1e-11
+) -> list[Tensor]:
     r"""Weights of the network under ``dW_l/dt = −∂ℒ/∂W_l`` at increasing values of log t.
 
     ``X`` ``(m, K)``, one input a class; ``weights`` ``[W_1, …, W_L]`` of shapes ``(d, m), (d, d), …, (K, d)``; ``rtol``
     the local error of a step.  Returns ``[W_1, …, W_L]`` with the levels as leading dimension, float64.  The path is
-    stepped in τ, ``dt = dτ/ℒ``, and ``log(1 + t)`` is a state beside the weights.  ``DufmError`` for shapes that do
-    not fit, NaN, levels that do not increase, or a level that is not reached.
+    stepped in τ, ``dt = dτ/ℒ``, and ``log(1 + t)`` is a state beside the weights.
+
+    Units: time is that of dW/dt = −∇ℒ.  Raises: ``DufmError`` for shapes that do not fit, NaN, levels that do not
+    increase, or a level that is not reached.  Source: Dormand & Prince's pair, by SciPy; this companion, notebook 11.
+
+    >>> weights = [torch.eye(2).double() / 2] * 2
+    >>> dufm.linear_network_flow(torch.eye(2).double(), weights, [0.0, 2.0])[1][:, 0].round(decimals=4)
+    tensor([[ 0.7618, -0.2618],
+            [ 1.2997, -0.7997]], dtype=torch.float64)
     """
     check_tensor("X", X)
     check_finite_positive("rtol", rtol)
@@ -46,32 +67,32 @@ def linear_network_flow(X, weights, log_times, *, rtol=1e-11):
     cuts = np.cumsum([rows * columns for rows, columns in shapes])
     inputs = X.double().numpy()
 
-    def unpack(state):
+    def unpack(state: np.ndarray) -> list[np.ndarray]:
         return [part.reshape(shape) for part, shape in zip(np.split(state, cuts)[:-1], shapes, strict=True)]
 
-    def field(_, state):
+    def field(_: Any, state: np.ndarray) -> np.ndarray:
         W = unpack(state)
         outputs = [inputs]
         for matrix in W:
             outputs.append(matrix @ outputs[-1])
         log_loss, back = _loss(outputs[-1])
-        slopes = []
+        slopes: list[np.ndarray] = []
         for matrix, output in zip(reversed(W), reversed(outputs[:-1]), strict=True):
             slopes.insert(0, (back @ output.T).ravel())
             back = matrix.T @ back
         # Of log(1 + t), which starts at 0 and does not overflow.
         return np.concatenate([*slopes, [np.exp(-log_loss - state[-1])]])
 
-    def beyond(_, state):
+    def beyond(_: Any, state: np.ndarray) -> float:
         return state[-1] - log_times[-1] - 1
 
-    beyond.terminal = True
+    beyond.terminal = True  # type: ignore[attr-defined]
     start = np.concatenate([*(W.double().numpy().ravel() for W in weights), [0.0]])
     run = solve_ivp(field, (0, 1e6), start, method="DOP853", rtol=rtol, atol=1e-14, dense_output=True, events=beyond)
     if not len(run.t_events[0]):
         raise DufmError(f"log t = {log_times[-1]} was not reached: {run.message}")
 
-    def miss(tau, level):
+    def miss(tau: float, level: float) -> float:
         return run.sol(tau)[-1] - np.logaddexp(0, level)
 
     taus = [brentq(miss, 0, run.t[-1], args=(level,), xtol=1e-15, rtol=1e-15) for level in log_times]
@@ -79,7 +100,7 @@ def linear_network_flow(X, weights, log_times, *, rtol=1e-11):
     return [torch.from_numpy(np.stack(level)) for level in zip(*states, strict=True)]
 
 
-def _loss(Z):
+def _loss(Z: np.ndarray) -> tuple[float, np.ndarray]:
     """Log ℒ of square logits and ``−∂ log ℒ/∂Z``, by log-sums of the gaps ``z_jc − z_cc``."""
     gaps = Z - Z.diagonal()
     np.fill_diagonal(gaps, -np.inf)

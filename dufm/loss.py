@@ -9,39 +9,56 @@ import math
 from functools import lru_cache
 
 import torch
+from torch import Tensor
 
 from dufm._checks import check_logits
 
 __all__ = ["log_loss", "log_loss_residual"]
+
+# Row and column of every sample's true class, and its mark, as a mask and as numbers.
+Marks = tuple[Tensor, Tensor, Tensor, Tensor]
 
 # Below this, log softplus(l) = l + O(e^l) equals l to the last bit of a float64.
 _LINEAR_BELOW = -37.0
 
 
 @torch.no_grad()
-def log_loss(Z):
+def log_loss(Z: Tensor) -> Tensor:
     r"""Logarithm of the loss, :math:`\log\mathcal L = \log\sum_c \frac1n\sum_{i\in c} -\log\mathrm{softmax}(z_i)_c`.
 
-    ``Z``: logits ``(..., K, N)``, columns class by class, ``N = K·n_per_class``.  Returns shape ``(...)``,
-    dimensionless; no autograd graph, the derivative is :func:`log_loss_residual`.  Raises ``DufmError`` for a
-    NaN, a non-float dtype or a shape that is not ``(..., K, nK)``.
+    ``Z``: logits ``(..., K, N)``, columns class by class, ``N = K·n_per_class``.  Returns shape ``(...)``; no autograd
+    graph, the derivative is :func:`log_loss_residual`.
+
+    Units: none, a natural logarithm.  Raises: ``DufmError`` for a NaN, a non-float dtype or a shape that is not
+    ``(..., K, nK)``.  Source: this companion, notebook 22; Lyu & Li (2020) train in the log domain too.
+
+    >>> dufm.log_loss(torch.zeros(4, 4))  # 4 classes, log 4 each
+    tensor(1.7129)
+    >>> dufm.log_loss(1e4 * torch.eye(4).double())
+    tensor(-9997.5151, dtype=torch.float64)
     """
     check_logits(Z)
     return evaluate(Z)[0]
 
 
 @torch.no_grad()
-def log_loss_residual(Z):
+def log_loss_residual(Z: Tensor) -> Tensor:
     r"""Descent direction in logit space, :math:`-\partial\log\mathcal L/\partial Z = (I - P)/\mathcal L`.
 
-    The true-class entry is minus the sum of the others (columns sum to zero to rounding), so it keeps
-    its relative accuracy where ``1 - p_c`` underflows.  Shapes and errors as :func:`log_loss`.
+    The true-class entry is minus the sum of the others (columns sum to zero to rounding), so it keeps its relative
+    accuracy where ``1 - p_c`` underflows.  ``Z`` and the result: ``(..., K, N)``, as in :func:`log_loss`.
+
+    Units: those of 1/Z, none.  Raises: ``DufmError`` as there.  Source: this companion, notebook 28.
+
+    >>> dufm.log_loss_residual(1e3 * torch.eye(2).double())
+    tensor([[ 0.5000, -0.5000],
+            [-0.5000,  0.5000]], dtype=torch.float64)
     """
     check_logits(Z)
     return evaluate(Z)[1]
 
 
-def true_class(labels, num_classes, dtype):
+def true_class(labels: Tensor, num_classes: int, dtype: torch.dtype) -> Marks:
     """Row and column of every sample's true class, and its mark ``(K, N, 1)``: a mask and as numbers 0, 1."""
     samples = torch.arange(len(labels), device=labels.device)
     mask = torch.zeros(num_classes, len(labels), 1, dtype=torch.bool, device=labels.device)
@@ -50,11 +67,11 @@ def true_class(labels, num_classes, dtype):
 
 
 @lru_cache(maxsize=64)
-def _class_by_class(num_classes, columns, dtype, device):
+def _class_by_class(num_classes: int, columns: int, dtype: torch.dtype, device: torch.device) -> Marks:
     return true_class(torch.arange(columns, device=device) // (columns // num_classes), num_classes, dtype)
 
 
-def log_softplus(x):
+def log_softplus(x: Tensor) -> tuple[Tensor, Tensor]:
     """``log log(1 + e^x)`` and its slope, elementwise."""
     linear = x < _LINEAR_BELOW
     # The default threshold of 20 would drop e^{-20}.
@@ -62,14 +79,14 @@ def log_softplus(x):
     return torch.where(linear, x, softplus.log()), torch.where(linear, 1.0, x.sigmoid() / softplus)
 
 
-def evaluate(Z):
+def evaluate(Z: Tensor) -> tuple[Tensor, Tensor]:
     """Log ℒ ``(...)`` and −∂ log ℒ/∂Z ``(..., K, N)``, unchecked: the inner loop of the flow."""
     num_classes, columns = Z.shape[-2:]
     log_sum, residual = log_sum_and_residual(Z, _class_by_class(num_classes, columns, Z.dtype, Z.device))
     return log_sum - math.log(columns // num_classes), residual
 
 
-def log_sum_and_residual(Z, marks, log_weights=None):
+def log_sum_and_residual(Z: Tensor, marks: Marks, log_weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Log of the summed losses of all samples and minus its gradient, for ``marks`` from :func:`true_class`.
 
     Dividing by a number of samples shifts the first and leaves the second.  ``log_weights``: of the samples, ``(N,)``.

@@ -8,8 +8,10 @@ which is ``min Σ‖W_l‖²`` under the same constraints written for the produc
 """
 
 import math
+from collections.abc import Iterable
 
 import torch
+from torch import Tensor
 
 from dufm._checks import DufmError, check_count, check_finite_positive, check_logits
 from dufm.metrics import margins
@@ -23,10 +25,17 @@ __all__ = [
 ]
 
 
-def schatten(Z, p):
+def schatten(Z: Tensor, p: float) -> Tensor:
     r"""Schatten quasi-norm :math:`\|Z\|_{S_p} = (\sum_i\sigma_i^p)^{1/p}`, ``p > 0``, shape ``(...)``.
 
-    Singular values below ``K·eps·σ_1`` count as zero: for small p, rounding noise would dominate the sum.
+    ``Z``: ``(..., K, N)``.  Singular values below ``K·eps·σ_1`` count as zero: for small p, rounding noise would
+    dominate the sum.
+
+    Units: those of Z, none.  Raises: ``DufmError`` for bad logits or a p that is not positive.  Source: the definition;
+    this companion, notebook 12.
+
+    >>> dufm.schatten(torch.eye(4), 2.0), dufm.schatten(torch.eye(4), 0.5)
+    (tensor(2.), tensor(16.))
     """
     check_logits(Z)
     check_finite_positive("p", p)
@@ -37,17 +46,24 @@ def schatten(Z, p):
     return top.squeeze(-1) * share.sum(-1) ** (1.0 / p)
 
 
-def normalized_margin(Z, depth):
+def normalized_margin(Z: Tensor, depth: int) -> Tensor:
     r"""Normalised margin :math:`\gamma_L(Z) = \min_{j\ne c}(z_{cc} - z_{jc})/\|Z\|_{S_{2/L}}`, shape ``(...)``.
 
-    Invariant under scaling of ``Z``; the flow's limits are its critical points.  NaN for ``Z = 0``.
+    ``Z``: ``(..., K, N)``.  Invariant under scaling of ``Z``; the flow's limits are its critical points.  NaN for
+    ``Z = 0``.
+
+    Units: none.  Raises: ``DufmError`` for bad logits or a depth below 2.  Source: Lyu & Li (2020) for the factors; for
+    the product this companion, notebook 21.
+
+    >>> dufm.normalized_margin(torch.eye(4) - 1 / 4, 3)  # 3^(−3/2)
+    tensor(0.1925)
     """
     depth = check_count("depth", depth, 2)
     check_logits(Z)
     return margins(Z).amin((-2, -1)) / schatten(Z, 2.0 / depth)
 
 
-def closed_form_margin(kind, num_classes, depth):
+def closed_form_margin(kind: str, num_classes: int, depth: int) -> float:
     r"""Normalised margin of a named code, for K classes at depth L.
 
     =============  =======================================================  ====================
@@ -58,7 +74,12 @@ def closed_form_margin(kind, num_classes, depth):
     =============  =======================================================  ====================
 
     All are cases of :math:`(1-\mu)\frac rK r^{-L/2}` for a unit tight frame of rank r and largest cosine μ.
-    ``DufmError`` for another kind or a K that the code does not have.
+
+    Shape: one number.  Units: none.  Raises: ``DufmError`` for another kind or a K that the code does not have.
+    Source: this companion, notebook 25.
+
+    >>> round(dufm.closed_form_margin("nc", 4, 6), 4), round(dufm.closed_form_margin("orthoplex", 4, 6), 4)
+    (0.037, 0.0625)
     """
     num_classes = check_count("num_classes", num_classes, 2)
     depth = check_count("depth", depth, 2)
@@ -79,7 +100,7 @@ def closed_form_margin(kind, num_classes, depth):
     raise DufmError(f"kind must be one of 'nc', 'polygon', 'orthoplex', 'hypercube', got {kind!r}")
 
 
-def direct_sum_margin(sizes, depth):
+def direct_sum_margin(sizes: Iterable[int], depth: int) -> float:
     r"""Normalised margin of simplices of ``sizes`` k_i ≥ 2 in orthogonal subspaces.
 
     :math:`\gamma_L = \bigl(\sum_i(k_i - 1)(\frac{k_i}{k_i - 1})^p\bigr)^{-1/p}`, p = 2/L, for two simplices or
@@ -92,7 +113,7 @@ def direct_sum_margin(sizes, depth):
     return sum((size - 1) * (size / (size - 1)) ** p for size in sizes) ** (-1.0 / p)
 
 
-def ladder_margin(num_classes, pairs, depth):
+def ladder_margin(num_classes: int, pairs: int, depth: int) -> float:
     r"""Normalised margin of t antipodal pairs and K − 2t single classes, :func:`dufm.codes.pairs_and_singles`.
 
     :math:`\gamma_L = (t\,2^p + K - 2t - 1 + (2t/K)^{p/2})^{-1/p}`, p = 2/L.  ``DufmError`` unless 0 ≤ t ≤ K/2.

@@ -1,6 +1,7 @@
 r"""What a matrix of logits has become: ranks, margins, and the neural-collapse metrics."""
 
 import torch
+from torch import Tensor
 
 from dufm._checks import DufmError, check_logits, check_rank, check_tensor
 
@@ -19,16 +20,21 @@ __all__ = [
 _GAP = 3.0
 
 
-def centred(Z):
+def centred(Z: Tensor) -> Tensor:
     """``CZ``, ``C = I − J/K``: each column of ``Z`` ``(..., K, N)`` less its mean over the classes; unchecked."""
     return Z - Z.mean(-2, keepdim=True)
 
 
-def effective_rank(Z):
+def effective_rank(Z: Tensor) -> Tensor:
     r"""Effective rank :math:`\exp(-\sum_i p_i\log p_i)`, :math:`p_i = \sigma_i/\sum_j\sigma_j`, shape ``(...)``.
 
-    Roy & Vetterli (2007).  1 for a rank-one matrix, r for r equal singular values; 0 for the zero matrix.  Of ``Z``
-    as it stands, common shifts of a sample's logits included.
+    ``Z``: ``(..., K, N)``.  1 for a rank-one matrix, r for r equal singular values; 0 for the zero matrix.  Of Z as it
+    stands, common shifts of a sample's logits included.
+
+    Units: none.  Raises: ``DufmError`` for bad logits.  Source: Roy & Vetterli (2007).
+
+    >>> dufm.effective_rank(torch.diag(torch.tensor([2.0, 1.0, 1.0, 0.0])))
+    tensor(2.8284)
     """
     check_logits(Z)
     sigma = torch.linalg.svdvals(_scaled(Z))
@@ -36,42 +42,62 @@ def effective_rank(Z):
     return torch.where(sigma[..., 0] > 0, torch.exp(torch.special.entr(share).sum(-1)), 0.0)
 
 
-def numerical_rank(Z, rtol=None):
-    """Number of singular values of ``Z`` above ``rtol·σ_1``, shape ``(...)``; ``rtol`` defaults to ``K·eps``."""
+def numerical_rank(Z: Tensor, rtol: float | None = None) -> Tensor:
+    """Number of singular values of ``Z`` above ``rtol·σ_1``, shape ``(...)``.
+
+    ``Z``: ``(..., K, N)``; ``rtol`` defaults to ``K·eps``, eps of the dtype.  Common shifts count: see
+    :func:`final_rank`.
+
+    Units: none.  Raises: ``DufmError`` for bad logits.  Source: the usual rule of linear algebra.
+
+    >>> dufm.numerical_rank(dufm.polygon(5) @ dufm.polygon(5).mT)
+    tensor(2)
+    """
     check_logits(Z)
     sigma = torch.linalg.svdvals(_scaled(Z))
     floor = _floor(Z) if rtol is None else rtol
     return (sigma > floor * sigma[..., :1]).sum(-1)
 
 
-def final_rank(Z):
+def final_rank(Z: Tensor) -> Tensor:
     r"""The rank a finite-loss matrix seems to be heading for: a quick look at ``σ_1 ≥ … ≥ σ_{K−1}`` of ``CZ``.
 
-    Adding ``1bᵀ`` to ``Z`` (one number to a sample's logits) changes no margin and no gradient, so the rank is
-    that of the centred matrix ``CZ``, whose ``σ_K = 0`` always.  The rule: **the first r with**
-    ``σ_{r+1} < σ_r/3``, hence ``K − 1`` where no earlier value falls so far.  Values below ``K·eps·‖Z‖_F`` are
-    rounding and count as zero, so that a network of width d has rank at most d.
+    Adding ``1bᵀ`` to ``Z`` (one number to a sample's logits) changes no margin and no gradient, so the rank is that of
+    the centred matrix ``CZ``, whose ``σ_K = 0`` always.  The rule: **the first r with** ``σ_{r+1} < σ_r/3``, hence
+    ``K − 1`` where no earlier value falls so far.  Values below ``K·eps·‖Z‖_F`` are rounding and count as zero, so that
+    a network of width d has rank at most d.
 
-    Singular values that the flow discards stay finite and shrink only like ``1/log(1/ℒ)`` against ``σ_1``: a
-    threshold on ``σ_r/σ_1`` would read the loss, not the limit, and what lies beyond the first gap is frozen at
-    values that tell nothing.  **A heuristic**: a run in transit, or a solution whose own singular values lie a
-    factor of 3 apart, is misread.  What a run ends in is decided by polishing every cut, not here.  Meant at
-    margin ≥ 200; see :func:`rank_ratio` for how clear the gap is.
+    Singular values that the flow discards stay finite and shrink only like ``1/log(1/ℒ)`` against ``σ_1``: a threshold
+    on ``σ_r/σ_1`` would read the loss, not the limit, and what lies beyond the first gap is frozen at values that tell
+    nothing.  **A heuristic**: a run in transit, or a solution whose own singular values lie a factor of 3 apart, is
+    misread.  What a run ends in is decided by polishing every cut, not here.  Meant at margin ≥ 200; see
+    :func:`rank_ratio` for how clear the gap is.
 
-    ``Z``: ``(..., K, N)``.  Shape ``(...)``, int64; 0 where ``CZ`` is zero.  ``DufmError`` on bad logits.
+    ``Z``: ``(..., K, N)``.  Shape ``(...)``, int64; 0 where ``CZ`` is zero.
+
+    Units: none.  Raises: ``DufmError`` for bad logits.  Source: this companion, notebook 23.
+
+    >>> dufm.final_rank(torch.diag(torch.tensor([4.0, 2.0, 0.1, 0.1])))
+    tensor(2)
     """
     return _gap(Z)[0]
 
 
-def rank_ratio(Z):
+def rank_ratio(Z: Tensor) -> Tensor:
     """``σ_{r+1}/σ_r`` of ``CZ`` at ``r = final_rank(Z)``: what was discarded against what was kept, shape ``(...)``.
 
-    Below 1/3; 0 where nothing but zeros was discarded, at ``r = K − 1`` above all, and where ``CZ`` is zero.
+    ``Z``: ``(..., K, N)``.  Below 1/3; 0 where nothing but zeros was discarded, at ``r = K − 1`` above all, and where
+    ``CZ`` is zero.
+
+    Units: none.  Raises: ``DufmError`` for bad logits.  Source: this companion, notebook 23.
+
+    >>> dufm.rank_ratio(torch.diag(torch.tensor([4.0, 2.0, 0.1, 0.1])))
+    tensor(0.0623)
     """
     return _gap(Z)[1]
 
 
-def _gap(Z):
+def _gap(Z: Tensor) -> tuple[Tensor, Tensor]:
     check_logits(Z)
     Z = _scaled(Z)
     # Z itself sets the floor: its entries were rounded before they were centred.
@@ -87,20 +113,26 @@ def _gap(Z):
     return rank, torch.where(nonzero, ratio.squeeze(-1), 0.0)
 
 
-def _scaled(Z):
+def _scaled(Z: Tensor) -> Tensor:
     """Each matrix over its largest entry, so that squares and products neither overflow nor vanish."""
     top = Z.abs().amax((-2, -1), keepdim=True)
     return Z / torch.where(top > 0, top, 1.0)
 
 
-def _floor(Z):
+def _floor(Z: Tensor) -> float:
     return Z.shape[-2] * torch.finfo(Z.dtype).eps
 
 
-def margins(Z):
+def margins(Z: Tensor) -> Tensor:
     r"""Margins ``z_cc − z_jc`` of every sample against every class, shape ``(..., K, N)``.
 
-    The true class holds ``+inf``, so ``margins(Z).amin((-2, -1))`` is the smallest margin.
+    ``Z``: ``(..., K, N)``.  The true class holds ``+inf``, so ``margins(Z).amin((-2, -1))`` is the smallest margin.
+
+    Units: those of Z, none.  Raises: ``DufmError`` for bad logits.  Source: the definition.
+
+    >>> dufm.margins(torch.tensor([[2.0, 0.5], [1.0, 3.0]]))
+    tensor([[   inf, 2.5000],
+            [1.0000,    inf]])
     """
     num_classes, n_per_class = check_logits(Z)
     rows = torch.arange(num_classes, device=Z.device).repeat_interleave(n_per_class)
@@ -110,11 +142,11 @@ def margins(Z):
     return gap
 
 
-def nc_metrics(features, classifier, rank=None):
-    r"""Neural-collapse metrics NC1, NC2, NC3 of one layer (Papyan, Han & Donoho 2020).
+def nc_metrics(features: Tensor, classifier: Tensor, rank: int | Tensor | None = None) -> dict[str, Tensor]:
+    r"""Neural-collapse metrics NC1, NC2, NC3 of one layer.
 
-    ``features``: ``(..., d, N)`` columns class by class; ``classifier``: ``(..., K, d)``, everything that
-    follows.  With centred class means ``M`` (d × K), within- and between-class covariances ``Σ_W, Σ_B``:
+    ``features``: ``(..., d, N)`` columns class by class; ``classifier``: ``(..., K, d)``, everything that follows.
+    With centred class means ``M`` (d × K), within- and between-class covariances ``Σ_W, Σ_B``:
 
     * ``nc1`` = :math:`\operatorname{Tr}(\Sigma_W\Sigma_B^{+})/K`, the pseudo-inverse taken at ``rank``
       (default: ``final_rank`` of the logits; pass K − 1 for the plain one) and blind to directions in which the
@@ -123,11 +155,18 @@ def nc_metrics(features, classifier, rank=None):
     * ``nc2`` = distance of ``MᵀM/‖·‖_F`` from the simplex ETF's Gram matrix ``C/√(K−1)``, ``C = I − J/K``;
     * ``nc3`` = :math:`\|A/\|A\|_F - M^\top/\|M\|_F\|_F` with ``A`` the classifier, its column means removed.
 
-    NaN where a metric is undefined, member by member of a batch: all four where the class means are equal to
-    rounding (constant features), ``nc3`` where the rows of the classifier are (a zero classifier), and then
-    ``nc1`` too unless ``rank`` is given, for such logits have rank 0.
+    NaN where a metric is undefined, member by member of a batch: all four where the class means are equal to rounding
+    (constant features), ``nc3`` where the rows of the classifier are (a zero classifier), and then ``nc1`` too unless
+    ``rank`` is given, for such logits have rank 0.
 
-    Returns a dict of tensors of shape ``(...)``, with the ``rank`` used.  ``DufmError`` on bad shapes.
+    Returns a dict of tensors of shape ``(...)``, with the ``rank`` used.
+
+    Units: none.  Raises: ``DufmError`` for bad shapes or another dtype.  Source: Papyan, Han & Donoho (2020); at low
+    rank this companion, notebook 14.
+
+    >>> pentagon = dufm.polygon(5)
+    >>> {name: round(float(x), 4) for name, x in dufm.nc_metrics(pentagon.mT, pentagon).items()}
+    {'nc1': 0.0, 'trace_ratio': 0.0, 'nc2': 0.7654, 'nc3': 0.0, 'rank': 2.0}
     """
     check_tensor("features", features)
     check_tensor("classifier", classifier)
@@ -166,7 +205,7 @@ def nc_metrics(features, classifier, rank=None):
     }
 
 
-def _unit(matrix, defined=True):
+def _unit(matrix: Tensor, defined: bool | Tensor = True) -> Tensor:
     """``matrix/‖matrix‖_F``, NaN where it is not ``defined``."""
     norm = torch.linalg.matrix_norm(matrix)
     return matrix / torch.where(torch.as_tensor(defined, device=norm.device), norm, torch.nan)[..., None, None]

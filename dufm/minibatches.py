@@ -9,11 +9,17 @@ O(η²), the flow of
 (Smith et al. 2021), whose second term is :func:`batch_term`.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import torch
+from torch import Tensor
 
 from dufm._checks import DufmError, check_count, check_factors, check_finite_positive
-from dufm.characters import characters, check_spectrum
+from dufm.characters import Group, characters, check_spectrum
 from dufm.descent import HANDOVER, spectral_ends, spectral_starts
 from dufm.ends import UNDECIDED, end, limit
 from dufm.flow import _below, _matrix_field, gradient_flow
@@ -21,13 +27,16 @@ from dufm.loss import evaluate
 from dufm.model import chain, gaussian_init
 from dufm.spectral import spectral_init
 
+if TYPE_CHECKING:
+    import pandas
+
 __all__ = ["CELL", "batch_descent", "batch_ends", "batch_flow", "batch_shifts", "batch_term", "by_batch"]
 
 
-def _batch_slopes(factors, mark):
+def _batch_slopes(factors: Sequence[Tensor], mark: Tensor) -> tuple[Tensor, list[Tensor]]:
     r"""Log ℒ, and minus the gradient of the part of ℒ of the samples with ``mark`` ``(..., N)`` (weights), a list."""
 
-    def marked(Z):
+    def marked(Z: Tensor) -> tuple[Tensor, Tensor]:
         log_loss, residual = evaluate(Z)
         return log_loss, residual * (mark.unsqueeze(-2) * log_loss.exp()[..., None, None])
 
@@ -36,7 +45,16 @@ def _batch_slopes(factors, mark):
 
 
 @torch.no_grad()
-def batch_descent(factors, lr, batch_size, *, seeds, replacement=False, until_log_loss=HANDOVER, max_steps=20_000):
+def batch_descent(
+    factors: Sequence[Tensor],
+    lr: float,
+    batch_size: int,
+    *,
+    seeds: Sequence[int],
+    replacement: bool = False,
+    until_log_loss: float = HANDOVER,
+    max_steps: int = 20_000,
+) -> tuple[list[Tensor], Tensor]:
     r"""Descent with minibatches until log ℒ of all samples is ``until_log_loss`` at the end of an epoch.
 
     ``factors``: one network a seed of ``seeds``, which draws its batches; in every epoch each sample once, or
@@ -73,18 +91,18 @@ def batch_descent(factors, lr, batch_size, *, seeds, replacement=False, until_lo
     return factors, reached
 
 
-def _sizes(each, together, samples, batch_size):
+def _sizes(each: Any, together: Any, samples: int, batch_size: int) -> Any:
     """Mean of ‖(N/b) Σ_{i ∈ B} g_i‖² over batches B of b of N samples, from Σ‖g_i‖² and ‖Σ g_i‖²."""
     own = (samples - batch_size) * each + (batch_size - 1) * together
     return own * samples / (batch_size * max(samples - 1, 1))
 
 
-def _square(slopes):
+def _square(slopes: Iterable[Tensor]) -> Any:
     return sum(slope.square().sum((-2, -1)) for slope in slopes)
 
 
 @torch.no_grad()
-def batch_term(factors, batch_size):
+def batch_term(factors: Sequence[Tensor], batch_size: int) -> Tensor:
     r"""Mean of :math:`\|\frac NB\nabla\mathcal L_B\|^2` over all batches of ``batch_size`` samples, ``(...)``.
 
     ``batch_size`` N gives ‖∇ℒ‖².  ``DufmError`` for bad factors or a batch size out of range.
@@ -101,7 +119,9 @@ def batch_term(factors, batch_size):
 _GROWTH, _LANDED = 0.01, 1e-6
 
 
-def batch_flow(s0, depth, group, lr, batch_size, *, until_log_loss=HANDOVER):
+def batch_flow(
+    s0: Tensor, depth: int, group: Group, lr: float, batch_size: int, *, until_log_loss: float = HANDOVER
+) -> Tensor:
     r"""Spectra ``(..., F)`` at log ℒ = ``until_log_loss`` along the flow of ``ℒ + lr/4`` :func:`batch_term`.
 
     One sample a class, factors of :func:`dufm.spectral_init`: the term does not change where the group acts, so its
@@ -116,7 +136,7 @@ def batch_flow(s0, depth, group, lr, batch_size, *, until_log_loss=HANDOVER):
     chi = check_spectrum(s0, group)
     K, multiplicity, rates = chi.num_classes, chi.multiplicity.to(s0), chi.rates.to(s0)
 
-    def field(w):
+    def field(w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         w = w.detach().requires_grad_()
         with torch.enable_grad():
             s = w**depth
@@ -146,7 +166,9 @@ def batch_flow(s0, depth, group, lr, batch_size, *, until_log_loss=HANDOVER):
     raise DufmError(f"{len(rows)} of {len(w)} starts do not reach log loss {until_log_loss:g}: lower lr")
 
 
-def batch_shifts(seeds, num_classes, depth, scale, lr, batch_size):
+def batch_shifts(
+    seeds: Sequence[int], num_classes: int, depth: int, scale: float, lr: float, batch_size: int
+) -> dict[str, Tensor]:
     """Change of log(s_min/s_max) at the handover against the flow, ``foretold`` by :func:`batch_flow` and ``found``.
 
     One Hadamard start a seed, s_min and s_max its least and largest value: a task for ``sweep.run``.
@@ -156,7 +178,7 @@ def batch_shifts(seeds, num_classes, depth, scale, lr, batch_size):
     flow, foretold = (batch_flow(s0, depth, group, rate, batch_size) for rate in (0.0, lr))
     found = group.spectrum(chain(run))[0]
 
-    def ratio(s):
+    def ratio(s: Tensor) -> Tensor:
         ends = torch.stack([s0.argmin(-1), s0.argmax(-1)], -1)
         return torch.gather(s, -1, ends).log().diff(dim=-1).squeeze(-1).neg()
 
@@ -166,7 +188,17 @@ def batch_shifts(seeds, num_classes, depth, scale, lr, batch_size):
 _LATE = "loss not reached"
 
 
-def batch_ends(seeds, num_classes, depth, width, scale, lr, batch_size, n_per_class=1, replacement=False):
+def batch_ends(
+    seeds: Sequence[int],
+    num_classes: int,
+    depth: int,
+    width: int,
+    scale: float,
+    lr: float,
+    batch_size: int,
+    n_per_class: int = 1,
+    replacement: bool = False,
+) -> dict[str, Any]:
     """Where descent with minibatches ends, one start a seed: a task for ``sweep.run``.
 
     ``width`` 0: Hadamard spectra whose directions are uniform on the simplex, of mean ``scale``, as full matrices;
@@ -196,7 +228,7 @@ def batch_ends(seeds, num_classes, depth, width, scale, lr, batch_size, n_per_cl
 CELL = ["num_classes", "depth", "width", "scale", "lr", "batch_size", "n_per_class"]
 
 
-def by_batch(runs):
+def by_batch(runs: pandas.DataFrame) -> pandas.DataFrame:
     """Counts of a table of :func:`batch_ends`, a row a cell: each start beside itself under the flow, lr = 0.
 
     ``starts``, ``collapse``, ``gained`` and ``lost`` (those that collapse here and not under the flow, and the

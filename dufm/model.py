@@ -5,8 +5,12 @@ classifier ``W_L`` of shape ``(..., K, d)``; ``N = K·n_per_class``, columns cla
 Depth ``L`` counts the features, so ``L = 2`` is the ordinary unconstrained feature model.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
+from torch import Tensor
 
 from dufm._checks import DufmError, check_count, check_factors, check_finite_positive, check_logits
 
@@ -22,13 +26,23 @@ __all__ = [
 ]
 
 
-def product(factors):
-    """Logits ``Z = W_L ⋯ W_1`` of shape ``(..., K, N)`` from ``[W_1, …, W_L]``; ``DufmError`` on bad shapes."""
+def product(factors: Sequence[Tensor]) -> Tensor:
+    """Logits ``Z = W_L ⋯ W_1`` of shape ``(..., K, N)`` from ``[W_1, …, W_L]``.
+
+    Shapes ``(..., d, N)``, ``(..., d, d)`` … ``(..., K, d)``; the leading dimensions are networks.
+
+    Units: none.  Raises: ``DufmError`` for fewer than two factors, or shapes, dtypes or devices that do not fit.
+    Source: this companion, notebook 11.
+
+    >>> dufm.product([torch.eye(2), 3 * torch.eye(2)])
+    tensor([[3., 0.],
+            [0., 3.]])
+    """
     check_factors(factors)
     return chain(factors)
 
 
-def chain(factors):
+def chain(factors: Sequence[Tensor]) -> Tensor:
     """The product, unchecked."""
     Z = factors[0]
     for factor in factors[1:]:
@@ -36,25 +50,40 @@ def chain(factors):
     return Z
 
 
-def imbalance(factors):
+def imbalance(factors: Sequence[Tensor]) -> list[Tensor]:
     r"""The conserved matrices :math:`D_l = W_{l+1}^\top W_{l+1} - W_l W_l^\top`, ``l = 1 … L−1``.
 
-    Gradient flow keeps each ``(..., d, d)`` matrix constant (Arora, Cohen & Hazan 2018), so their drift
-    measures the integrator.  All zero means *balanced*.
+    Gradient flow keeps each ``(..., d, d)`` matrix constant, so their drift measures the integrator.  All zero means
+    *balanced*.
+
+    Units: those of W², none.  Raises: ``DufmError`` as :func:`product`.  Source: Arora, Cohen & Hazan (2018); this
+    companion, notebook 12.
+
+    >>> dufm.imbalance([2 * torch.eye(2), torch.eye(2)])
+    [tensor([[-3.,  0.],
+            [ 0., -3.]])]
     """
     check_factors(factors)
     return _imbalance(factors)
 
 
-def _imbalance(factors):
+def _imbalance(factors: Sequence[Tensor]) -> list[Tensor]:
     return [upper.mT @ upper - lower @ lower.mT for lower, upper in zip(factors[:-1], factors[1:], strict=True)]
 
 
-def imbalance_drift(before, after):
-    r"""Largest change of an imbalance, :math:`\max_l\|D_l' - D_l\|_F / \max_l\|W_l'\|_F^2`, dimensionless.
+def imbalance_drift(before: Sequence[Tensor], after: Sequence[Tensor]) -> Tensor:
+    r"""Largest change of an imbalance, :math:`\max_l\|D_l' - D_l\|_F / \max_l\|W_l'\|_F^2`.
 
-    ``before``: the factors at the start, D_l theirs; ``after``: factors later on, with any further dimensions in
-    front, such as the levels of a record.  Shape of those and the batch; NaN where ``after`` is.
+    ``before``: the factors at the start, D_l theirs; ``after``: factors later on, with any further dimensions in front,
+    such as the levels of a record.  Shape of those and the batch; NaN where ``after`` is.
+
+    Units: none.  Raises: ``DufmError`` for a ``before`` that :func:`product` refuses.  Source: this companion, notebook
+    12.
+
+    >>> start = dufm.gaussian_init(3, 8, 4, seed=0)
+    >>> run = dufm.gradient_flow(start, until_log_loss=-20.0, rtol=1e-5)
+    >>> dufm.imbalance_drift(start, run.factors) < 1e-5
+    tensor([True])
     """
     pairs = zip(_imbalance(after), imbalance(before), strict=True)
     change = [torch.linalg.matrix_norm(later - first) for later, first in pairs]
@@ -62,47 +91,76 @@ def imbalance_drift(before, after):
     return torch.stack(change).amax(0) / torch.stack(size).amax(0)
 
 
-def split_at(factors, layer):
+def split_at(factors: Sequence[Tensor], layer: int) -> tuple[Tensor, Tensor]:
     """The network cut after its layer l: features ``W_l ⋯ W_1`` and classifier ``W_L ⋯ W_{l+1}``, ``1 ≤ l ≤ L − 1``.
 
     Shapes ``(..., d, N)`` and ``(..., K, d)``, as :func:`dufm.nc_metrics` takes them; NaN is let through, for the
-    levels of a record that were never reached.  ``DufmError`` for a layer out of range.
+    levels of a record that were never reached.
+
+    Units: none.  Raises: ``DufmError`` for a layer out of range.  Source: this companion, notebook 13.
+
+    >>> features, classifier = dufm.split_at(dufm.gaussian_init(3, 5, 4, seed=0), 2)
+    >>> features.shape, classifier.shape
+    (torch.Size([1, 5, 4]), torch.Size([1, 4, 5]))
     """
     layer = check_count("layer", layer, 1, len(factors) - 1, why="the last layer has no classifier above it")
     return chain(factors[:layer]), chain(factors[layer:])
 
 
-def gaussian_init(depth, width, num_classes, *, scale=1.0, batch=1, seed, n_per_class=1):
+def gaussian_init(
+    depth: int, width: int, num_classes: int, *, scale: float = 1.0, batch: int = 1, seed: int, n_per_class: int = 1
+) -> list[Tensor]:
     """Fan-in Gaussian factors: entries of ``W_l`` are independent N(0, scale²/fan-in).
 
-    Returns ``[W_1, …, W_L]`` in float64 with leading dimension ``batch``.  The fan-in of ``W_1``, whose
-    input is one-hot, is the number of samples ``N``.  Network ``i`` depends on ``seed`` and ``i`` alone,
-    not on ``batch``.  ``DufmError`` for a count out of range or a scale that is not positive.
+    Returns ``[W_1, …, W_L]``, float64, of shapes ``(batch, d, N)``, ``(batch, d, d)`` …, ``(batch, K, d)``.  The fan-in
+    of ``W_1``, whose input is one-hot, is the number of samples ``N``.  Network ``i`` depends on ``seed`` and ``i``
+    alone, not on ``batch``.
+
+    Units: none.  Raises: ``DufmError`` for a count out of range or a scale that is not positive.  Source: the usual
+    fan-in scaling; this companion, notebook 11.
+
+    >>> [tuple(W.shape) for W in dufm.gaussian_init(3, 5, 4, seed=0, batch=2)]
+    [(2, 5, 4), (2, 5, 5), (2, 4, 5)]
     """
     return fan_in_gaussian(_sizes(depth, width, num_classes, n_per_class), scale, batch, seed)
 
 
-def fan_in_gaussian(sizes, scale, batch, seed):
+def fan_in_gaussian(sizes: Sequence[int], scale: float, batch: int, seed: int) -> list[Tensor]:
     """Matrices ``(batch, sizes[l], sizes[l − 1])`` of independent N(0, scale²/fan-in) entries; sizes unchecked."""
     check_finite_positive("scale", scale)
     return [draw * (scale / draw.shape[-1] ** 0.5) for draw in _normal(sizes, batch, seed)]
 
 
-def orthogonal_init(depth, width, num_classes, *, scale=1.0, batch=1, seed, n_per_class=1):
+def orthogonal_init(
+    depth: int, width: int, num_classes: int, *, scale: float = 1.0, batch: int = 1, seed: int, n_per_class: int = 1
+) -> list[Tensor]:
     """Haar-distributed factors: ``W_l = scale·Q``, ``Q`` with orthonormal columns, or rows where it is wide.
 
-    Shapes, seeding and errors as :func:`gaussian_init`; after Saxe, McClelland & Ganguli (2014).
+    Shapes ``(batch, d, N)`` … ``(batch, K, d)`` and seeding as :func:`gaussian_init`.
+
+    Units: none.  Raises: ``DufmError`` as :func:`gaussian_init`.  Source: Saxe, McClelland & Ganguli (2014).
+
+    >>> W = dufm.orthogonal_init(3, 5, 4, seed=0, scale=2.0)[1]
+    >>> torch.allclose(W @ W.mT, 4 * torch.eye(5).double())
+    True
     """
     sizes = _sizes(depth, width, num_classes, n_per_class)
     check_finite_positive("scale", scale)
     return [scale * _haar(draw) for draw in _normal(sizes, batch, seed)]
 
 
-def balanced_init(Z, depth, width=None):
+def balanced_init(Z: Tensor, depth: int, width: int | None = None) -> list[Tensor]:
     r"""Balanced factors of a given product: ``W_l = Σ^{1/L}`` between the singular vectors of ``Z = U Σ Vᵀ``.
 
-    Of all factorisations of ``Z`` these have the least :math:`\sum_l\|W_l\|_F^2 = L\sum_i\sigma_i^{2/L}`.
-    ``Z``: ``(..., K, N)``; ``width`` defaults to ``K``.  ``DufmError`` if ``width`` is below the rank of ``Z``.
+    Of all factorisations of ``Z`` these have the least :math:`\sum_l\|W_l\|_F^2 = L\sum_i\sigma_i^{2/L}`.  ``Z``:
+    ``(..., K, N)``; ``width`` d defaults to ``K``.  Returns ``[W_1, …, W_L]``, ``(..., d, N)`` … ``(..., K, d)``.
+
+    Units: none.  Raises: ``DufmError`` if ``width`` is below the rank of ``Z``.  Source: Arora, Cohen & Hazan (2018);
+    this companion, notebook 12.
+
+    >>> dufm.balanced_init(torch.diag(torch.tensor([8.0, 1.0])), 3)[1].round(decimals=4)
+    tensor([[2., 0.],
+            [0., 1.]])
     """
     num_classes, _ = check_logits(Z)
     depth = check_count("depth", depth, 2)
@@ -126,12 +184,19 @@ def balanced_init(Z, depth, width=None):
     return [first, *(hidden.clone() for _ in range(depth - 2)), last]
 
 
-def cheapest_factors(factors):
+def cheapest_factors(factors: Sequence[Tensor]) -> list[Tensor]:
     r"""Factors of the same product found by search to have the least :math:`\sum_l\|W_l\|_F^2` within reach.
 
     LBFGS over ``W_l → e^{A_l} W_l e^{−A_{l−1}}``, ``A_0 = A_L = 0``, for the sum over the batch of the logarithms: it
     knows nothing of balance.  If all hidden widths equal the rank of the product, every factorisation is reached, up to
-    reflections, which cost nothing.  ``DufmError`` on bad shapes.
+    reflections, which cost nothing.  Shapes as given.
+
+    Units: none.  Raises: ``DufmError`` as :func:`product`.  Source: this companion, notebook 12.
+
+    >>> factors = dufm.cheapest_factors(dufm.gaussian_init(2, 2, 2, seed=0))
+    >>> cost, Z = sum(W.square().sum() for W in factors), dufm.product(factors)
+    >>> (cost / torch.linalg.matrix_norm(Z, "nuc")).round(decimals=4)  # L = 2 times the nuclear norm
+    tensor([2.], dtype=torch.float64)
     """
     check_factors(factors)
     hidden = [torch.zeros_like(W @ W.mT, requires_grad=True) for W in factors[:-1]]
@@ -139,9 +204,10 @@ def cheapest_factors(factors):
         hidden, max_iter=2000, tolerance_grad=1e-6, tolerance_change=1e-12, line_search_fn="strong_wolfe"
     )
 
-    def cost():
+    def cost() -> Tensor:
         search.zero_grad()
-        total = sum(W.square().sum((-2, -1)) for W in turned(factors, hidden)).log().sum()
+        squares: Any = sum(W.square().sum((-2, -1)) for W in turned(factors, hidden))
+        total = squares.log().sum()
         total.backward()
         return total
 
@@ -149,20 +215,20 @@ def cheapest_factors(factors):
     return [W.detach() for W in turned(factors, hidden)]
 
 
-def turned(factors, generators):
+def turned(factors: Sequence[Tensor], generators: Sequence[Tensor]) -> list[Tensor]:
     """``W_l → e^{A_l} W_l e^{−A_{l−1}}``, A_0 = A_L = 0: factors of the same product, unchecked."""
     first, *rest = [torch.linalg.matrix_exp(A) @ W for A, W in zip(generators, factors, strict=False)] + [factors[-1]]
     return [first, *(W @ torch.linalg.matrix_exp(-A) for A, W in zip(generators, rest, strict=True))]
 
 
-def _sizes(depth, width, num_classes, n_per_class):
+def _sizes(depth: int, width: int, num_classes: int, n_per_class: int) -> list[int]:
     depth = check_count("depth", depth, 2, why="depth 2 is the ordinary UFM")
     width = check_count("width", width, 1)
     num_classes = check_count("num_classes", num_classes, 2)
     return [num_classes * check_count("n_per_class", n_per_class, 1), *[width] * (depth - 1), num_classes]
 
 
-def _normal(sizes, batch, seed):
+def _normal(sizes: Sequence[int], batch: int, seed: int) -> list[Tensor]:
     """Standard normal matrices; filled network by network, so a network's draw ignores the batch size."""
     batch = check_count("batch", batch, 1)
     seed = check_count("seed", seed, 0)
@@ -172,7 +238,7 @@ def _normal(sizes, batch, seed):
     return [part.unflatten(1, (-1, columns)) for part, columns in parts]
 
 
-def _haar(draw):
+def _haar(draw: Tensor) -> Tensor:
     wide = draw.shape[-2] < draw.shape[-1]
     Q, R = torch.linalg.qr(draw.mT if wide else draw)
     # Signs of R's diagonal moved into Q: without it QR is not Haar-distributed.

@@ -6,13 +6,18 @@ all D of norm at most 1: descent in the Euclidean norm of all factors, sign desc
 point of the margin problem of *that* norm (Tsilivis, Vardi & Kempe 2025), which :func:`alignment` certifies.
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dufm._checks import DufmError, check_count, check_factors
-from dufm.characters import check_spectrum
+from dufm.characters import Group, check_spectrum
 from dufm.ends import UNDECIDED, end, limit
 from dufm.flow import _matrix_field, gradient_flow
 from dufm.margin import schatten
@@ -20,6 +25,9 @@ from dufm.metrics import centred, margins, numerical_rank
 from dufm.model import chain
 from dufm.spectral import spectral_init
 from dufm.width import random_start
+
+if TYPE_CHECKING:
+    import pandas
 
 __all__ = [
     "CELL",
@@ -36,15 +44,15 @@ __all__ = [
 # ---------------------------------------------------------------- norms of all factors, and their duals
 
 
-def _largest(factors, size):
+def _largest(factors: Sequence[Tensor], size: Callable[[Tensor], Tensor]) -> Tensor:
     return torch.stack([size(W) for W in factors]).amax(0)
 
 
-def _summed(factors, size):
+def _summed(factors: Sequence[Tensor], size: Callable[[Tensor], Tensor]) -> Tensor:
     return torch.stack([size(W) for W in factors]).sum(0)
 
 
-def _euclidean(factors):
+def _euclidean(factors: Sequence[Tensor]) -> Tensor:
     return _summed(factors, lambda W: W.square().sum((-2, -1))).sqrt()
 
 
@@ -64,13 +72,13 @@ NORMS = {
 }
 
 
-def _slopes(factors):
+def _slopes(factors: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
     """Log ℒ and −∂ log ℒ/∂W_l."""
     slopes = [torch.empty_like(W) for W in factors]
     return _matrix_field(factors, slopes)[0], slopes
 
 
-def alignment(factors, norm):
+def alignment(factors: Sequence[Tensor], norm: str) -> Tensor:
     r""":math:`\langle G, W\rangle / (N(W)\,N_*(G))` of :math:`G = -\nabla\log\mathcal L`, at most 1; ``(...)``.
 
     ``norm`` N: "euclidean", "entry" (largest entry of all factors) or "spectral" (largest spectral norm of a factor),
@@ -93,7 +101,7 @@ _AVERAGED = {"momentum": 0.9, "dampening": 0.9}
 #: not used: it takes single matrices and orthogonalises them to a third in bfloat16.
 #:
 #: :meta hide-value:
-METHODS = {
+METHODS: dict[str, tuple[Any, dict[str, Any], str]] = {
     "descent": (torch.optim.SGD, {}, "euclidean"),
     "momentum": (torch.optim.SGD, _AVERAGED, "euclidean"),
     "Adam": (torch.optim.Adam, {"betas": (0.9, 0.9), "eps": 1e-100}, "entry"),
@@ -102,14 +110,16 @@ METHODS = {
 }
 
 
-def _polar(step, rank):
+def _polar(step: Tensor, rank: int) -> Tensor:
     """The factor UVᵀ of a matrix of the given rank."""
     U, _, Vh = torch.linalg.svd(step, full_matrices=False)
     return U[..., :rank] @ Vh[..., :rank, :]
 
 
 @torch.no_grad()
-def train_by(factors, method, *, step=2e-3, steps=6000, sharpness=100.0):
+def train_by(
+    factors: Sequence[Tensor], method: str, *, step: float = 2e-3, steps: int = 6000, sharpness: float = 100.0
+) -> list[Tensor]:
     r"""Factors after ``steps`` short steps of a method of ``METHODS``, at constant sharpness once they are there.
 
     A step is ``step`` of the weights' own norm long.  The optimiser is given :math:`-\nabla\log\mathcal L` over its
@@ -140,12 +150,12 @@ def train_by(factors, method, *, step=2e-3, steps=6000, sharpness=100.0):
 
 
 @torch.no_grad()
-def muon_increments(s0, depth, group, lr, steps):
+def muon_increments(s0: Tensor, depth: int, group: Group, lr: float, steps: int) -> tuple[Tensor, np.ndarray]:
     r"""How unequally orthogonalised steps move the values of a spectral start, and where they end.
 
     ``steps`` steps ``W_l ← W_l + lr·UVᵀ``, UΣVᵀ minus the gradient, from :func:`dufm.spectral_init`, whose arguments
     ``s0`` ``(..., F)``, ``depth`` and ``group`` are.  Returns the largest difference of two increments of w_i over the
-    largest w_i, ``(...)``, and the names of the ends of :func:`train_by`.
+    largest w_i, ``(...)``, and the names of the ends of :func:`train_by`.  ``DufmError`` as :func:`dufm.spectral_flow`.
     """
     chi = check_spectrum(s0, group)
     start = spectral_init(s0, depth, chi)
@@ -159,11 +169,12 @@ def muon_increments(s0, depth, group, lr, steps):
     return (gain.amax(-1) - gain.amin(-1)) / w.amax(-1), names
 
 
-def flatness(factors):
+def flatness(factors: Sequence[Tensor]) -> Tensor:
     r""":math:`\|Z\|_{S_{2/L}}` over its largest value at given widths and largest entry, at most 1; ``(...)``.
 
     By Hölder's inequality :math:`\|Z\|_{S_{2/L}} \le \prod_l\|W_l\|_F`, and no factor of n entries is longer than √n
-    times its largest: 1 where the factors are balanced, and their entries all of one size.
+    times its largest: 1 where the factors are balanced, and their entries all of one size.  ``DufmError`` for bad
+    factors.
     """
     check_factors(factors)
     most = math.prod(W.shape[-2:].numel() for W in factors) ** 0.5
@@ -175,7 +186,16 @@ _RESTED, _ALIGNED, _KEPT = 0.01, 0.98, 0.02
 CELL = ["num_classes", "depth", "width", "scale", "method", "step", "steps"]
 
 
-def method_ends(seeds, num_classes, depth, width, scale, method, step=2e-3, steps=6000):
+def method_ends(
+    seeds: Sequence[int],
+    num_classes: int,
+    depth: int,
+    width: int,
+    scale: float,
+    method: str,
+    step: float = 2e-3,
+    steps: int = 6000,
+) -> dict[str, Any]:
     """Where a method ends from fan-in Gaussian starts, one network a seed: a task for ``sweep.run``.
 
     Followed by :func:`train_by`; "flow" is the flow to its limit.  Columns: ``name``, that of :func:`dufm.end` where
@@ -208,7 +228,7 @@ def method_ends(seeds, num_classes, depth, width, scale, method, step=2e-3, step
     }
 
 
-def by_method(runs):
+def by_method(runs: pandas.DataFrame) -> pandas.DataFrame:
     """A row a cell of a table of :func:`method_ends`, a row a network: counts.
 
     ``networks``; ``full``, those of rank K − 1; ``collapsed``; ``elsewhere``, those whose name or rank is not that of
@@ -230,7 +250,7 @@ def by_method(runs):
     return beside[CELL].assign(networks=1, **counted).groupby(CELL, as_index=False).sum()
 
 
-def _scaled(factors):
+def _scaled(factors: Sequence[Tensor]) -> Tensor:
     """Centred logits of smallest margin 1, or as they are where the classes are not separated."""
     Z = centred(chain(factors))
     smallest = margins(Z).amin((-2, -1), keepdim=True)

@@ -7,13 +7,17 @@ these are all K² directions.  Growth is that of ``E/s``, and the clock is s its
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from scipy.integrate import solve_ivp
+from torch import Tensor
 
 from dufm._checks import DufmError, check_count, check_finite_positive, check_logits
-from dufm.characters import characters, check_spectrum
+from dufm._stepping import recorded
+from dufm.characters import Group, characters, check_spectrum
 from dufm.flow import gradient_flow
 from dufm.laws import early_singular_values, escape_time, nc_log_loss, nc_perturbation_growth
 from dufm.model import balanced_init
@@ -41,8 +45,8 @@ FAMILIES = ("symmetric", "antisymmetric", "shift", "imbalance")
 # ---------------------------------------------------------------- the families
 
 
-def project(E):
-    """Orthogonal projections ``(4, ..., K, K)`` of ``E`` ``(..., K, K)`` onto the :data:`FAMILIES`, in their order.
+def project(E: Tensor) -> Tensor:
+    """Orthogonal projections ``(4, ..., K, K)`` of ``E`` ``(..., K, K)`` onto the ``FAMILIES``, in their order.
 
     What they leave is the part along C and ``u uᵀ``.  ``DufmError`` unless E is square and K at least 3.
     """
@@ -58,15 +62,21 @@ def project(E):
     return torch.stack([even, (inner - inner.mT) / 2, shift, own + tilt])
 
 
-def imbalance_coordinates(E):
-    """``x`` and ``b`` ``(..., K)`` of the fourth family ``C Diag(x) C + b uᵀ`` in ``E`` ``(..., K, K)``."""
+def imbalance_coordinates(E: Tensor) -> tuple[Tensor, Tensor]:
+    """``x`` and ``b`` ``(..., K)`` of the fourth family ``C Diag(x) C + b uᵀ`` in ``E`` ``(..., K, K)``.
+
+    ``DufmError`` as :func:`project`.
+    """
     K = _check_square(E)
     C = _centring(K).to(E)
     return _diagonal(C @ E @ C, K), (C @ E).sum(-1) / math.sqrt(K)
 
 
-def random_directions(num_classes, seed):
-    """One random unit direction of each family, ``(4, K, K)``, float64; K = 3 has no first one: zeros there."""
+def random_directions(num_classes: int, seed: int) -> Tensor:
+    """One random unit direction of each family, ``(4, K, K)``, float64; K = 3 has no first one: zeros there.
+
+    ``DufmError`` below.
+    """
     K = check_count("num_classes", num_classes, 3)
     generator = np.random.default_rng([check_count("seed", seed, 0), K])
     C = _centring(K)
@@ -79,17 +89,17 @@ def random_directions(num_classes, seed):
     return torch.where(size > 1e-12, parts / size, 0.0)
 
 
-def _centring(K):
+def _centring(K: int) -> Tensor:
     return torch.eye(K, dtype=torch.float64) - 1 / K
 
 
-def _diagonal(inner, K):
+def _diagonal(inner: Tensor, K: int) -> Tensor:
     """Vector x of the ``C Diag(x) C`` that has the diagonal of a centred matrix, up to a multiple of C."""
     diagonal = inner.diagonal(dim1=-2, dim2=-1)
     return (diagonal - diagonal.mean(-1, keepdim=True)) / (1 - 2 / K)
 
 
-def _check_square(E):
+def _check_square(E: Tensor) -> int:
     K, n_per_class = check_logits(E, "E")
     if n_per_class != 1 or K < 3:
         raise DufmError(f"E must have shape (..., K, K) with K at least 3, got {tuple(E.shape)}")
@@ -99,11 +109,12 @@ def _check_square(E):
 # ---------------------------------------------------------------- their laws
 
 
-def family_growth(family, s, s0, num_classes, depth):
+def family_growth(family: str, s: float | Tensor, s0: float | Tensor, num_classes: int, depth: int) -> Any:
     r"""Growth of E/s of one of the first three families as the common singular value goes from ``s0`` to ``s``.
 
     Symmetric :math:`(s/s_0)^{1-2/L}e^{-(s-s_0)/K}`, antisymmetric :math:`(s/s_0)^{-1}e^{-(s-s_0)/K}`, shift
     :math:`(s/s_0)^{-1/L}`; numbers or tensors.  The fourth family has no such formula: :func:`imbalance_path`.
+    ``DufmError`` for another family or depth.
     """
     if family not in FAMILIES[:3]:
         raise DufmError(f"family must be one of {', '.join(FAMILIES[:3])}, got {family!r}")
@@ -114,21 +125,29 @@ def family_growth(family, s, s0, num_classes, depth):
     return decay * (s / s0) ** (1 - 2 / depth if family == "symmetric" else -1)
 
 
-def imbalance_path(x, b, s, num_classes, depth, *, rtol=1e-10):
+def imbalance_path(
+    x: np.ndarray | Sequence[float],
+    b: np.ndarray | Sequence[float],
+    s: np.ndarray | Sequence[float],
+    num_classes: int,
+    depth: int,
+    *,
+    rtol: float = 1e-10,
+) -> tuple[np.ndarray, np.ndarray]:
     r"""Class imbalance along the ray: ``x`` and ``b``, each ``(len(s), n)``, from ``x``, ``b`` ``(n,)`` at ``s[0]``.
 
     .. math:: x' = \frac{2-2/L}{s}x - \frac1K[x + \rho((K-2)x + \sqrt K b)],\qquad
               b' = \frac{1-1/L}{s}b - \frac1{LK}[b + \rho(\tfrac{K-2}{\sqrt K}x + b)],
 
     ``ρ = (e^s − 1)/(e^s + K − 1)``, entry by entry; integrated by Dormand and Prince's pair of order 8.
-    ``s``: increasing and positive, shape ``(levels,)``.
+    ``s``: increasing and positive, shape ``(levels,)``.  ``DufmError`` for other levels, or counts out of range.
     """
     K, L = check_count("num_classes", num_classes, 3), check_count("depth", depth, 2)
     s = np.asarray(s, dtype=float)
     if s.ndim != 1 or len(s) < 2 or not (s[0] > 0 and (np.diff(s) > 0).all()):
         raise DufmError(f"s must be increasing and positive, at least two levels, got {s}")
 
-    def field(s, y):
+    def field(s: float, y: np.ndarray) -> np.ndarray:
         x, b = y.reshape(2, -1)
         rho = (1 - math.exp(-s)) / (1 + (K - 1) * math.exp(-s))
         dx = (2 - 2 / L) * x / s - (x + rho * ((K - 2) * x + math.sqrt(K) * b)) / K
@@ -143,12 +162,12 @@ def imbalance_path(x, b, s, num_classes, depth, *, rtol=1e-10):
     return x, b
 
 
-def imbalance_peak(num_classes, depth, *, s0=0.01):
+def imbalance_peak(num_classes: int, depth: int, *, s0: float = 0.01) -> float:
     """Largest growth of ‖E‖/s from ``s0`` on over all mixtures of x and b: 1 where imbalance is never amplified."""
     return _imbalance_peak(num_classes, depth, s0)[0]
 
 
-def _imbalance_peak(K, depth, s0):
+def _imbalance_peak(K: int, depth: int, s0: float) -> tuple[float, float, np.ndarray]:
     """The peak, the s at which it is reached, and the mixture (‖C Diag(x) C‖, ‖b uᵀ‖) that reaches it."""
     check_finite_positive("s0", s0)
     s = np.geomspace(s0, 6 * K, 400)
@@ -164,24 +183,25 @@ def _imbalance_peak(K, depth, s0):
 # ---------------------------------------------------------------- what the flow does
 
 
-def forces(s, group):
+def forces(s: Tensor, group: Group) -> Tensor:
     r"""The force :math:`g_i = \sum_a p(a)(1 - \operatorname{Re}\chi_i(a))` on every singular value, ``(..., F)``.
 
     ``s`` and ``group`` as in :func:`dufm.spectral_flow`; 1 at Z = 0, and right to rounding however small.
+    ``DufmError`` as there.
     """
     chi = check_spectrum(s, group, "s")
     f = torch.nn.functional.pad(-(s @ chi.rates.to(s)), (1, 0))
     return torch.softmax(f, -1)[..., 1:] @ (1 - chi.table[:, 1:]).to(s).mT
 
 
-def early_phase(s0, depth, shares):
+def early_phase(s0: Tensor, depth: int, shares: Sequence[float] | Tensor) -> dict[str, np.ndarray]:
     r"""Spectral flow from small ``s0`` ``(K − 1,)``, Hadamard, beside the early law, at ``shares`` of the escape time.
 
     At depth 2, where nothing escapes, the clock is the time at which the law brings the largest value to 1.  A dict of
     arrays, one entry a share that is reached before log ℒ = −1: ``share``; the ``largest`` and the ``smallest`` value
     and ``law_largest``, ``law_smallest``; ``deviation``, the largest relative one over all values; ``used``, the
     largest share that a value's deviation has of what is allowed: of the law at time :math:`(1+m)t`,
-    :math:`m = \sum_i s_i/K`, over that at t, less 1.
+    :math:`m = \sum_i s_i/K`, over that at t, less 1.  ``DufmError`` as :func:`dufm.spectral_flow`.
     """
     depth = check_count("depth", depth, 2)
     chi = characters("hadamard", s0.shape[-1] + 1)
@@ -189,7 +209,7 @@ def early_phase(s0, depth, shares):
     clock = escape_time(top, depth) if depth > 2 else -math.log(top) / 2
     shares = torch.as_tensor(shares, dtype=s0.dtype)
     times = {"log_time": (shares * clock).log().tolist()}
-    s = spectral_flow(s0, depth, chi, rtol=1e-9, until_log_loss=-1.0, record=times).history.s
+    s = recorded(spectral_flow(s0, depth, chi, rtol=1e-9, until_log_loss=-1.0, record=times).history).s
     reached = ~s.isnan().any(-1)
     s, shares = s[reached], shares[reached]
     time = shares.unsqueeze(-1) * clock
@@ -208,12 +228,15 @@ def early_phase(s0, depth, shares):
     return {name: column.numpy() for name, column in columns.items()}
 
 
-def measured_repulsion(num_classes, depth, *, scale=0.1, levels=60, seed=0, size=1e-6):
+def measured_repulsion(
+    num_classes: int, depth: int, *, scale: float = 0.1, levels: int = 60, seed: int = 0, size: float = 1e-6
+) -> dict[str, Any]:
     """Growth of a small random deviation from equal singular values, Hadamard, between ``scale`` and 3K.
 
     Two starts, one a side of the ray, ``size`` apart relative to ``scale``; half their difference has no second order.
     A dict of arrays ``s`` (the mean), ``growth`` and ``law``, and ``peak``: the mean at which the measured growth is
     largest, from a polynomial of degree 4 in log s through the nine levels about the largest, nan if that is an end.
+    ``DufmError`` for fewer than four classes or twelve levels.
     """
     K = check_count("num_classes", num_classes, 4)
     check_finite_positive("scale", scale)
@@ -225,8 +248,9 @@ def measured_repulsion(num_classes, depth, *, scale=0.1, levels=60, seed=0, size
     s = torch.from_numpy(np.geomspace(1.05 * scale, 3 * K, check_count("levels", levels, 12)))
     marks = nc_log_loss(s, K).tolist()
     run = spectral_flow(start, depth, "hadamard", rtol=1e-11, until_log_loss=marks[-1], record={"log_loss": marks})
-    mean = run.history.s.mean((-2, -1))
-    growth = ((run.history.s[:, 0] - run.history.s[:, 1]) / (2 * size * mean.unsqueeze(-1))) @ direction
+    s = recorded(run.history).s
+    mean = s.mean((-2, -1))
+    growth = ((s[:, 0] - s[:, 1]) / (2 * size * mean.unsqueeze(-1))) @ direction
     return {
         "s": mean.numpy(),
         "growth": growth.numpy(),
@@ -235,7 +259,7 @@ def measured_repulsion(num_classes, depth, *, scale=0.1, levels=60, seed=0, size
     }
 
 
-def _peak(s, growth):
+def _peak(s: np.ndarray, growth: np.ndarray) -> float:
     top = int(np.argmax(growth))
     near = slice(max(top - 4, 0), top + 5)
     if top < 4 or top > len(s) - 5:
@@ -245,12 +269,14 @@ def _peak(s, growth):
     return float(roots[np.abs(roots - s[top]).argmin()].real)
 
 
-def measured_families(num_classes, depth, *, seed=0, s0=0.5, levels=12, size=1e-6):
+def measured_families(
+    num_classes: int, depth: int, *, seed: int = 0, s0: float = 0.5, levels: int = 12, size: float = 1e-6
+) -> dict[str, np.ndarray]:
     """Growth of the four families in a full network, from balanced factors of ``s0 C ± size·E``, E one of each.
 
     A dict of arrays, one entry a family and level: ``family``, the common singular value ``s``, ``growth`` of E/s,
     ``law``, and ``deviation``, the relative one from the law; for imbalance that of the vector (x, b).  Three classes
-    have no first family.
+    have no first family.  ``DufmError`` for fewer than three.
     """
     K = check_count("num_classes", num_classes, 3)
     parts, C = random_directions(K, seed), _centring(K)
@@ -258,10 +284,10 @@ def measured_families(num_classes, depth, *, seed=0, s0=0.5, levels=12, size=1e-
     marks = nc_log_loss(torch.from_numpy(np.geomspace(1.1 * s0, 2.5 * K, levels)), K).tolist()
     Z0 = s0 * C + sign * size * parts.sum(0)
     run = gradient_flow(balanced_init(Z0, depth), rtol=1e-11, until_log_loss=marks[-1], record={"log_loss": marks})
-    Z = torch.cat([Z0.unsqueeze(0), run.history.Z])
+    Z = torch.cat([Z0.unsqueeze(0), recorded(run.history).Z])
     s = (Z * C).sum((-2, -1)).mean(-1) / (K - 1)
     E = (Z[:, 0] - Z[:, 1]) / (2 * size)
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     for family, part in zip(FAMILIES[:3], parts, strict=False):
         law = family_growth(family, s, s0, K, depth)
         grown = (E * part).sum((-2, -1)) * s0 / s
@@ -278,11 +304,11 @@ def measured_families(num_classes, depth, *, seed=0, s0=0.5, levels=12, size=1e-
     return {name: np.array(column) if name == "family" else np.array(column, float) for name, column in columns.items()}
 
 
-def measured_imbalance(num_classes, depth, *, s0=0.01, size=1e-6, seed=0):
+def measured_imbalance(num_classes: int, depth: int, *, s0: float = 0.01, size: float = 1e-6, seed: int = 0) -> float:
     """Growth of ‖E‖/s in a full network, from the mixture of class imbalance and at the s of :func:`imbalance_peak`.
 
     From balanced factors of ``s0 (C ± size E)``, E of random x and b along each other; the norm is that of all of what
-    E has become, whatever family it is in.
+    E has become, whatever family it is in.  ``DufmError`` for fewer than three classes.
     """
     K = check_count("num_classes", num_classes, 3)
     _, peak, mixture = _imbalance_peak(K, depth, s0)

@@ -25,12 +25,15 @@ __all__ = [
 ]
 
 
-def polygon_value(num_classes):
-    r"""The two singular values :math:`s = K/(4\sin^2(\pi/K))` of the regular polygon at margin 1."""
+def polygon_value(num_classes: int) -> float:
+    r"""The two singular values :math:`s = K/(4\sin^2(\pi/K))` of the regular polygon at margin 1.
+
+    ``DufmError`` for fewer than three classes.
+    """
     return check_count("num_classes", num_classes, 3) / (4.0 * math.sin(math.pi / num_classes) ** 2)
 
 
-def rank_two_depth(num_classes):
+def rank_two_depth(num_classes: int) -> float:
     r"""A depth from which on some matrix of rank 2 has the largest normalised margin of all, a float.
 
     The root L of :math:`2(s^p - 1)\bigl(\sqrt2\,s/(s - 1)\bigr)^p = 1`, p = 2/L, s of :func:`polygon_value`; 2 for
@@ -42,11 +45,12 @@ def rank_two_depth(num_classes):
     return brentq(lambda L: (s ** (2 / L) - 1) * (math.sqrt(2) * s / (s - 1)) ** (2 / L) - 0.5, 1.0, 1e6)
 
 
-def image_bound(ratio, angle):
+def image_bound(ratio: float, angle: float) -> float:
     r"""Lower bound on :math:`\sigma_1\sigma_2` at margin 1 for three classes, from the shape of the logits.
 
     :math:`\tfrac12\sum_c d_c^{-2}`, with :math:`d_c` the distances of each vertex from the opposite side in the regular
     triangle of side √2 after a stretch by :math:`\sqrt{\sigma_1/\sigma_2}` along ``angle`` and a shrinking across it.
+    ``DufmError`` for a ratio that is not positive.
     """
     check_finite_positive("ratio", ratio)
     along = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]], dtype=torch.float64)
@@ -54,7 +58,7 @@ def image_bound(ratio, angle):
     return float((separators(math.sqrt(2 / 3) * polygon(3) @ along * stretch)[1] ** -2).sum() / 2)
 
 
-def least_product(W, Y):
+def least_product(W: np.ndarray, Y: np.ndarray) -> np.ndarray:
     r"""Descend :math:`\log\sigma_1\sigma_2` of logits ``W Yᵀ`` under all margins ≥ 1, by quadratic programs.
 
     ``W``, ``Y``: ``(K, 2)`` arrays of positive margins :math:`\langle w_c - w_j, y_c\rangle`.  Returns centred logits
@@ -64,18 +68,18 @@ def least_product(W, Y):
     wrong, true = np.nonzero(~np.eye(len(W), dtype=bool))
     own, one = np.arange(len(wrong)), np.eye(len(W))
 
-    def gaps(x):
+    def gaps(x: np.ndarray) -> np.ndarray:
         W, Y = x.reshape(2, -1, 2)
         return ((W[true] - W[wrong]) * Y[true]).sum(1) - 1.0
 
-    def slopes(x):
+    def slopes(x: np.ndarray) -> np.ndarray:
         W, Y = x.reshape(2, -1, 2)
         moved = np.zeros((len(own), 2, len(W), 2))
         moved[:, 0] = (one[true] - one[wrong])[..., None] * Y[true][:, None]
         moved[own, 1, true] = W[true] - W[wrong]
         return moved.reshape(len(own), -1)
 
-    def cost(x):
+    def cost(x: np.ndarray) -> tuple[float, np.ndarray]:
         W, Y = x.reshape(2, -1, 2)
         pull = [X @ np.linalg.inv(X.T @ X) for X in (W - W.mean(0), Y)]
         value = sum(np.linalg.slogdet(X.T @ X)[1] for X in (W - W.mean(0), Y)) / 2.0
@@ -95,7 +99,7 @@ def least_product(W, Y):
     return (W - W.mean(0)) @ Y.T / smallest
 
 
-def _start(num_classes, stretch, rng):
+def _start(num_classes: int, stretch: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Corners of a random convex polygon, stretched, and features: the shortest for them, made longer at random."""
     while True:
         edges = rng.standard_normal((num_classes, 2)) * rng.uniform(0.1, 1.0, (num_classes, 1)) ** 2
@@ -108,17 +112,17 @@ def _start(num_classes, stretch, rng):
             return W.numpy(), longer * (H / distance[:, None]).numpy()
 
 
-def _shape(Z, unit):
+def _shape(Z: np.ndarray, unit: float) -> tuple[float, float]:
     """Ratio of the first two singular values, and their product over ``unit``; NaN of NaN."""
     sigma = np.linalg.svd(Z, compute_uv=False) if np.isfinite(Z).all() else np.full(2, np.nan)
     return sigma[0] / sigma[1], sigma[0] * sigma[1] / unit
 
 
-def _sorted_margins(Z):
+def _sorted_margins(Z: np.ndarray) -> np.ndarray:
     return np.sort(np.diag(Z) - Z, axis=None)
 
 
-def product_runs(num_classes, runs, *, most_stretch=30.0, seed=0):
+def product_runs(num_classes: int, runs: int, *, most_stretch: float = 30.0, seed: int = 0) -> pandas.DataFrame:
     r"""Descents of :func:`least_product` from convex polygons of every shape, a DataFrame with a row a run.
 
     Polygons with edges of random directions and lengths, stretched by 1 … ``most_stretch`` along a random axis and
@@ -127,6 +131,7 @@ def product_runs(num_classes, runs, *, most_stretch=30.0, seed=0):
     Columns: ``start_ratio`` and ``ratio``, :math:`\sigma_1/\sigma_2` before and after; ``start_product`` and
     ``product``, :math:`\sigma_1\sigma_2` at margin 1 over that of the regular polygon; ``away``, relative distance of
     the end's sorted margins from those of the regular polygon, however its classes are numbered.  NaN: no end.
+    ``DufmError`` for fewer than three classes, or no run.
     """
     best = _sorted_margins(code_matrix(polygon(num_classes)).numpy())
     rng = np.random.default_rng(check_count("seed", seed, 0))
@@ -139,7 +144,7 @@ def product_runs(num_classes, runs, *, most_stretch=30.0, seed=0):
     return pandas.DataFrame(rows, columns=["start_ratio", "start_product", "ratio", "product", "away"])
 
 
-def corner_gap(W):
+def corner_gap(W: np.ndarray) -> float:
     r"""The inequality on corners of a convex polygon that notebook 29 leaves open: left side less right side.
 
     ``W``: ``(K, 2)`` corners in counterclockwise order, of mean 0 after centring.  The line from :math:`w_c` through 0
@@ -156,14 +161,14 @@ def corner_gap(W):
     return float(np.arctanh(across / beside).mean() + math.log(math.tan(math.pi / len(W))))
 
 
-def _wedge(a, b):
+def _wedge(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
 
 
-def corner_descents(num_classes, runs, *, seed=0):
+def corner_descents(num_classes: int, runs: int, *, seed: int = 0) -> pandas.DataFrame:
     """:func:`corner_gap` before and after descents (Broyden, Fletcher, Goldfarb & Shanno) from random convex polygons.
 
-    A DataFrame with columns ``start`` and ``end``, a row a run.
+    A DataFrame with columns ``start`` and ``end``, a row a run.  ``DufmError`` for fewer than three classes, or no run.
     """
     rng = np.random.default_rng(check_count("seed", seed, 0))
     rows = []

@@ -9,8 +9,14 @@ stop.  So these networks *descend*: each step is a fixed small share of the weig
 factors are scaled back to that loss after each step, as in :func:`dufm.limit`, until the direction rests.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import torch
+from torch import Tensor
 
 from dufm._checks import DufmError, check_count, check_factors, check_finite_positive
 from dufm._nnls import nonnegative_least_squares
@@ -21,6 +27,9 @@ from dufm.loss import evaluate
 from dufm.metrics import centred, margins
 from dufm.model import balanced_init, chain
 from dufm.width import check_ran, random_start
+
+if TYPE_CHECKING:
+    import pandas
 
 __all__ = ["CELL", "by_place", "descend", "ends", "layers", "network", "place_margin", "residual", "sums_of_simplices"]
 
@@ -35,7 +44,7 @@ _FRAME = 0.05
 CELL = ["num_classes", "depth", "width", "scale", "place"]
 
 
-def layers(factors, place):
+def layers(factors: Sequence[Tensor], place: int) -> tuple[Tensor, Tensor, Tensor]:
     """``(M, A, B)`` of factors ``[W_1, …, W_L]``, ``(..., d_l, d_{l−1})``; with place 0 M = A are the features.
 
     ``DufmError`` for factors that do not follow one another, or a place outside 0 … L − 1.
@@ -46,7 +55,7 @@ def layers(factors, place):
     return M, M.clamp(min=0) if place else M, chain(factors[max(place, 1) :])
 
 
-def place_margin(M, B, place, depth):
+def place_margin(M: Tensor, B: Tensor, place: int, depth: int) -> Tensor:
     r"""Margin of ``B relu(M)`` over its cost, :math:`\min_{j\ne c}(z_{cc}-z_{jc})/\|M\|_{S_{2/l}}\|B\|_{S_{2/(L-l)}}`.
 
     ``M`` ``(..., d, K)``, ``B`` ``(..., K, d)``, l = ``place`` from 1 to L − 1.  It is what
@@ -57,14 +66,14 @@ def place_margin(M, B, place, depth):
     return margins(B @ M.clamp(min=0)).amin((-2, -1)) / cost
 
 
-def _quasi_norm(X, count):
+def _quasi_norm(X: Tensor, count: int) -> Tensor:
     """Schatten quasi-norm of index 2/``count``, of a matrix of any shape."""
     sigma = torch.linalg.svdvals(X)
     sigma = torch.where(sigma > 1e-14 * sigma[..., :1], sigma, 0.0)
     return (sigma ** (2.0 / count)).sum(-1) ** (count / 2.0)
 
 
-def network(M, B, place, depth):
+def network(M: Tensor, B: Tensor, place: int, depth: int) -> list[Tensor]:
     """The cheapest factors ``[W_1, …, W_L]`` with ``W_l ⋯ W_1 = M`` ``(d, K)`` and ``W_L ⋯ W_{l+1} = B`` ``(K, d)``.
 
     Both chains balanced, all factors of one norm.  Here d is K.
@@ -77,7 +86,7 @@ def network(M, B, place, depth):
     return [W * up for W in below] + [W * up ** (-place / (depth - place)) for W in above]
 
 
-def sums_of_simplices(num_classes, size):
+def sums_of_simplices(num_classes: int, size: int) -> Tensor:
     r"""``K/k`` orthogonal simplices of k classes, :math:`\frac k{k-1}(I - J/k)` each, ``(K, K)``; k = 1: I.
 
     Their Gram matrix up to scale: ones on the diagonal, nothing positive off it, so that a ReLU makes it the identity.
@@ -92,12 +101,13 @@ def sums_of_simplices(num_classes, size):
 # ---------------------------------------------------------------- certificate
 
 
-def residual(factors, place):
+def residual(factors: Sequence[Tensor], place: int) -> float:
     r"""How far one network is from a KKT point of ``min Σ‖W_k‖²``, margins at least 1: relative residual, a float.
 
     :math:`\min\|W - \sum_i\lambda_i\,\partial_W(\text{margin})_i\|/\|W\|` over λ ≥ 0 on the margins up to 1.02 of the
     least, all factors together, by non-negative least squares.  A unit within 1% of its kink may pass any share between
     none and all of its gradient (Clarke's subdifferential).  ``factors`` ``[W_1, …, W_L]`` without batch dimension.
+    ``DufmError`` as :func:`layers`.
     """
     check_factors(factors)
     M, A, B = layers(factors, place)
@@ -109,7 +119,7 @@ def residual(factors, place):
     cut = max(place, 1)
     lower, upper = factors[:cut], factors[cut:]
 
-    def column(below, above):
+    def column(below: Tensor, above: Tensor) -> Tensor:
         """Slopes in all factors, from slopes in M ``(d, K)`` and in B ``(K, d)``."""
         parts = [*_slopes(lower, below), *_slopes(upper, above)]
         return torch.cat([part.flatten() for part in parts])
@@ -133,7 +143,7 @@ def residual(factors, place):
     return float(np.linalg.norm(system @ np.concatenate([found[:pairs], free]) - weights) / np.linalg.norm(weights))
 
 
-def _slopes(chained, slope):
+def _slopes(chained: Sequence[Tensor], slope: Tensor) -> list[Tensor]:
     """Slopes in the factors of a chain, from that in its product."""
     parts = [torch.empty_like(W) for W in chained]
     _back_propagate(chained, _below(chained), slope, parts)
@@ -146,14 +156,15 @@ def _slopes(chained, slope):
 class _Rectified(FactorModel):
     """What descends: flat states ``(batch, n)``."""
 
-    def __init__(self, factors, place):
+    def __init__(self, factors: Sequence[Tensor], place: int) -> None:
         super().__init__(factors)
         self.place = place
 
-    def field(self, flat, out):
+    def field(self, flat: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
         """Write −∂ log ℒ/∂W into ``out``; log ℒ and the logits."""
         factors, slopes = self.split(flat), self.split(out)
-        values, on = [factors[0]], None
+        values = [factors[0]]
+        on: Any = None
         for number, factor in enumerate(factors[1:], start=1):
             if number == self.place:
                 on = values[-1] > 0
@@ -170,7 +181,9 @@ class _Rectified(FactorModel):
 
 
 @torch.no_grad()
-def descend(factors, place, *, stages=_STAGES, max_steps=10_000):
+def descend(
+    factors: Sequence[Tensor], place: int, *, stages: Sequence[tuple[float, float]] = _STAGES, max_steps: int = 10_000
+) -> tuple[list[Tensor], Tensor]:
     """Descend networks ``[W_1, …, W_L]`` ``(batch, d_l, d_{l−1})`` until their directions rest.
 
     ``stages``: pairs of a sharpness m and of the growth u of the logarithm of the margin that is followed at it; a step
@@ -180,7 +193,8 @@ def descend(factors, place, *, stages=_STAGES, max_steps=10_000):
     """
     layers(factors, place)
     model = _Rectified(factors, place)
-    state, turning = model.flatten(factors), None
+    state = model.flatten(factors)
+    turning: Any = None
     for sharpness, growth in stages:
         check_finite_positive("stages", sharpness)
         rows = slice(None) if turning is None else turning.isfinite()
@@ -189,7 +203,7 @@ def descend(factors, place, *, stages=_STAGES, max_steps=10_000):
     return model.split(state), turning
 
 
-def _stage(model, state, sharpness, growth, max_steps):
+def _stage(model: _Rectified, state: Tensor, sharpness: float, growth: float, max_steps: int) -> tuple[Tensor, Tensor]:
     """States after a growth at a sharpness, and their turning; each network stops by itself."""
     state, rows = state.clone(), torch.arange(len(state), device=state.device)
     u, turned = state.new_zeros(len(state)), torch.full_like(state[:, 0], torch.inf)
@@ -213,12 +227,14 @@ def _stage(model, state, sharpness, growth, max_steps):
     return state, turned
 
 
-def _direction(Z):
+def _direction(Z: Tensor) -> Tensor:
     flat = centred(Z).flatten(1)
     return flat / norm(flat).unsqueeze(-1)
 
 
-def ends(seeds, num_classes, depth, width, place, scale=1.0):
+def ends(
+    seeds: Sequence[int], num_classes: int, depth: int, width: int, place: int, scale: float = 1.0
+) -> dict[str, np.ndarray]:
     r"""Where descent ends from fan-in Gaussian starts, one network a seed: a task for ``sweep.run``.
 
     The factor below the ReLU starts larger by √2, so that as much passes as without (He et al. 2015).  Columns:
@@ -253,7 +269,7 @@ def ends(seeds, num_classes, depth, width, place, scale=1.0):
     return {name: values.numpy().round(5) for name, values in (ranks | columns).items()}
 
 
-def _rank(X):
+def _rank(X: Tensor) -> Tensor:
     """Singular values that are kept, 0 where one is neither kept nor dropped."""
     sigma = torch.linalg.svdvals(X)
     share = sigma / sigma[..., :1]
@@ -261,7 +277,7 @@ def _rank(X):
     return torch.where(unclear, 0, (share >= _KEPT).sum(-1))
 
 
-def by_place(runs):
+def by_place(runs: pandas.DataFrame) -> pandas.DataFrame:
     """A row a cell of ``CELL``: counts over its networks, and means over those that are decided.
 
     ``runs``: what ``sweep.run`` makes of :func:`ends`.  ``full``: logits of rank K − 1; ``collapsed``: those within 5%

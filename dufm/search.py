@@ -1,9 +1,12 @@
 r"""Multi-start search for the best solution of the margin problem at a given depth and rank."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dufm._checks import DufmError, check_count, check_logits
 from dufm._climb import BETA, climb, random_codes, soft_margin
@@ -41,6 +44,12 @@ class MaxMargin:
     ``Z`` ``(K, K)`` of smallest margin 1; ``margin`` its normalised margin; ``certificate`` with residual and gap below
     1e-8; ``curvature`` as :func:`stratum_curvature`; ``agree`` of ``restarts`` climbs, the ``starts`` included,
     ended at this value within 3e-4.  A search finds good solutions, it does not exclude better ones.
+
+    Units: none.  Source: this companion, notebook 24.
+
+    >>> found = dufm.max_margin(3, 4, 2, restarts=4)
+    >>> found.locally_optimal, found.rank, found.Z.shape
+    (True, 2, torch.Size([3, 3]))
     """
 
     Z: torch.Tensor
@@ -52,12 +61,12 @@ class MaxMargin:
     restarts: int
 
     @property
-    def locally_optimal(self):
+    def locally_optimal(self) -> bool:
         """Whether second-order probing found no way up within matrices of this rank."""
         return self.curvature > -CURVATURE_TOL
 
 
-def as_row(found, depth):
+def as_row(found: MaxMargin | None, depth: int) -> dict[str, Any]:
     """Columns for a table of searches: what a :class:`MaxMargin`, or None, is, as a dict.
 
     ``margin_ratio`` over neural collapse, ``name`` (:func:`dufm.codes.name_of`), ``locally_optimal`` (0 or 1),
@@ -78,21 +87,34 @@ class NothingCertified(DufmError):
     """A search none of whose ends could be certified."""
 
 
-def max_margin(num_classes, depth, rank, *, restarts=64, seed=0, starts=None):
+def max_margin(
+    num_classes: int,
+    depth: int,
+    rank: int,
+    *,
+    restarts: int = 64,
+    seed: int = 0,
+    starts: Sequence[Tensor] | Tensor | None = None,
+) -> MaxMargin:
     r"""Maximise the normalised margin :math:`\gamma_L(Z)` over K × K matrices of exact rank r by multi-start search.
 
     Climbs ``restarts`` random codes in one batch, in factors ``Z = A Cᵀ`` with the norm written, for p = 2/L, as
 
     .. math:: \sum\sigma_i(Z)^p = \min_{Z = AC^\top} \tfrac12\operatorname{tr}[(A^\top A)^p + (C^\top C)^p].
 
-    The margin is smoothed, then sharpened; p falls from 1 to 2/L on the way, each restart at its own pace, since
-    at small p directions die early; and some begin late, as early smoothing leads all to the same few ends.
+    The margin is smoothed, then sharpened; p falls from 1 to 2/L on the way, each restart at its own pace, since at
+    small p directions die early; and some begin late, as early smoothing leads all to the same few ends.
     :func:`dufm.polish` takes the best distinct ends to certificate accuracy.
 
-    ``starts``: further matrices ``(n, K, K)`` to climb from (known codes, the solution of a neighbouring cell), at
-    the final p from the middle of the schedule; what they lack in rank is filled with noise.
-    Returns :class:`MaxMargin`.  ``DufmError``: a rank outside 2 … K − 1 (1 for K = 2), bad starts, or no climb
-    that ended on the stratum and could be certified.
+    ``starts``: further matrices ``(n, K, K)`` to climb from (known codes, the solution of a neighbouring cell), at the
+    final p from the middle of the schedule; what they lack in rank is filled with noise.  Returns :class:`MaxMargin`.
+
+    Units: none.  Raises: ``DufmError`` for a rank outside 2 … K − 1 (1 for K = 2), bad starts, or where no climb ended
+    on the stratum and could be certified.  Source: this companion, notebook 24.
+
+    >>> found = dufm.max_margin(4, 4, 2, restarts=4)
+    >>> round(found.margin, 4), round(dufm.closed_form_margin("polygon", 4, 4), 4)
+    (0.125, 0.125)
     """
     num_classes = check_count("num_classes", num_classes, 2)
     depth = check_count("depth", depth, 2)
@@ -113,7 +135,9 @@ def max_margin(num_classes, depth, rank, *, restarts=64, seed=0, starts=None):
     return best
 
 
-def best_rank(num_classes, depth, *, restarts=24, seed=0, starts=None):
+def best_rank(
+    num_classes: int, depth: int, *, restarts: int = 24, seed: int = 0, starts: Sequence[Tensor] | Tensor | None = None
+) -> MaxMargin | None:
     """The best solution over the ranks 2 … K − 1 (1 for K = 2), all of which climb in one batch: :class:`MaxMargin`.
 
     ``restarts`` random codes a rank, and ``starts`` at every rank; then ranks are polished as long as the best climb of
@@ -131,18 +155,28 @@ def best_rank(num_classes, depth, *, restarts=24, seed=0, starts=None):
     return best
 
 
-def _climbs(num_classes, depth, ranks, restarts, seed, starts):
+def _climbs(
+    num_classes: int,
+    depth: int,
+    ranks: Sequence[int],
+    restarts: int,
+    seed: int,
+    starts: Sequence[Tensor] | Tensor | None,
+) -> list[tuple[Tensor, Tensor]]:
     """Climb at several ranks as one batch: ``(Z, γ)`` of each, γ being −∞ where a climb has left its stratum."""
     parts = [_starts(num_classes, rank, restarts, seed, starts) for rank in ranks]
-    X, begin, mix = zip(*parts, strict=True)
-    begin, mix, p = torch.cat(begin), torch.cat(mix), 2.0 / depth
-    X = torch.cat([torch.nn.functional.pad(part, (0, max(ranks) - part.shape[-1])) for part in X])
+    X = torch.cat([torch.nn.functional.pad(part, (0, max(ranks) - part.shape[-1])) for part, _, _ in parts])
+    begin, mix, p = torch.cat([part[1] for part in parts]), torch.cat([part[2] for part in parts]), 2.0 / depth
     own = X.ne(0).any(-2, keepdim=True)  # of a lower rank the further columns stay zero
-    X = climb(X, _mean_margin_one, lambda *state: own * _slope(*state, p, mix), steps=STEPS, begin=begin)
+
+    def slope(X: Tensor, value: Tensor, push: Tensor, share: Tensor) -> Tensor:
+        return own * _slope(X, value, push, share, p, mix)
+
+    X = climb(X, _mean_margin_one, slope, steps=STEPS, begin=begin)
     return [_rested(part[..., :rank], depth) for part, rank in zip(X.tensor_split(len(parts)), ranks, strict=True)]
 
 
-def _rested(X, depth):
+def _rested(X: Tensor, depth: int) -> tuple[Tensor, Tensor]:
     """Logits of climbs at their end, and their γ, −∞ where a direction is dying and the climb about to lose rank."""
     p, rank = 2.0 / depth, X.shape[-1]
     value, push = soft_margin(X, BETA[1])
@@ -159,12 +193,14 @@ def _rested(X, depth):
     return Z, torch.where(settled, gamma, -torch.inf)
 
 
-def along_depth(num_classes, rank, depths, *, restarts=64, seed=0):
+def along_depth(
+    num_classes: int, rank: int, depths: Iterable[int], *, restarts: int = 64, seed: int = 0
+) -> list[MaxMargin | None]:
     """Searches at one rank over ascending ``depths``, the last solution found among the starts of the next.
 
     A list of :class:`MaxMargin`, or None where nothing could be certified.
     """
-    found = []
+    found: list[MaxMargin | None] = []
     for depth in depths:
         starts = [solution.Z for solution in found if solution is not None][-1:]
         try:
@@ -174,7 +210,9 @@ def along_depth(num_classes, rank, depths, *, restarts=64, seed=0):
     return found
 
 
-def _starts(num_classes, rank, restarts, seed, starts):
+def _starts(
+    num_classes: int, rank: int, restarts: int, seed: int, starts: Sequence[Tensor] | Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Factors ``(B, 2, K, r)``, where in the schedule each begins, and when its p has fallen to its end."""
     W = random_codes(3 * restarts, num_classes, rank, seed).view(3, restarts, num_classes, rank)
     X = torch.stack([W[0], W[0]], 1) + NOISE * W[1:].transpose(0, 1)
@@ -196,14 +234,14 @@ def _starts(num_classes, rank, restarts, seed, starts):
     return X, begin, mix.view(-1, 1, 1)
 
 
-def _factors(Z, rank):
+def _factors(Z: Tensor, rank: int) -> Tensor:
     """Balanced factors ``(…, 2, K, r)`` of Z cut to ``rank``."""
     U, sigma, Vh = torch.linalg.svd(Z)
     root = sigma[..., :rank].sqrt().unsqueeze(-2)
     return torch.stack([U[..., :rank] * root, Vh[..., :rank, :].mT * root], -3)
 
 
-def _mean_margin_one(X):
+def _mean_margin_one(X: Tensor) -> Tensor:
     """Scale X so that the mean margin is 1 in size: then β has the same meaning for all."""
     A, C = X.unbind(1)
     trace, total = (A * C).sum((-2, -1)), (A.sum(-2) * C.sum(-2)).sum(-1)
@@ -213,7 +251,7 @@ def _mean_margin_one(X):
     return X / torch.maximum(mean, 1e-2 * size).sqrt().view(-1, 1, 1, 1)  # a start may separate nothing
 
 
-def _slope(X, value, push, share, p, mix):
+def _slope(X: Tensor, value: Tensor, push: Tensor, share: Tensor, p: float, mix: Tensor) -> Tensor:
     """Slope of ``log(soft margin) − log‖Z‖_{S_q}``, up to the factor ``value``, with q on its way from 1 to p."""
     q = 1.0 + (p - 1.0) * torch.where(share < mix, share / mix.clamp(min=1e-9), 1.0)
     pressure = _pressure(X, q.view(-1, 1, 1))
@@ -221,14 +259,14 @@ def _slope(X, value, push, share, p, mix):
     return push - (value / norm).view(-1, 1, 1, 1) * pressure
 
 
-def _pressure(X, p):
+def _pressure(X: Tensor, p: float | Tensor) -> Tensor:
     """Slope of ``tr[(AᵀA)^p + (CᵀC)^p]/(2p)`` in ``X = (A, C)``; its product with X is the sum of the traces."""
     values, vectors = torch.linalg.eigh(X.mT @ X)
     power = values.clamp(min=1e-14) ** (p - 1.0)  # floored where a direction has died
     return X @ (vectors * power.unsqueeze(-2)) @ vectors.mT
 
 
-def _best(Z, gamma, depth, rank):
+def _best(Z: Tensor, gamma: Tensor, depth: int, rank: int) -> MaxMargin | None:
     """Polish the best distinct of the ends ``Z`` that settled; None if none of them can be certified."""
     best, left = None, gamma.isfinite()
     for _ in range(CANDIDATES):
@@ -252,7 +290,7 @@ def _best(Z, gamma, depth, rank):
     return best
 
 
-def stratum_curvature(Z, depth, rank=None):
+def stratum_curvature(Z: Tensor, depth: int, rank: int | None = None) -> float:
     r"""Smallest curvature of the Lagrangian at a KKT point, along directions that keep rank and tight margins.
 
     In balanced factors of Z (centred, cut to ``rank``, default :func:`dufm.final_rank`, margin 1) the cost is
@@ -261,7 +299,7 @@ def stratum_curvature(Z, depth, rank=None):
     smallest eigenvalue of the Lagrangian's Hessian on the directions that leave every margin of positive multiplier
     unchanged, over the largest.  Rotations of the factors make it 0 at best.  Below 0, a second-order direction of
     lower cost exists for these multipliers (those of least norm, where they are not unique); at 0 none does.
-    A float, for one ``(K, K)`` matrix; meaningful only where the certificate holds.
+    A float, for one ``(K, K)`` matrix, else ``DufmError``; meaningful only where the certificate holds.
     """
     depth = check_count("depth", depth, 2)
     num_classes, n_per_class = check_logits(Z)
@@ -275,7 +313,7 @@ def stratum_curvature(Z, depth, rank=None):
     X = X / smallest.sqrt()
     p = 2.0 / depth
     wrong, true = (margins(X[0] @ X[1].mT) <= 1.0 + ACTIVE_TOL).nonzero().T
-    slopes = margin_slopes(*X.numpy(), wrong.numpy(), true.numpy()).reshape(len(wrong), -1)
+    slopes = margin_slopes(X[0].numpy(), X[1].numpy(), wrong.numpy(), true.numpy()).reshape(len(wrong), -1)
     cost = _pressure(X.unsqueeze(0), p).flatten().numpy()
     ridge = 1e-5 * np.eye(len(wrong))  # picks the multipliers of least norm
     target = np.concatenate([cost, np.zeros(len(wrong))])
@@ -284,7 +322,7 @@ def stratum_curvature(Z, depth, rank=None):
     pull[wrong, true] = -torch.from_numpy(multipliers)
     pull -= torch.diag(pull.sum(0))
 
-    def lagrangian(X):
+    def lagrangian(X: Tensor) -> Tensor:
         A, C = X.unbind(1)
         return (_pressure(X, p) - torch.stack([pull @ C, pull.mT @ A], 1)).flatten(1)
 
@@ -299,13 +337,13 @@ def stratum_curvature(Z, depth, rank=None):
     return float(curvatures[0] / curvatures.abs().max())
 
 
-def end_curvatures(found, depth, which=None):
+def end_curvatures(found: Any, depth: int, which: Iterable[int] | None = None) -> list[float]:
     """:func:`stratum_curvature` of the solutions of a :class:`dufm.ends.End` of one batch dimension, as a list.
 
     ``which``: indices; by default one network for each end that occurs, told apart by name and margin.
     """
     if which is None:
-        seen = {}
+        seen: dict[tuple[str, float], int] = {}
         for index, (name, ratio) in enumerate(zip(found.name, found.margin_ratio.tolist(), strict=True)):
             seen.setdefault((name, round(ratio, 4)), index)
         which = [index for index in seen.values() if found.decided[index]]

@@ -13,7 +13,9 @@ Behind a leader at lag D its width in y tends to :math:`\Lambda^{-q}`, Λ the le
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas
@@ -21,6 +23,7 @@ import torch
 from scipy.integrate import solve_ivp
 from scipy.interpolate import CubicSpline
 from scipy.special import gammaln, lambertw, logsumexp
+from torch import Tensor
 
 from dufm._checks import DufmError, check_count, check_finite_positive
 from dufm.ends import spectral_end
@@ -52,7 +55,7 @@ class CollapseShare:
     error: torch.Tensor
 
 
-def collapse_share(depth, scale):
+def collapse_share(depth: int, scale: float | Tensor) -> CollapseShare:
     r"""Share of the directions at K = 4 that end in neural collapse, by quadrature over the basin's boundary.
 
     With :math:`c = s_1/s_2 \ge 1` and the critical :math:`r = s_3/s_2` of :func:`basin_boundary`, in any order of the
@@ -76,7 +79,7 @@ def collapse_share(depth, scale):
     return CollapseShare(torch.from_numpy(shares), torch.from_numpy(errors))
 
 
-def basin_boundary(depth, scale):
+def basin_boundary(depth: int, scale: float | Tensor) -> tuple[Tensor, Tensor]:
     r"""The boundary of the basin at K = 4, as ``(log s_1/s_2, log s_2/s_3)``, each ``(..., nodes)``, s_1 > s_2 > s_3.
 
     At each mean s_0 in ``scale`` ``(...)`` the first rises along the nodes, from nearly 0 to where the share beyond is
@@ -93,15 +96,15 @@ def basin_boundary(depth, scale):
     start = np.stack([np.full_like(lead, math.log(late)), lead, np.full_like(lead, math.log(math.log(2) / q))])
     nodes = np.arange(len(lead))
 
-    def mean(states):
+    def mean(states: np.ndarray) -> np.ndarray:
         return np.log(_unpack(states)[0].mean(0))
 
-    def passed(_, states):
+    def passed(_: Any, states: np.ndarray) -> float:
         return mean(states.reshape(3, -1)).max() - math.log(smallest) + 1e-6
 
-    passed.terminal = True
+    passed.terminal = True  # type: ignore[attr-defined]
 
-    def back(_, states):
+    def back(_: Any, states: np.ndarray) -> np.ndarray:
         return -_velocity(states.reshape(3, -1), q).ravel()
 
     run = solve_ivp(
@@ -121,11 +124,11 @@ def basin_boundary(depth, scale):
             slope = (s * np.stack([top, top - rates[0], top - rates[0] - rates[1]])).sum(0) / s.sum(0)
             clock = np.clip(clock + (mean(states) - target) / slope, early, early + step)
         found.append(lags)
-    lags = torch.from_numpy(np.stack(found)).reshape(*scale.shape, 2, -1)
-    return lags[..., 0, :], lags[..., 1, :]
+    both = torch.from_numpy(np.stack(found)).reshape(*scale.shape, 2, -1)
+    return both[..., 0, :], both[..., 1, :]
 
 
-def leading_share(depth, scale):
+def leading_share(depth: int, scale: float | Tensor) -> Tensor:
     r"""Leading order of :func:`collapse_share` as the scale falls, :math:`\frac{4}{3q(2+q)}(s_0/\Lambda)^q`.
 
     Λ is the :func:`leader_size` at D = s_0^−q.  ``scale`` and ``DufmError`` as in :func:`collapse_share`.
@@ -135,8 +138,8 @@ def leading_share(depth, scale):
     return 4 / (3 * q * (2 + q)) * (scale / leader_size(scale**-q, depth)) ** q
 
 
-def leader_size(lag, depth):
-    r"""Size Λ of a leader when followers at ``lag`` D in y, a tensor, have come: the larger root of
+def leader_size(lag: Tensor, depth: int) -> Tensor:
+    r"""Size Λ of a leader when followers at ``lag`` D in y, a tensor, have come, L ≥ 3: the larger root of
 
     .. math:: \Lambda = 2\log D + 2(1+q)\log\Lambda - 2\log q.
     """
@@ -146,7 +149,7 @@ def leader_size(lag, depth):
     return -factor * torch.as_tensor(root)
 
 
-def fourth_power(eight, *, fitted):
+def fourth_power(eight: pandas.DataFrame, *, fitted: Sequence[float]) -> pandas.DataFrame:
     """Rows of sampled shares at K = 8 with two more columns, c share_4^4 and its standard error beside the sample's.
 
     ``eight``: a DataFrame of ``depth``, ``scale``, ``share`` and ``error``; share_4 is :func:`collapse_share`, and
@@ -166,7 +169,7 @@ def fourth_power(eight, *, fitted):
     return pandas.concat(rows)
 
 
-def boundary_labels(depth, scale):
+def boundary_labels(depth: int, scale: float | Tensor) -> tuple[Tensor, Tensor]:
     r"""The boundary of :func:`basin_boundary` in labels: ``(y_2 − y_1, y_3 − y_2)``, y = s^−q, each ``(..., nodes)``.
 
     For small scales the two no longer depend on ``scale``.  ``DufmError`` as in :func:`collapse_share`.
@@ -178,7 +181,7 @@ def boundary_labels(depth, scale):
     return first**-q * torch.expm1(q * lead), (first * torch.exp(-lead)) ** -q * torch.expm1(q * lag)
 
 
-def _check_scale(scale):
+def _check_scale(scale: Any) -> Tensor:
     """Scales as a float64 tensor."""
     accepted = f"scale must be a number from {SCALES[0]:g} to {SCALES[1]:g}, or a tensor of them"
     if isinstance(scale, bool) or not isinstance(scale, (int, float, torch.Tensor)):
@@ -189,13 +192,13 @@ def _check_scale(scale):
     return scale
 
 
-def _unpack(states):
+def _unpack(states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Singular values ``(3, ...)``, and the lags ``(2, ...)`` in log s, of ``(log s_1, log a, log b)``."""
     lags = np.exp(states[1:])
     return np.exp(states[0] - np.stack([np.zeros_like(lags[0]), lags[0], lags[0] + lags[1]])), lags
 
 
-def _velocity(states, q):
+def _velocity(states: np.ndarray, q: float) -> np.ndarray:
     """Rates of ``(log s_1, log a, log b)`` in the clock ``Σ log s_i + s_i/2``, which resolves e^−s as it does s.
 
     Written in differences: a lag of 1e-30, and a leader whose classes have errors of 1e-30, keep all their digits.
@@ -231,7 +234,7 @@ KERNELS, FREEDOM, WIDTH, BROAD = 300, 5.0, 0.5, 0.15
 LABELS_SPENT = -100.0
 
 
-def sampled_share(num_classes, depth, scale, *, count=5000, seed=0):
+def sampled_share(num_classes: int, depth: int, scale: float, *, count: int = 5000, seed: int = 0) -> SampledShare:
     r"""Share of the directions that end in neural collapse at K = 2^m, by importance sampling in the labels.
 
     Population Monte Carlo in three rounds of ``count`` starts: a heavy-tailed law in every label, then Student kernels
@@ -263,10 +266,7 @@ def sampled_share(num_classes, depth, scale, *, count=5000, seed=0):
         if hit.sum() < 2 * z.shape[1]:
             raise DufmError(f"count must be larger: only {hit.sum()} of {len(z)} starts of a round end in collapse")
         if last:
-            error = weight.std() / math.sqrt(len(z))
-            undecided = np.where(decided, 0.0, each).mean()
-            largest = weight.max() / weight.sum()
-            return SampledShare(float(weight.mean()), float(error), float(largest), float(undecided))
+            break
         # Square roots of the weights keep the kernels wider than what they are to cover.
         power = np.sqrt(weight[hit])
         power /= power.sum()
@@ -279,16 +279,20 @@ def sampled_share(num_classes, depth, scale, *, count=5000, seed=0):
         proposal = np.logaddexp(
             math.log(1 - BROAD) + _near_density(centres, root, z), math.log(BROAD) + _broad_density(grids, z)
         )
+    error = weight.std() / math.sqrt(len(z))
+    undecided = np.where(decided, 0.0, each).mean()
+    largest = weight.max() / weight.sum()
+    return SampledShare(float(weight.mean()), float(error), float(largest), float(undecided))
 
 
-def _collapsed(s, depth, rtol):
+def _collapsed(s: np.ndarray, depth: int, rtol: float) -> tuple[np.ndarray, np.ndarray]:
     """Whether each start ends in collapse, the only vertex of full rank, and whether its end is decided."""
     run = spectral_flow(torch.from_numpy(s), depth, "hadamard", rtol=rtol, until_log_loss=LABELS_SPENT)
     end = spectral_end(run.s, depth, "hadamard")
     return (end.decided & (end.rank == s.shape[1])).numpy(), end.decided.numpy()
 
 
-def _label_grids(K, q, scale):
+def _label_grids(K: int, q: float, scale: float) -> list[np.ndarray]:
     """Scales of the broad law of each label: character 2^j leads a level, the next 2^j − 1 lag behind it."""
     size = scale**-q
     far = np.geomspace(0.3, 4 * size, 3 + int(1.5 * math.log10(size)))
@@ -296,23 +300,23 @@ def _label_grids(K, q, scale):
     return [far if i & (i - 1) == 0 else near for i in range(2, K)]
 
 
-def _draw_broad(grids, rng, n):
+def _draw_broad(grids: Sequence[np.ndarray], rng: np.random.Generator, n: int) -> np.ndarray:
     """Logarithms ``(n, K − 2)`` of labels, log-logistic at a random one of the scales."""
     return np.stack([np.log(rng.choice(grid, n) * (1 / rng.random(n) - 1)) for grid in grids], 1)
 
 
-def _broad_density(grids, z):
+def _broad_density(grids: Sequence[np.ndarray], z: np.ndarray) -> np.ndarray:
     labels = np.exp(z)[..., None]
     heavy = [np.log((grid / (grid + labels[:, i]) ** 2).mean(-1)) for i, grid in enumerate(grids)]
     return z.sum(1) + np.sum(heavy, 0)
 
 
-def _draw_near(centres, root, rng, n):
+def _draw_near(centres: np.ndarray, root: np.ndarray, rng: np.random.Generator, n: int) -> np.ndarray:
     kick = rng.standard_normal((n, len(root))) / np.sqrt(rng.chisquare(FREEDOM, (n, 1)) / FREEDOM)
     return centres[rng.integers(len(centres), size=n)] + kick @ root.T
 
 
-def _near_density(centres, root, z):
+def _near_density(centres: np.ndarray, root: np.ndarray, z: np.ndarray) -> np.ndarray:
     width = len(root)
     a, b = np.linalg.solve(root, z.T).T, np.linalg.solve(root, centres.T).T
     square = np.maximum((a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T, 0)
@@ -321,7 +325,7 @@ def _near_density(centres, root, z):
     return logsumexp(kernel, axis=1) - math.log(len(centres))
 
 
-def _starts(z, q, scale):
+def _starts(z: np.ndarray, q: float, scale: float) -> tuple[np.ndarray, np.ndarray]:
     """Singular values ``(n, K − 1)`` of mean ``scale``, and the log density in z of uniform directions.
 
     Character 2^j is the largest of level j and of all after it; the density is that of all orders together.

@@ -9,13 +9,16 @@ which is attained, at every depth by the same logits: centred, :math:`s^*C` with
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import scipy.optimize
 import torch
+from torch import Tensor
 
 from dufm._checks import DufmError, check_count, check_factors, check_logits, check_rank
-from dufm.flow import FactorModel, follow_factors
+from dufm._stepping import Record
+from dufm.flow import FactorModel, Trajectory, follow_factors
 
 __all__ = [
     "collapse_size",
@@ -31,24 +34,24 @@ __all__ = [
 class NoisyModel(FactorModel):
     """Factors under the loss of the module; what weighs a pair is the probability of the wrong class."""
 
-    def __init__(self, factors, noise):
+    def __init__(self, factors: Sequence[Tensor], noise: float) -> None:
         super().__init__(factors)
         self.price = math.inf  # the second derivative is not that of a log-sum: no implicit steps
         self.labels = noisy_labels(self.shapes[-1][0], noise).to(factors[0])
 
-    def evaluate(self, Z):
+    def evaluate(self, Z: Tensor) -> tuple[Tensor, Tensor]:
         """Log ℒ and −∂ log ℒ/∂Z; ℒ loses digits below 1e-12."""
         log_p = Z.log_softmax(-2)
         loss = (self.labels * (self.labels.log() - log_p)).sum((-2, -1)).clamp(min=1e-300)
         return loss.log(), (self.labels - log_p.exp()) / loss[..., None, None]
 
-    def field(self, flat, out):
+    def field(self, flat: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
         """As in :class:`FactorModel`."""
         log_loss, _ = super().field(flat, out)
         return log_loss, torch.exp(self.gaps(flat)).masked_fill_(self.own.flatten(), 0.0)
 
 
-def noisy_labels(num_classes, noise):
+def noisy_labels(num_classes: int, noise: float) -> Tensor:
     """Y ``(K, K)``; ``DufmError`` unless 0 < noise < 1 − 1/K."""
     num_classes = check_count("num_classes", num_classes, 2)
     if not 0 < noise < 1 - 1 / num_classes:
@@ -57,14 +60,25 @@ def noisy_labels(num_classes, noise):
     return torch.eye(num_classes, dtype=torch.float64) * (1 - noise - wrong) + wrong
 
 
-def collapse_size(num_classes, noise):
+def collapse_size(num_classes: int, noise: float) -> float:
     r"""The s* of the minimum :math:`s^*C`: :math:`\log\frac{(1-\varepsilon)(K-1)}\varepsilon`."""
     Y = noisy_labels(num_classes, noise)
     return float((Y[0, 0] / Y[1, 0]).log())
 
 
-def noisy_flow(factors, noise, *, until_log_loss=-20.0, rtol=1e-4, max_steps=50_000, record=None):
-    """Flow of the loss, a :class:`dufm.Trajectory`; arguments as in :func:`dufm.gradient_flow`, one column a class."""
+def noisy_flow(
+    factors: Sequence[Tensor],
+    noise: float,
+    *,
+    until_log_loss: float = -20.0,
+    rtol: float = 1e-4,
+    max_steps: int = 50_000,
+    record: Record = None,
+) -> Trajectory:
+    """Flow of the loss, a :class:`dufm.Trajectory`; arguments as in :func:`dufm.gradient_flow`, one column a class.
+
+    ``DufmError`` for bad factors or noise, or more columns.
+    """
     n_per_class = check_factors(factors)[1]
     if n_per_class != 1:
         raise DufmError(f"factors must have one feature a class, got {n_per_class}")
@@ -72,7 +86,7 @@ def noisy_flow(factors, noise, *, until_log_loss=-20.0, rtol=1e-4, max_steps=50_
     return follow_factors(NoisyModel(factors, noise), factors, **control)
 
 
-def critical_at_rank(Z, noise, rank):
+def critical_at_rank(Z: Tensor, noise: float, rank: int) -> Tensor:
     r"""The critical point of the loss on logits :math:`AB^\top` of ``rank`` near ``Z`` ``(K, K)``, by SciPy.
 
     Least squares of :math:`(Y - P)B` and :math:`A^\top(Y - P)`, where descent of the loss has no more digits.
@@ -84,11 +98,11 @@ def critical_at_rank(Z, noise, rank):
     U, sigma, Vh = torch.linalg.svd(Z)
     first = torch.stack([U[:, :rank], Vh[:rank].T]) * sigma[:rank].sqrt()
 
-    def logits(x):
+    def logits(x: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
         A, B = torch.from_numpy(x).reshape(first.shape)
         return A, B, A @ B.T
 
-    def slopes(x):
+    def slopes(x: np.ndarray) -> np.ndarray:
         A, B, Z = logits(x)
         left = Y - Z.softmax(-2)
         return torch.cat([left @ B, left.T @ A]).flatten().numpy()
@@ -97,7 +111,7 @@ def critical_at_rank(Z, noise, rank):
     return logits(found.x)[2]
 
 
-def square(noise):
+def square(noise: float) -> Tensor:
     r"""The critical logits of rank 2 of four classes ``(4, 4)``: two bits, each right with probability (1 + m)/2.
 
     :math:`Z = \frac s4(\chi_1\chi_1^\top + \chi_2\chi_2^\top)`, :math:`s = 2\log\frac{1+m}{1-m}`,
@@ -108,16 +122,17 @@ def square(noise):
     return 2 * math.log((1 + m) / (1 - m)) / 4 * bits.mT @ bits
 
 
-def square_force(noise):
+def square_force(noise: float) -> float:
     r"""What the square leaves over for the third character: :math:`g = m(1-m)`, the singular value of Y − P there."""
     m = 1 - 4 * noise / 3
     return m * (1 - m)
 
 
-def time_to_escape(value, depth, force):
+def time_to_escape(value: float | np.ndarray, depth: int, force: float | np.ndarray) -> np.ndarray:
     r"""Time :math:`\varsigma^{-q}/((L-2)g)`, q = 1 − 2/L, in which an extra value grows from ``value`` to infinity.
 
     Of the flow :math:`\dot\varsigma = L\varsigma^{2-2/L}g` at constant force g, depth L ≥ 3; arrays broadcast.
+    ``DufmError`` for a depth below 3.
     """
     depth = check_count("depth", depth, 3)
     return np.asarray(value) ** (2 / depth - 1) / ((depth - 2) * force)

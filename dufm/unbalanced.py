@@ -6,14 +6,18 @@ layers k are *small*, a = 0, and the others *big*, :math:`a = h^{2/L}`.  Far bel
 as if the network had depth k, far above as if it had depth L.  A start is written as a word, features first: "sbb".
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pandas
 import scipy.integrate
 import scipy.special
 import torch
+from torch import Tensor
 
 from dufm._checks import DufmError, check_finite_positive, check_logits
-from dufm.ends import end, limit
+from dufm.ends import End, end, limit
 from dufm.flow import gradient_flow
 from dufm.model import balanced_init, chain
 from dufm.width import random_start
@@ -31,7 +35,7 @@ __all__ = [
 _NEWTON, _SHARPNESS = 30, 1e3
 
 
-def _shifts(word, handover):
+def _shifts(word: str, handover: float) -> list[float]:
     """The a_l of a word of letters s and b."""
     if len(word) < 2 or set(word) - {"s", "b"} or "s" not in word:
         raise DufmError(f"word must hold a letter s or b for each of two or more layers, at least one s, got {word!r}")
@@ -39,7 +43,7 @@ def _shifts(word, handover):
     return [handover ** (2 / len(word)) if letter == "b" else 0.0 for letter in word]
 
 
-def _root(square, shifts):
+def _root(square: Tensor, shifts: Sequence[float]) -> Tensor:
     """The y ≥ 0 with Π_l (y + a_l) = ``square``: Newton for log y, where it is convex, from above."""
     target = square.clamp(min=1e-300).log()
     y = (target / len(shifts)).exp()
@@ -49,7 +53,7 @@ def _root(square, shifts):
     return y
 
 
-def shifted_init(Z, word, handover):
+def shifted_init(Z: Tensor, word: str, handover: float) -> list[Tensor]:
     r"""Factors of ``Z`` ``(..., K, K)`` with imbalances :math:`(a_{l+1} - a_l)I`, a_l from ``word`` and ``handover``.
 
     Without a "b" these are balanced factors.  ``DufmError`` for another word, a handover that is not positive, or
@@ -64,7 +68,7 @@ def shifted_init(Z, word, handover):
     return [first @ Vh, *hidden, U @ last]
 
 
-def stretched_init(Z, word, handover):
+def stretched_init(Z: Tensor, word: str, handover: float) -> list[Tensor]:
     """Balanced factors of ``Z``, the big layers times one number and the small ones times another.
 
     The product stays, and big layers have the norm that they have in :func:`shifted_init`.  ``DufmError`` as there.
@@ -85,7 +89,7 @@ def stretched_init(Z, word, handover):
 KINDS = {"shifted": shifted_init, "stretched": stretched_init}
 
 
-def shallow_path(Z, small, times):
+def shallow_path(Z: Tensor, small: int, times: Sequence[float]) -> np.ndarray:
     r"""Logits of one balanced network of depth ``small`` ≥ 1 at ``times``, from :math:`Z` ``(K, K)`` at time 0.
 
     :math:`\dot Z = \sum_{j\le k}(ZZ^\top)^{(k-j)/k}(I-P)(Z^\top Z)^{(j-1)/k}` by SciPy; at k = 1 the linear model.
@@ -93,7 +97,7 @@ def shallow_path(Z, small, times):
     """
     num_classes = len(Z)
 
-    def velocity(_, z):
+    def velocity(_: Any, z: np.ndarray) -> np.ndarray:
         U, sigma, Vh = np.linalg.svd(z.reshape(Z.shape))
         force = U.T @ (np.eye(num_classes) - scipy.special.softmax(z.reshape(Z.shape), 0)) @ Vh.T
         root = sigma ** (2 / small)
@@ -105,7 +109,7 @@ def shallow_path(Z, small, times):
     return run.y.T.reshape(-1, num_classes, num_classes)
 
 
-def certified_end(factors):
+def certified_end(factors: Sequence[Tensor]) -> End:
     """:func:`dufm.end` of starts of which some layers are far smaller than others.
 
     The flow is followed with local errors of 1e-7 down to log ℒ = −20, as layers of a hundredth of the norm count, and
@@ -116,7 +120,9 @@ def certified_end(factors):
     return end(limit(run, sharpness=_SHARPNESS), len(factors))
 
 
-def unbalanced_ends(seeds, num_classes, word, handover, kind="shifted", scale=1.0):
+def unbalanced_ends(
+    seeds: Sequence[int], num_classes: int, word: str, handover: float, kind: str = "shifted", scale: float = 1.0
+) -> dict[str, np.ndarray]:
     """Certified rank from unbalanced factors of Gaussian logits, entries N(0, scale²/K), one a seed: for ``sweep.run``.
 
     ``kind``: one of ``KINDS``.  Column ``rank`` of :func:`dufm.end`, 0 where it is undecided.  The logits depend on the
@@ -129,7 +135,7 @@ def unbalanced_ends(seeds, num_classes, word, handover, kind="shifted", scale=1.
     return {"rank": torch.where(found.decided, found.rank, 0).numpy()}
 
 
-def beside_twins(runs):
+def beside_twins(runs: pandas.DataFrame) -> pandas.DataFrame:
     """Counts by cell of a table of :func:`unbalanced_ends`, each network beside balanced ones of the same logits.
 
     ``runs``: a row a network of ``num_classes``, ``word``, ``handover``, ``kind``, ``seed`` and ``rank``; words without
@@ -140,7 +146,7 @@ def beside_twins(runs):
     rows = runs.assign(depth=runs.word.str.len(), small=runs.word.str.count("s"))
     twins = rows[rows.small == rows.depth].set_index(["num_classes", "seed", "depth"])["rank"]
 
-    def twin(depth):
+    def twin(depth: pandas.Series) -> np.ndarray:
         found = twins.reindex(pandas.MultiIndex.from_arrays([rows.num_classes, rows.seed, depth])).to_numpy()
         found = np.where(depth == 1, rows.num_classes - 1, found)
         if np.isnan(found).any():

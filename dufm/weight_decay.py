@@ -10,12 +10,15 @@ and for K ≥ 4 a minimum, up to turns of the factors, iff ``s > Kq``: iff λ is
 """
 
 import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas
 import torch
 from scipy.optimize import minimize_scalar
+from torch import Tensor
 
 from dufm._checks import DufmError, check_count, check_factors, check_finite_positive
 from dufm._methods import BS32
@@ -54,8 +57,11 @@ _AT_REST = 1e-8
 _KEPT, _EQUAL = 1e-9, 1e-4
 
 
-def critical_decay(num_classes, depth):
-    r"""Decay :math:`K(Kq)^q/(e^{Kq}+K-1)`, q = 1 − 2/L, from which on neural collapse is no minimum; K ≥ 4."""
+def critical_decay(num_classes: int, depth: int) -> float:
+    r"""Decay :math:`K(Kq)^q/(e^{Kq}+K-1)`, q = 1 − 2/L, from which on neural collapse is no minimum; K ≥ 4.
+
+    ``DufmError`` for other counts.
+    """
     K, q = check_count("num_classes", num_classes, 4), 1 - 2 / check_count("depth", depth, 2)
     return K * (K * q) ** q / (math.exp(K * q) + K - 1)
 
@@ -63,16 +69,16 @@ def critical_decay(num_classes, depth):
 # ---------------------------------------------------------------- the cost and its stationary points
 
 
-def least_cost(Z, depth, decay):
+def least_cost(Z: Tensor, depth: int, decay: float) -> tuple[float, float]:
     r"""Scale c and cost :math:`\min_{c\ge1/2}\mathcal L(cZ)+\tfrac{\lambda L}2\sum_i\sigma_i(cZ)^{2/L}`.
 
     ``Z``: one matrix ``(K, K)`` of smallest margin 1, or another positive one.  Smaller c, on the way to zero, are left
-    out.
+    out.  ``DufmError`` for a decay that is not positive.
     """
     check_finite_positive("decay", decay)
     price = decay * depth / 2 * float(schatten(Z, 2 / depth)) ** (2 / depth)
 
-    def cost(log_scale):
+    def cost(log_scale: float | np.ndarray) -> np.ndarray:
         scale = torch.as_tensor(log_scale, dtype=Z.dtype).exp()[..., None, None]
         return (evaluate(scale * Z)[0].exp() + price * scale[..., 0, 0] ** (2 / depth)).numpy()
 
@@ -84,11 +90,11 @@ def least_cost(Z, depth, decay):
     return math.exp(found.x), found.fun
 
 
-def _value(shapes, decay):
+def _value(shapes: Sequence[torch.Size], decay: float) -> Callable[[Tensor], Tensor]:
     """ℒ/λ + Σ‖W_l‖²/2 as a function of all entries of the factors."""
     sizes = [math.prod(shape) for shape in shapes]
 
-    def value(flat):
+    def value(flat: Tensor) -> Tensor:
         Z = chain([part.reshape(shape) for part, shape in zip(flat.split(sizes), shapes, strict=True)])
         wrong = (Z - Z.diagonal()).exp() * (1 - torch.eye(len(Z)).to(Z))
         return torch.log1p(wrong.sum(0)).sum() / decay + flat.square().sum() / 2
@@ -96,18 +102,21 @@ def _value(shapes, decay):
     return value
 
 
-def factor_hessian(factors, decay):
-    """Hessian of ℒ/λ + Σ‖W_l‖²/2 in all entries of one network's factors, by automatic differentiation; N = K."""
+def factor_hessian(factors: Sequence[Tensor], decay: float) -> Tensor:
+    """Hessian of ℒ/λ + Σ‖W_l‖²/2 in all entries of one network's factors, by automatic differentiation; N = K.
+
+    ``(n, n)``; ``DufmError`` for bad factors.
+    """
     check_factors(factors)
     return _hessian(_value([W.shape for W in factors], decay))(torch.cat([W.reshape(-1) for W in factors]))
 
 
-def _hessian(value):
+def _hessian(value: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     # Reverse over reverse: torch's forward mode compiles with what Python 3.14 no longer has.
     return torch.func.jacrev(torch.func.grad(value))
 
 
-def _stationary(factors, decay):
+def _stationary(factors: Sequence[Tensor], decay: float) -> tuple[Sequence[Tensor], float]:
     """Where Newton's method from factors ends, and the least eigenvalue there: −inf where it does not converge."""
     shapes = [W.shape for W in factors]
     value, x = _value(shapes, decay), torch.cat([W.reshape(-1) for W in factors])
@@ -126,7 +135,7 @@ def _stationary(factors, decay):
     return factors, -math.inf
 
 
-def threshold(Z, depth, low, *, precision=1e-5):
+def threshold(Z: Tensor, depth: int, low: float, *, precision: float = 1e-5) -> float:
     r"""Decay up to which a minimum near the direction of ``Z`` ``(K, K)`` persists, followed upwards from ``low``.
 
     Newton's method on all factors, of width rank Z, from the minimum at the last decay, in steps of log λ that are
@@ -162,19 +171,19 @@ class Rested:
     ``steps``.
     """
 
-    factors: list
+    factors: list[Tensor]
     residual: torch.Tensor
     status: np.ndarray
     steps: torch.Tensor
 
     @property
-    def Z(self):
+    def Z(self) -> Tensor:
         """Logits ``(batch, K, N)``."""
         return chain(self.factors)
 
 
 @torch.no_grad()
-def decayed_flow(factors, decay, *, rtol=1e-4, max_steps=20_000):
+def decayed_flow(factors: Sequence[Tensor], decay: float, *, rtol: float = 1e-4, max_steps: int = 20_000) -> Rested:
     r"""Follow :math:`\dot W_l = -\partial\mathcal L/\partial W_l - \lambda W_l` until it rests, a clock a network.
 
     ``factors``: shapes ``(batch, d_l, d_{l−1})``.  Bogacki and Shampine's pair 3(2), local error below ``rtol`` times
@@ -188,7 +197,7 @@ def decayed_flow(factors, decay, *, rtol=1e-4, max_steps=20_000):
         raise DufmError(f"factors must have one batch dimension, got {tuple(batch)}")
     model, depth = FactorModel(factors), len(factors)
 
-    def field(x):
+    def field(x: Tensor) -> Tensor:
         out = torch.empty_like(x)
         log_loss = model.field(x, out)[0]
         return out.mul_(log_loss.exp().unsqueeze(-1)).sub_(x, alpha=decay)
@@ -215,7 +224,8 @@ def decayed_flow(factors, decay, *, rtol=1e-4, max_steps=20_000):
         for row in BS32.rows:
             new = x + h.unsqueeze(-1) * sum(weight * slope for weight, slope in zip(row, slopes, strict=True))
             slopes.append(field(new))
-        error = h * norm(sum(weight * slope for weight, slope in zip(BS32.error, slopes, strict=True)))
+        apart: Any = sum(weight * slope for weight, slope in zip(BS32.error, slopes, strict=True))
+        error = h * norm(apart)
         # Relative to the way left as well: bounded by ‖W‖ alone, the stiff part would rattle and never rest.
         error = (error / (rtol * torch.minimum(size, speed / decay))).nan_to_num(torch.inf)
         good = (error <= 1).unsqueeze(-1)
@@ -224,7 +234,7 @@ def decayed_flow(factors, decay, *, rtol=1e-4, max_steps=20_000):
     return Rested(model.split(state), residual, status, steps)
 
 
-def _names(Z):
+def _names(Z: Tensor) -> np.ndarray:
     """Names of centred logits at rest: a known code's, else the rank and how often each singular value stands."""
     smallest = margins(Z).amin((-2, -1))
     names = name_of(Z / torch.where(smallest > 0, smallest, 1.0)[:, None, None]).astype(object)
@@ -237,7 +247,9 @@ def _names(Z):
     return names
 
 
-def decay_ends(seeds, num_classes, depth, width, scale, decay):
+def decay_ends(
+    seeds: Sequence[int], num_classes: int, depth: int, width: int, scale: float, decay: float
+) -> dict[str, Any]:
     """Where the flow with weight decay rests, one start a seed: a task for ``sweep.run``.
 
     Width 0: Hadamard spectra as in :func:`dufm.descent.spectral_ends`; else fan-in Gaussian factors.  Decay 0 is the
@@ -257,14 +269,14 @@ def decay_ends(seeds, num_classes, depth, width, scale, decay):
     return {"name": names.astype(str), "steps": run.steps.numpy()}
 
 
-def again(row):
+def again(row: Mapping[str, Any]) -> pandas.DataFrame:
     """Runs of a row of a table of :func:`by_decay`: a mapping with the columns of ``CELL`` and ``starts``."""
     seeds = list(range(row["first"], row["first"] + row["starts"]))
     found = decay_ends(seeds, *(row[name] for name in CELL[:-1]))
     return pandas.DataFrame({"seed": seeds, "name": found["name"]}).assign(**{name: row[name] for name in CELL})
 
 
-def by_decay(runs):
+def by_decay(runs: pandas.DataFrame) -> pandas.DataFrame:
     """Counts of a table of runs, a row a cell of ``CELL``, each start beside itself without decay.
 
     ``runs``: a row a start, with ``seed`` and ``name``.  Columns ``starts``, ``collapse``, ``rung`` (two pairs and two

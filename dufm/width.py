@@ -8,44 +8,35 @@ the flow of the logits is :math:`\dot Z = \sum_l A_l (I - P) B_l`.  In a wide ne
 multiples of the identity, and it moves like a linear model at the rate κ, until the logits have :func:`lazy_size`.
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.optimize
 import torch
 from scipy import stats
 from scipy.special import expit
+from torch import Tensor
 
 from dufm._checks import DufmError, check_count, check_factors, check_finite_positive
+from dufm._stepping import recorded
 from dufm.ends import UNDECIDED, end, limit
 from dufm.flow import gradient_flow
 from dufm.loss import log_loss
 from dufm.model import balanced_init, chain, gaussian_init, orthogonal_init
 
+if TYPE_CHECKING:
+    import pandas
+
 __all__ = [
-    "HalfWidth",
-    "at_start",
-    "batches",
-    "by_cell",
-    "check_ran",
-    "completed",
-    "differing",
-    "ends",
-    "half_width",
-    "half_widths",
-    "layer_products",
-    "lazy_law",
-    "lazy_path",
-    "lazy_rate",
-    "lazy_size",
-    "logit_rate",
-    "power_law",
-    "random_start",
-    "rank_change",
-    "rank_error",
-    "scaling_exponent",
-]
+    "HalfWidth", "at_start", "batches", "by_cell", "check_ran", "completed", "differing", "ends", "half_width",
+    "half_widths", "layer_products", "lazy_law", "lazy_path", "lazy_rate", "lazy_size", "logit_rate", "power_law",
+    "random_start", "rank_change", "rank_error", "scaling_exponent",
+]  # fmt: skip
 
 # ---------------------------------------------------------------- where random networks end
 
@@ -56,7 +47,9 @@ _NARROW = ("twin", "limit")
 _ENTRIES = {"cpu": 2_000_000, "cuda": 400_000_000}
 
 
-def random_start(init, depth, width, num_classes, *, scale=1.0, seeds):
+def random_start(
+    init: str, depth: int, width: int, num_classes: int, *, scale: float = 1.0, seeds: Sequence[int]
+) -> list[Tensor]:
     r"""Factors ``[W_1, …, W_L]`` of one network a seed, batch dimension ``len(seeds)``.
 
     ``init``: "gaussian" or "orthogonal" (:func:`dufm.gaussian_init`, :func:`dufm.orthogonal_init`); "balanced" or
@@ -78,21 +71,23 @@ def random_start(init, depth, width, num_classes, *, scale=1.0, seeds):
     return [torch.cat(parts) for parts in zip(*each, strict=True)]
 
 
-def batches(seeds, depth, width, device="cpu"):
+def batches(seeds: Sequence[int], depth: int, width: int, device: str = "cpu") -> list[Sequence[int]]:
     """``seeds`` in groups of as many networks as are best followed at once, a list of slices; at least one each."""
     together = max(1, _ENTRIES[torch.device(device).type] // (depth * width**2))
     return [seeds[i : i + together] for i in range(0, len(seeds), together)]
 
 
-def ends(seeds, num_classes, depth, width, scale=1.0, init="gaussian", sharpness=1e3, rtol=1e-3, device="cpu"):
+def ends(
+    seeds: Sequence[int], num_classes: int, depth: int, width: int, scale: float = 1.0, init: str = "gaussian",
+    sharpness: float = 1e3, rtol: float = 1e-3, device: str = "cpu",
+) -> dict[str, list[Any]]:  # fmt: skip
     """Certified end of the flow from :func:`random_start`, one network a seed: a task for ``sweep.run``.
 
-    Each is followed to log ℒ = −``sharpness`` with ``rtol`` and from there to its limit (:func:`dufm.limit`).
-    Returns columns ``name`` and ``rank`` of :func:`dufm.end` ("undecided" and 0 where nothing near is certified) and
-    ``reason``.  ``DufmError`` as the functions named.
+    Each is followed to log ℒ = ``−sharpness`` with ``rtol`` and from there to its limit.  Columns ``name``, ``rank``
+    ("undecided" and 0 where nothing near is certified) and ``reason`` of :func:`dufm.end`.  ``DufmError`` as there.
     """
     depth, width = check_count("depth", depth, 2), check_count("width", width, 1)
-    columns = {"name": [], "rank": [], "reason": []}
+    columns: dict[str, list[Any]] = {"name": [], "rank": [], "reason": []}
     for group in batches(seeds, depth, num_classes if init in _NARROW else width, device):
         start = random_start(init, depth, width, num_classes, scale=scale, seeds=group)
         run = gradient_flow([W.to(device) for W in start], until_log_loss=-sharpness, rtol=rtol)
@@ -103,18 +98,18 @@ def ends(seeds, num_classes, depth, width, scale=1.0, init="gaussian", sharpness
     return columns
 
 
-def check_ran(runs):
+def check_ran(runs: pandas.DataFrame) -> None:
     """``DufmError`` with the message of a cell of a table of ``sweep.run`` that failed."""
     if (runs.error != "").any():
         raise DufmError(f"a cell failed: {runs.error[runs.error != ''].iloc[0]}")
 
 
-def by_cell(runs, keys):
+def by_cell(runs: pandas.DataFrame, keys: Sequence[str]) -> pandas.DataFrame:
     """A row a cell: ``networks``, ``decided``, ``collapse`` (those that end in neural collapse), ``commonest`` (the
     name that most have), ``mean_rank`` and ``sd_rank`` of the certified ranks of the decided ones, NaN for too few.
 
-    ``runs``: what ``sweep.run`` makes of :func:`ends`, a row a network; ``keys``: its columns that make a cell.
-    ``DufmError`` as :func:`check_ran`.
+    ``runs``: the table that ``sweep.run`` makes of :func:`ends`; ``keys``: its columns that make a cell.  ``DufmError``
+    as :func:`check_ran`.
     """
     check_ran(runs)
     decided = runs.name != UNDECIDED
@@ -130,14 +125,14 @@ def by_cell(runs, keys):
     )
 
 
-def differing(cells, others, keys):
+def differing(cells: pandas.DataFrame, others: pandas.DataFrame, keys: Sequence[str]) -> pandas.Series:
     """Of the cells of :func:`by_cell` that two tables share, one boolean each: do counts or mean rank (1e-4) differ?"""
     both = cells.merge(others, on=keys, suffixes=("", "_other"))
     moved = (both.mean_rank - both.mean_rank_other).abs() > 1e-4
     return (both.collapse != both.collapse_other) | (both.decided != both.decided_other) | moved
 
 
-def completed(cell, rank):
+def completed(cell: Any, rank: int) -> Any:
     """A row of :func:`by_cell` as a named tuple, its undecided networks counted as decided at ``rank``."""
     known, missing = cell.decided, cell.networks - cell.decided
     mean = (known * cell.mean_rank + missing * rank) / cell.networks
@@ -145,12 +140,12 @@ def completed(cell, rank):
     return cell._replace(decided=cell.networks, mean_rank=mean, sd_rank=(squares / (cell.networks - 1)) ** 0.5)
 
 
-def rank_error(cells):
+def rank_error(cells: Any) -> Any:
     """Standard error of ``mean_rank``, at least that of a cell in which one network is a rank off."""
     return (np.maximum(cells.sd_rank**2, 1 / cells.decided) / cells.decided) ** 0.5
 
 
-def rank_change(first, last):
+def rank_change(first: Any, last: Any) -> tuple[float, float, float]:
     """Mean certified rank of cell ``last`` less that of ``first``, and both ends of Welch's 95% interval.
 
     Rows of :func:`by_cell`.
@@ -164,13 +159,13 @@ def rank_change(first, last):
 # ---------------------------------------------------------------- the lazy range
 
 
-def layer_products(factors):
+def layer_products(factors: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
     """``[A_1, …, A_L]`` and ``[B_1, …, B_L]``, each ``(..., K, K)`` and ``(..., N, N)``; A_L and B_1 are identities."""
     check_factors(factors)
     return _layer_products(factors)
 
 
-def _layer_products(factors):
+def _layer_products(factors: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
     above = torch.eye(factors[-1].shape[-2], dtype=factors[-1].dtype, device=factors[-1].device)
     below = torch.eye(factors[0].shape[-1], dtype=factors[0].dtype, device=factors[0].device)
     lefts, rights = [above], [below]
@@ -183,7 +178,7 @@ def _layer_products(factors):
     return [M.expand(*shape, *M.shape[-2:]) for M in A], [M.expand(*shape, *M.shape[-2:]) for M in B]
 
 
-def logit_rate(factors):
+def logit_rate(factors: Sequence[Tensor]) -> Tensor:
     r"""Rate :math:`\kappa = \langle\dot Z, I - P\rangle/\|I - P\|^2` at which the logits move, ``(...)``.
 
     One sample a class.  Times are those of the flow of the loss.  ``DufmError`` for bad factors.
@@ -195,17 +190,17 @@ def logit_rate(factors):
     return (velocity * force).sum((-2, -1)) / force.square().sum((-2, -1))
 
 
-def lazy_rate(depth, width, num_classes, scale):
+def lazy_rate(depth: int, width: int, num_classes: int, scale: float) -> float:
     """Limit σ^{2L−2}(1 + (L − 1) d/K) of κ at the start, d → ∞."""
     return scale ** (2 * depth - 2) * (1 + (depth - 1) * width / num_classes)
 
 
-def lazy_size(depth, width, num_classes, scale):
+def lazy_size(depth: int, width: int, num_classes: int, scale: float) -> float:
     """Size s_lazy = L σ^L (d/K)^{1/2} of the logits at which a wide network stops being lazy."""
     return depth * scale**depth * math.sqrt(width / num_classes)
 
 
-def lazy_law(size, depth, width, num_classes, scale):
+def lazy_law(size: float | np.ndarray, depth: int, width: int, num_classes: int, scale: float) -> Any:
     """κ/κ_0 at logits of ``size`` s, d → ∞: √(1 + (2s/κ_0)²) at L = 2 and √(1 + (3s/s_lazy)²) at L = 3, NaN beyond."""
     if depth == 2:
         ratio = 2 * size / lazy_rate(depth, width, num_classes, scale)
@@ -214,14 +209,16 @@ def lazy_law(size, depth, width, num_classes, scale):
     return (1 + ratio**2) ** 0.5
 
 
-def at_start(seeds, num_classes, depth, width, scale=1.0):
+def at_start(
+    seeds: Sequence[int], num_classes: int, depth: int, width: int, scale: float = 1.0
+) -> dict[str, list[float]]:
     """How near a Gaussian start is to its lazy limit, one network a seed: a task for ``sweep.run``.
 
     Columns ``left``: largest relative distance (Frobenius) of A_l, l < L, from σ^{2(L−l)} I; ``right``: of B_l, l > 1,
     from σ^{2(l−1)}(d/K) I; ``condition``: largest condition number of those products; ``rate``: κ/κ_0.
     """
     check_finite_positive("scale", scale)
-    columns = {"left": [], "right": [], "condition": [], "rate": []}
+    columns: dict[str, list[float]] = {"left": [], "right": [], "condition": [], "rate": []}
     for seed in seeds:
         factors = random_start("gaussian", depth, width, num_classes, scale=scale, seeds=[seed])
         A, B = (torch.cat(parts) for parts in layer_products(factors))
@@ -239,12 +236,14 @@ def at_start(seeds, num_classes, depth, width, scale=1.0):
 _LARGEST = 20.0
 
 
-def lazy_path(seeds, num_classes, depth, width, scale, *, levels, device="cpu"):
+def lazy_path(
+    seeds: Sequence[int], num_classes: int, depth: int, width: int, scale: float,
+    *, levels: Sequence[float], device: str = "cpu",
+) -> dict[str, np.ndarray]:  # fmt: skip
     """κ along the flow from Gaussian starts, where the logits are near ``levels``·s_lazy (increasing).
 
-    Marks are set by the loss of sC, C = I − J/K, up to s = 20; s is read off as ⟨Z − Z(0), C⟩/(K − 1).
-    Returns a dict of arrays ``(marks,)``, means over the seeds: ``ratio`` s/s_lazy, ``growth`` κ/κ(0) and ``beside``,
-    ‖Z − Z(0) − sC‖/‖sC‖.  ``DufmError`` if no level lies below s = 20.
+    Marks are set by the loss of sC, C = I − J/K, up to s = 20; s is ⟨Z − Z(0), C⟩/(K − 1).  Arrays ``(marks,)``, means
+    over the seeds: ``ratio`` s/s_lazy, ``growth`` κ/κ(0), ``beside`` ‖Z − Z(0) − sC‖/‖sC‖.  ``DufmError``: no mark.
     """
     lazy = lazy_size(depth, width, num_classes, scale)
     pull = torch.eye(num_classes, dtype=torch.float64) - 1 / num_classes
@@ -254,7 +253,7 @@ def lazy_path(seeds, num_classes, depth, width, scale, *, levels, device="cpu"):
     pull, rows = pull.to(device), []
     for seed in seeds:  # one at a time: a batch of wide networks does not fit a core's cache
         start = [W.to(device) for W in random_start("gaussian", depth, width, num_classes, scale=scale, seeds=[seed])]
-        history = gradient_flow(start, until_log_loss=marks[-1], record={"log_loss": marks}).history
+        history = recorded(gradient_flow(start, until_log_loss=marks[-1], record={"log_loss": marks}).history)
         moved = history.Z[:, 0] - chain(start)
         size = (moved * pull).sum((-2, -1)) / (num_classes - 1)
         beside = torch.linalg.matrix_norm(moved - size[:, None, None] * pull) / (size * math.sqrt(num_classes - 1))
@@ -278,18 +277,19 @@ class HalfWidth:
     misfit: float
 
     @property
-    def interval(self):
+    def interval(self) -> tuple[float, float, float]:
         """d_½ and both ends of its 95% interval."""
-        return tuple(math.exp(self.log_width + 1.96 * self.error * side) for side in (0, -1, 1))
+        middle, low, high = (math.exp(self.log_width + 1.96 * self.error * side) for side in (0, -1, 1))
+        return middle, low, high
 
 
-def scaling_exponent(depth):
+def scaling_exponent(depth: int) -> float:
     """Exponent e_L of d_½ ∝ σ^{−e_L} by a scaling argument (notebook 63): L − 2 to L = 4, then L(L − 3)/(L − 2)."""
     depth = check_count("depth", depth, 3)
     return float(depth - 2) if depth < 5 else depth * (depth - 3) / (depth - 2)
 
 
-def half_width(widths, collapse, networks):
+def half_width(widths: Sequence[float], collapse: Sequence[float], networks: Sequence[float]) -> HalfWidth:
     r"""Width at which half of the networks collapse, by maximum likelihood of a logistic curve in log d.
 
     ``widths`` increasing; of ``networks`` at each, ``collapse`` did.  Half a hit and half a miss are added to every
@@ -306,7 +306,7 @@ def half_width(widths, collapse, networks):
     if not hits[0] / total[0] < 0.5 < hits[-1] / total[-1]:
         return HalfWidth(*4 * (math.nan,))
 
-    def misfit(coefficients):
+    def misfit(coefficients: np.ndarray) -> tuple[float, np.ndarray]:
         height = coefficients @ design
         return (total * np.logaddexp(0, height) - hits * height).sum(), design @ (total * expit(height) - hits)
 
@@ -321,7 +321,7 @@ def half_width(widths, collapse, networks):
     return HalfWidth(centre, math.sqrt(along @ covariance @ along), slope, float(abs(share - curve).max()))
 
 
-def half_widths(cells, keys):
+def half_widths(cells: pandas.DataFrame, keys: Sequence[str]) -> list[dict[str, Any]]:
     """:func:`half_width` of every ladder of a table like that of :func:`by_cell`, as a list of rows (dicts).
 
     ``keys``: the columns that make a ladder; those with a single width are left out.  A row holds them, ``widest``, the
@@ -336,7 +336,9 @@ def half_widths(cells, keys):
     return rows
 
 
-def power_law(scales, log_widths, errors):
+def power_law(
+    scales: Sequence[float], log_widths: Sequence[float], errors: Sequence[float]
+) -> tuple[float, float, float]:
     """Exponent e of d_½ = a σ^{−e}, half of its 95% interval, and log a, weighted by the errors of log d_½.
 
     Three NaN where fewer than two half-widths are given.

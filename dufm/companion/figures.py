@@ -13,6 +13,7 @@ import importlib.util
 import io
 import re
 from html import escape
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -61,7 +62,7 @@ MARKER = {"nc": "o", "polygon": "^", "orthoplex": "s", "cube": "D", "other": "x"
 DEPTH_MARKER = "osD^vP*Xp<>h"
 DEPTH_LINESTYLE = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.labelsize": 9,
     "axes.titlesize": 9,
@@ -157,7 +158,7 @@ def _script(name):
 
 def draw(name, data):
     """The figure that ``figures/NN_name.py`` draws of the columns ``data``, in the project's style."""
-    spec = importlib.util.spec_from_file_location(f"figure_{name}", _script(name))
+    spec: Any = importlib.util.spec_from_file_location(f"figure_{name}", _script(name))
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     return script.draw(data)

@@ -70,7 +70,13 @@ def _injected(namespace):
     """Names and values assigned by the cell that papermill inserts."""
     cells = [cell for cell in namespace.get("In", []) if cell.startswith("# Parameters\n")]
     nodes = ast.parse(cells[-1]).body if cells else []
-    names = [target.id for node in nodes if isinstance(node, ast.Assign) for target in node.targets]
+    names = [
+        target.id
+        for node in nodes
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    ]
     return {name: namespace.get(name) for name in names}
 
 

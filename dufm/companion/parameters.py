@@ -78,7 +78,7 @@ def _declaration(notebook, seen):
     kind, bounds = seen.inferred_type_name, BOUNDS.match(seen.help)
     if _element(kind) not in TYPES or not seen.help:
         raise DufmError(f"{notebook}: {seen.name} needs a type ({', '.join(TYPES)} or a list of one) and a meaning")
-    accepted = None
+    accepted: tuple | list | None = None
     if bounds and bounds["range"] is not None:
         accepted = tuple(float(end) for end in bounds["range"].split(","))
     elif bounds:

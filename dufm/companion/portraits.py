@@ -1,6 +1,7 @@
 """Portraits of classes: a dot each, the body or polygon that they span, seen from where its corners are clearest."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 from matplotlib.colors import to_rgb
@@ -69,7 +70,7 @@ def clearance(flat, edges):
         if i not in (a, b):
             along = flat[b] - flat[a]
             share = np.clip((flat[i] - flat[a]) @ along / max(along @ along, 1e-9), 0, 1)
-            least = min(least, np.linalg.norm(flat[i] - flat[a] - share * along))
+            least = min(least, float(np.linalg.norm(flat[i] - flat[a] - share * along)))
     return least
 
 
@@ -92,8 +93,12 @@ def solid(ax, X, faces, color):
         normal *= (1 if normal @ X[face].mean(0) >= 0 else -1) / np.linalg.norm(normal)
         front = plane or normal[2] > 0
         pale = 0.62 if plane else 0.15 + 0.6 * max(normal @ SUN, 0)
-        fill = {"facecolor": pale + (1 - pale) * color, "alpha": 0.75 if front else 0.3, "linewidth": 0}
-        line = {"edgecolor": "0.15" if front else "0.6", "linewidth": 1.3 if front else 0.8, "joinstyle": "round"}
+        fill: dict[str, Any] = {"facecolor": pale + (1 - pale) * color, "alpha": 0.75 if front else 0.3, "linewidth": 0}
+        line: dict[str, Any] = {
+            "edgecolor": "0.15" if front else "0.6",
+            "linewidth": 1.3 if front else 0.8,
+            "joinstyle": "round",
+        }
         ax.add_patch(Polygon(X[face, :2], zorder=3 if front else 1, **fill))
         dashes = "-" if front else (0, (3, 2))
         ax.add_patch(Polygon(X[face, :2], fill=False, zorder=4 if front else 2, linestyle=dashes, **line))

@@ -17,6 +17,7 @@ import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import joblib
 import numpy as np
@@ -87,7 +88,7 @@ def run_again(task, known, cell, *, every, networks, **options):
 
 def _source(task):
     """What decides a task besides this package: its name and the source of its module."""
-    module = sys.modules.get(getattr(task, "__module__", None))
+    module: Any = sys.modules.get(getattr(task, "__module__", ""))
     found = inspect.isfunction(task) and getattr(module, task.__qualname__, None) is task
     if not found or module.__name__ == "__main__":
         raise DufmError(f"task must be a function of a module that workers can import, got {task!r}")
