@@ -1,4 +1,5 @@
-# The commands are: make reproduce, make test. For maintainers: make check, notebooks, figures, pages, site, bench, links, clean.
+# The commands are: make reproduce, make test. For maintainers: make check, notebooks, figures, front, pages, site, bench,
+# links, clean.
 # Nothing here needs git, and every path is relative, so a folder with spaces in its name works.
 
 PYTHON ?= python3
@@ -13,14 +14,14 @@ STAMP := .venv/installed
 # One thread and no progress bars: the outputs that are compared were made so.
 PLAIN := TQDM_DISABLE=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 DUFM_JOBS=1
 
-.PHONY: reproduce test check lint nbval notebooks figures pages site bench links setup clean
+.PHONY: reproduce test check lint nbval notebooks figures front pages site bench links setup clean
 .DELETE_ON_ERROR:
 
 reproduce: $(STAMP)
 	@$(PY) -m dufm reproduce $(ARGS)
 
 test: lint
-	$(PLAIN) $(PY) -m pytest tests -n 2 -q -p no:cacheprovider
+	$(PLAIN) $(PY) -m pytest tests -n 2 -q -rs -p no:cacheprovider
 	@$(MAKE) --no-print-directory nbval
 
 check: lint
@@ -41,6 +42,10 @@ notebooks: $(STAMP)
 
 figures: $(STAMP)
 	$(PY) -m dufm.companion.maintain figures $(NB)
+
+# The moving picture of the front page, from the flow itself: a minute.
+front: $(STAMP)
+	$(PY) figures/front.py
 
 pages: $(STAMP)
 	$(PY) -m dufm.companion.maintain pages

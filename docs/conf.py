@@ -55,6 +55,7 @@ bibtex_cite_id = "cite-{key}"
 html_theme = "sphinx_book_theme"
 html_static_path = ["site.css"]
 html_css_files = ["site.css"]
+html_favicon = "icon.svg"
 html_domain_indices = False
 html_copy_source = False
 html_show_sourcelink = False
