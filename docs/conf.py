@@ -47,6 +47,7 @@ myst_heading_anchors = 3
 
 autosummary_generate = False
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True  # as the source writes them: no path of the machine
 add_module_names = False
 
 bibtex_bibfiles = ["references.bib"]

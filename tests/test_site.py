@@ -203,6 +203,11 @@ def test_text_is_rendered(pages):
 
 
 @pytest.mark.slow
+def test_no_page_names_this_machine(site):
+    assert not [path for path in site.rglob("*.html") if str(ROOT) in path.read_text(encoding="utf-8")]
+
+
+@pytest.mark.slow
 def test_citations_lead_to_the_bibliography(pages):
     linked = {target for target in pages["notebooks/7_networks/71_rank_and_depth.html"].links("reference")}
     assert "../../bibliography.html#cite-roy2007" in linked
