@@ -15,7 +15,7 @@
 # **Answer.** Yes, and not only in spirit: if the inputs are orthonormal, the features of a deep linear network move along gradient flow
 # *exactly* as if they were free. Two codes that share nothing agree up to $\log t = 190$ to the accuracy of their steps; with one input
 # stretched by two they part at once and do not meet again as far as they were followed.
-# Before: [the overview](../00_overview.ipynb). After: [12, balance](12_balance.ipynb).
+# Before: [the overview](../00_overview.ipynb). After: [12, balance](12_balance.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/1_model/11_linear_network.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/1_model/11_linear_network.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

@@ -14,7 +14,7 @@
 # **Answer.** Gradient flow conserves the imbalance $D_l = W_{l+1}^\top W_{l+1} - W_lW_l^\top$ of neighbouring layers. Where all $D_l$ vanish the weights have the least
 # norm that $Z$ allows, $\sum_l\|W_l\|_F^2 = L\sum_i\sigma_i^{2/L}$: this is how depth turns the norm of the weights into the Schatten-$2/L$ quasi-norm of the logits.
 # Where the loss goes to zero the weights grow without bound and $D_l$ does not: relative to its size every such network becomes balanced. And the drift of $D_l$ measures an integrator for nothing.
-# Before: [11, the linear network](11_linear_network.ipynb). After: [13, within-class collapse](13_within_class_collapse.ipynb).
+# Before: [11, the linear network](11_linear_network.ipynb). After: [13, within-class collapse](13_within_class_collapse.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/1_model/12_balance.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/1_model/12_balance.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

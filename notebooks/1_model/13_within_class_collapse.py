@@ -14,7 +14,7 @@
 # **Answer.** Relative to what grows, yes, at every layer; absolutely, no. The variation of the free features within their classes never increases, but most of it stays: it comes to lie where the network above does not look, and is merely
 # outgrown. At a run that ends in neural collapse, layer $l$ of $L$ ends with $\operatorname{Tr}\Sigma_W/\operatorname{Tr}\Sigma_B\sim s^{-2l/L}$, where $s$ is the size of the logits: deeper layers collapse faster, and nothing collapses exponentially.
 # NC1 is expected to fall like $s^{-(2l+4)/L}$, and does at every layer but the last ones of five- and six-layer networks, where it still falls faster at any loss that was followed.
-# Before: [12, balance](12_balance.ipynb). After: [14, NC1 at low rank](14_nc1_at_low_rank.ipynb).
+# Before: [12, balance](12_balance.ipynb). After: [14, NC1 at low rank](14_nc1_at_low_rank.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/1_model/13_within_class_collapse.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/1_model/13_within_class_collapse.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

@@ -13,7 +13,7 @@
 #
 # **Answer.** They do, and the usual measure does not. $\Sigma_B$ keeps eigenvalues that the flow has frozen and not erased; a plain pseudo-inverse divides by them, and NC1 levels off
 # at a constant that differs from run to run, a few tenths in the median. With the pseudo-inverse taken at the rank of the end it falls like a power: the one of full rank at the early layers, $s^{-2}$ at the last.
-# Before: [13, within-class collapse](13_within_class_collapse.ipynb). After: [15, norm propagation](15_norm_propagation.ipynb).
+# Before: [13, within-class collapse](13_within_class_collapse.ipynb). After: [15, norm propagation](15_norm_propagation.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/1_model/14_nc1_at_low_rank.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/1_model/14_nc1_at_low_rank.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

@@ -14,7 +14,7 @@
 # **Answer.** With $r$ equal singular values and aligned layers the product is smaller than at rank one by $r^{-(L-1)/2}$: the price of rank grows exponentially with depth. A margin needs norm,
 # so depth pays for low rank. But the layers have to *agree* on their subspace for this. Between subspaces turned at random the root mean square does not depend on the rank at all, and the *typical*
 # efficiency is reversed: it grows with the rank.
-# Before: [14, NC1 at low rank](14_nc1_at_low_rank.ipynb). After: [16, does efficiency decide the end?](16_efficiency_decides.ipynb)
+# Before: [14, NC1 at low rank](14_nc1_at_low_rank.ipynb). After: [16, does efficiency decide the end?](16_efficiency_decides.ipynb) Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/1_model/15_norm_propagation.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/1_model/15_norm_propagation.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

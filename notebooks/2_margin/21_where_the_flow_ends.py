@@ -14,7 +14,7 @@
 #
 # **Answer.** On a critical point of "separate every class by 1 at the least Schatten-$2/L$ cost". At $L = 2$ that problem is convex and its only solution is
 # neural collapse (notebook 27). From $L = 3$ on, with four classes or more, it has many critical points, some of low rank, and networks end in several of them: in better ones than collapse, and in worse.
-# Before: [16, efficiency and the end](../1_model/16_efficiency_decides.ipynb). After: [22, the rate](22_rate.ipynb).
+# Before: [16, efficiency and the end](../1_model/16_efficiency_decides.ipynb). After: [22, the rate](22_rate.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/2_margin/21_where_the_flow_ends.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/2_margin/21_where_the_flow_ends.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

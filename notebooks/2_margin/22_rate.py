@@ -14,7 +14,7 @@
 #
 # **Answer.** $\mathcal L \approx c\,/\,\bigl(t\,(\log t)^{2-2/L}\bigr)$ with $c = 1/(L\gamma_L^{2/L})$, where $\gamma_L$ is the normalised margin of the end:
 # the better the end, the lower the loss at equal time. For neural collapse $c = (K-1)/L$. The law is reached only logarithmically.
-# Before: [21, where the flow ends](21_where_the_flow_ends.ipynb). After: [23, what is left of the start](23_slow_residual.ipynb).
+# Before: [21, where the flow ends](21_where_the_flow_ends.ipynb). After: [23, what is left of the start](23_slow_residual.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/2_margin/22_rate.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/2_margin/22_rate.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

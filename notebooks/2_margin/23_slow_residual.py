@@ -14,7 +14,7 @@
 # **Answer.** Late, for two reasons. A common shift of a sample's logits gets no gradient at all: it is never unlearnt, only outgrown, and its share falls like $(\log t)^{-1/L}$. And a network may pass
 # near saddles and needs many factors of ten in $-\log\mathcal L$ to leave one: some are still a tenth away, or more, from their end at $\mathcal L = e^{-10^8}$. The package therefore centres the logits and follows the
 # *limit* of the flow, which agrees with itself at three sharpnesses in all 128 networks compared.
-# Before: [22, the rate](22_rate.ipynb). After: [24, the best rank](24_best_rank.ipynb).
+# Before: [22, the rate](22_rate.ipynb). After: [24, the best rank](24_best_rank.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/2_margin/23_slow_residual.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/2_margin/23_slow_residual.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

@@ -13,7 +13,7 @@
 #
 # **Answer.** At $L = 2$ for every $K$, and at every depth for $K = 3$: these are theorems. With four and five classes nothing better than collapse is found at $L = 3$, and it is beaten from $L = 4$ on; with six and more from $L = 3$ on.
 # In the searches, $K\le10$ and $L\le12$, the best rank never rises with depth and falls in steps to 2, the floor, where the winner is the regular polygon.
-# Before: [23, what is left of the start](23_slow_residual.ipynb). After: [25, collapse is beaten](25_collapse_is_beaten.ipynb).
+# Before: [23, what is left of the start](23_slow_residual.ipynb). After: [25, collapse is beaten](25_collapse_is_beaten.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/2_margin/24_best_rank.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/2_margin/24_best_rank.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

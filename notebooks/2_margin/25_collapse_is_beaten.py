@@ -14,7 +14,7 @@
 #
 # **Answer.** For every $L\ge3$ and every $K\ge6$: the orthoplex for even $K$, pairs and a triangle for odd; for $K = 4$ and 5 from $L = 4$. None does for $K = 3$ or at $L = 2$ (notebook 27), and at $L = 3$ none is known for $K = 4, 5$. But largest is not what is
 # reached: at $K = 6$, $L = 3$, from random starts of scale 0.5, a third of the networks end in a code with a *smaller* margin than collapse, and stay there.
-# Before: [24, the best rank](24_best_rank.ipynb). After: [26, the floor of rank two](26_rank_two.ipynb).
+# Before: [24, the best rank](24_best_rank.ipynb). After: [26, the floor of rank two](26_rank_two.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/2_margin/25_collapse_is_beaten.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/2_margin/25_collapse_is_beaten.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

@@ -13,7 +13,7 @@
 #
 # **Answer.** To 2: no matrix of rank 1 separates three classes. At rank 2 the best solution found is the regular polygon, at every depth searched from 2 to 64; for up to ten classes every higher rank has fallen behind it by
 # $L = 8$. That a low rank wins in the end is no consequence of letting $L\to\infty$ matrix by matrix: notebook 29 proves it, with a depth, and says what is proved about the polygon.
-# Before: [25, collapse is beaten](25_collapse_is_beaten.ipynb). After: [27, three classes](27_three_classes.ipynb).
+# Before: [25, collapse is beaten](25_collapse_is_beaten.ipynb). After: [27, three classes](27_three_classes.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/2_margin/26_rank_two.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/2_margin/26_rank_two.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

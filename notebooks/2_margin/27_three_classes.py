@@ -13,7 +13,7 @@
 #
 # **Answer.** Two. At $L = 2$ collapse is the only logits of largest margin for every number of classes; and with $K = 3$ classes it is so at *every* depth, because the product of the two singular values
 # cannot fall below that of collapse. Both proofs are short. Descents that know nothing of them, from starts of every shape, end nowhere else.
-# Before: [26, the floor of rank two](26_rank_two.ipynb). After: [28, the complement](28_complement.ipynb).
+# Before: [26, the floor of rank two](26_rank_two.ipynb). After: [28, the complement](28_complement.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/2_margin/27_three_classes.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/2_margin/27_three_classes.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

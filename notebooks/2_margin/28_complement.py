@@ -12,7 +12,7 @@
 # **Question.** The KKT equations of a code of low rank do not see what lies off its range, at two layers as little as at ten (notebook [21](21_where_the_flow_ends.ipynb)). Why then does low rank survive only from three layers on?
 #
 # **Answer.** Because of a race. Off the range the multipliers push *harder* than on it, $\beta > 1$ times as hard, at every code of equal singular values and at every depth. But depth $L$ multiplies a push on a value $\sigma$ by $\sigma^{2-2/L}$. At $L = 2$ the harder push wins however small the extra value is; for $L\ge3$ it loses below a ratio of $\beta^{-L/(L-2)}$, and the extra value freezes while the others grow for ever.
-# Before: [27, three classes](27_three_classes.ipynb). After: [29, the depth of rank two](29_rank_two.ipynb).
+# Before: [27, three classes](27_three_classes.ipynb). After: [29, the depth of rank two](29_rank_two.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/2_margin/28_complement.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/2_margin/28_complement.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

@@ -13,7 +13,7 @@
 #
 # **Answer.** The rank: yes, from a depth $L_0(K)$ on that is one equation in $K$, 5 layers for four classes and 17 for ten, about twice the depth at which the searches turn. The polygon: the product of the two singular
 # values decides, and that the regular polygon has the least one is proved here for three classes, for four and more under assumptions, and contradicted by none of the descents.
-# Before: [28, the complement](28_complement.ipynb). After: [31, portraits of the codes](../3_codes/31_portraits.ipynb).
+# Before: [28, the complement](28_complement.ipynb). After: [31, portraits of the codes](../3_codes/31_portraits.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/2_margin/29_rank_two.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/2_margin/29_rank_two.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

@@ -14,7 +14,7 @@
 #
 # **Answer.** In regular shapes, and the deeper the network, the flatter: tetrahedron, pyramid, octahedron and antiprism in shallower networks,
 # square, pentagon, hexagon and octagon in deeper ones. Neural collapse, the simplex in $K-1$ dimensions, is what the shallowest draw.
-# Before: [29, the depth of rank two](../2_margin/29_rank_two.ipynb). After: [32, the codes that are known](32_known_codes.ipynb).
+# Before: [29, the depth of rank two](../2_margin/29_rank_two.ipynb). After: [32, the codes that are known](32_known_codes.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/3_codes/31_portraits.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/3_codes/31_portraits.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

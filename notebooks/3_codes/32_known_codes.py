@@ -13,7 +13,7 @@
 #
 # **Answer.** With enough room they are old acquaintances: the simplex for $K\le d+1$, and whatever has margin exactly 1 for $d+2\le K\le2d$. With less, they coincide,
 # in every case known here, with the best spherical codes: points on a sphere with the largest smallest angle. The search of this package finds ten such optima of the literature to all digits.
-# Before: [31, portraits](31_portraits.ipynb). After: [33, depth's solution against the code](33_depth_against_code.ipynb).
+# Before: [31, portraits](31_portraits.ipynb). After: [33, depth's solution against the code](33_depth_against_code.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/3_codes/32_known_codes.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/3_codes/32_known_codes.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

@@ -13,7 +13,7 @@
 #
 # **Answer.** Yes, to every digit of a search, in 45 of the 54 pairs of $K = 4\dots12$ and $r$, at all depths compared: wherever the code is regular, and for every rank with $K\le2r$, once one knows which
 # of the many softmax codes depth selects: the orthoplex with vertices missing. In the other nine the code is irregular, and the depth problem does better by 0.03% to 3.4%.
-# Before: [32, known codes](32_known_codes.ipynb). After: [34, why they agree](34_why_they_agree.ipynb).
+# Before: [32, known codes](32_known_codes.ipynb). After: [34, why they agree](34_why_they_agree.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/3_codes/33_depth_against_code.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/3_codes/33_depth_against_code.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

@@ -13,7 +13,7 @@
 #
 # **Answer.** Their first-order conditions have the same left-hand sides. The right-hand sides coincide for tight frames with equal multipliers, and therefore for every code
 # whose symmetries mix all classes and all directions, at every depth. They can coincide without that, as for the antiprism and for orthoplexes with vertices missing. Where the code does not satisfy the conditions something better must exist; where it does, up to twelve classes, none is found.
-# Before: [33, depth against the code](33_depth_against_code.ipynb). After: [35, which are reached](35_reached.ipynb).
+# Before: [33, depth against the code](33_depth_against_code.ipynb). After: [35, which are reached](35_reached.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/3_codes/34_why_they_agree.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/3_codes/34_why_they_agree.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

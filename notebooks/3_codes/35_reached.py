@@ -14,7 +14,7 @@
 # **Answer.** Up to eight classes, nearly always: 105 of 110 wide networks that leave neural collapse end in the softmax code of their rank, though not always of the best rank. With nine and ten classes
 # only 9 of 32 do. Seven or nine classes in a bottleneck of three dimensions *never* end in the softmax code, but mostly in the solution of larger margin that depth has in its place:
 # a bottleneck makes softmax codes of them only if the lengths of classifier and features are fixed, and then in all of 64 runs.
-# Before: [34, why they agree](34_why_they_agree.ipynb). After: [36, which end is reached](36_which_end.ipynb).
+# Before: [34, why they agree](34_why_they_agree.ipynb). After: [36, which end is reached](36_which_end.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/3_codes/35_reached.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/3_codes/35_reached.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

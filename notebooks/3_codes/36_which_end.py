@@ -12,7 +12,7 @@
 # **Question.** The flow ends in a critical point of the margin problem, and there are many (notebooks [25](../2_margin/25_collapse_is_beaten.ipynb) and [35](35_reached.ipynb)). Which one does a random network of $K$ classes, depth $L$, width $d$ and initial scale $\sigma$ reach, and how early can one tell?
 #
 # **Answer.** Of 22,144 networks in 173 cells, one undecided, 23% end in collapse, 72% in the softmax code of their rank, 2.4% in a solution that is better than the code and 2.2% in a critical point of smaller margin than the best of its rank. Its rank shows in the spectrum when half of the loss is left: on cells that were not used to find it a law with two numbers calls 62% of the ranks right, a model that knows all sizes of the network 48%. It is no complete law: for nine and ten classes it is off by half of the networks.
-# Before: [35, which codes are reached](35_reached.ipynb). After: [41, frozen vectors](../4_spectral/41_frozen_vectors.ipynb).
+# Before: [35, which codes are reached](35_reached.ipynb). After: [41, frozen vectors](../4_spectral/41_frozen_vectors.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/3_codes/36_which_end.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/3_codes/36_which_end.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

@@ -13,7 +13,7 @@
 #
 # **Answer.** Orbits of the group: subsets of its characters. The least rank is that of the smallest set of characters that separates all classes, and deep networks from small starts reach it in each of eight groups. Cyclic groups have the regular polygon, rank 2, at every $K$; $(\mathbb Z/2)^m$ has no polygon beyond four classes,
 # its floor is the cube, rank $m$. Which symmetry a network starts with decides which low-rank bias it can show.
-# Before: [41, frozen vectors](41_frozen_vectors.ipynb). After: [43, turned vectors](43_turned_vectors.ipynb).
+# Before: [41, frozen vectors](41_frozen_vectors.ipynb). After: [43, turned vectors](43_turned_vectors.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/4_spectral/42_codes_of_groups.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/4_spectral/42_codes_of_groups.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

@@ -12,7 +12,7 @@
 # **Question.** The scalar equations are exact for vectors that are exactly the characters. How much is left of them when the vectors are turned by a small angle?
 #
 # **Answer.** Nearly all. What is off the diagonal is proportional to the angle $\theta$, but the diagonal deviates only like $\theta^2$: at a tenth of a radian by less than half a per cent while the network learns, at a hundredth by a hundred times less. Singular values that are equal to others split at first order. Late in training, where the start ends in the cube, what was turned grows like a power of $-\log\mathcal L$.
-# Before: [42, the codes of each group](42_codes_of_groups.ipynb). After: [44, spectral solutions are linear codes](44_linear_codes.ipynb).
+# Before: [42, the codes of each group](42_codes_of_groups.ipynb). After: [44, spectral solutions are linear codes](44_linear_codes.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/4_spectral/43_turned_vectors.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/4_spectral/43_turned_vectors.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

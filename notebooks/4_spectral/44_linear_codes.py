@@ -14,7 +14,7 @@
 #
 # **Answer.** A binary linear code: its length is the rank counted with multiplicity, its minimum distance the margin. Neural collapse is the simplex code, the orthoplex
 # first-order Reed–Muller, the cube the trivial code. The cost is concave, so the best is a vertex of a polyhedron, and there are few: for four, eight and sixteen classes the winner is known exactly at every depth, and walks from the simplex code down in rank to the cube.
-# Before: [43, turned vectors](43_turned_vectors.ipynb). After: [45, the list is complete](45_complete_list.ipynb).
+# Before: [43, turned vectors](43_turned_vectors.ipynb). After: [45, the list is complete](45_complete_list.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/4_spectral/44_linear_codes.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/4_spectral/44_linear_codes.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

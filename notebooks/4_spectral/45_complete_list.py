@@ -13,7 +13,7 @@
 #
 # **Answer.** Yes, for 4, 8 and 16 classes. A walk from the simplex code along every edge, in exact arithmetic, closes after 2, 4 and 15 orbits. Three checks that share no step with the walk agree: a rational
 # rank for each vertex, brute force up to eight classes, and linear programs with random objectives for sixteen.
-# Before: [44, spectral solutions are linear codes](44_linear_codes.ipynb). After: [46, where training ends](46_training_ends.ipynb).
+# Before: [44, spectral solutions are linear codes](44_linear_codes.ipynb). After: [46, where training ends](46_training_ends.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/4_spectral/45_complete_list.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/4_spectral/45_complete_list.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

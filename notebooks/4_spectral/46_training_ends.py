@@ -13,7 +13,7 @@
 #
 # **Answer.** Yes, by the certificate; the raw spectrum says the same for 93% of thousands of starts, and for the others it is too early to ask: at $\log\mathcal L=-2000$ values that the vertex drops still grow. Which vertex depends on depth and scale: the deeper the network and the smaller the start, the more often the code of least rank. That
 # is not what an optimiser of the margin would choose: with eight or sixteen classes and depth 4 most starts end in a code that is not the best at that depth.
-# Before: [45, the list is complete](45_complete_list.ipynb). After: [47, the cube](47_cube.ipynb).
+# Before: [45, the list is complete](45_complete_list.ipynb). After: [47, the cube](47_cube.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/4_spectral/46_training_ends.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/4_spectral/46_training_ends.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

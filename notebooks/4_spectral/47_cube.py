@@ -13,7 +13,7 @@
 #
 # **Answer.** No. It satisfies the KKT conditions of the full problem to rounding, and it is not even a local optimum: turn one face against the other and the cost falls from the first degree on, by a closed form, all the way to the square antiprism. A network whose vectors are slightly turned leaves
 # the cube, but so slowly, like the power $1/L$ of $-\log\mathcal L$, that no training of reasonable length shows it.
-# Before: [46, where training ends](46_training_ends.ipynb). After: [48, descent with finite steps](48_descent.ipynb).
+# Before: [46, where training ends](46_training_ends.ipynb). After: [48, descent with finite steps](48_descent.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/4_spectral/47_cube.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/4_spectral/47_cube.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

@@ -12,7 +12,7 @@
 # **Question.** Networks are trained by gradient *descent*, not by gradient flow. What do finite steps change?
 #
 # **Answer.** From spectral starts, not the repulsion: a step of any length lowers the loss, keeps the vectors, and pushes two singular values apart exactly where the flow does. It does change the share of starts that collapse: short steps raise it, as the flow of a slightly different loss foretells to a tenth at 0.05 and to a fifth at 0.1, long ones move it up and down, and an infinite one makes it independent of the scale. Nearly all networks from random starts end where the flow ends while steps are short, and diverge when they are long.
-# Before: [47, the cube](47_cube.ipynb). After: [51, early escape](../5_dynamics/51_early_escape.ipynb).
+# Before: [47, the cube](47_cube.ipynb). After: [51, early escape](../5_dynamics/51_early_escape.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/4_spectral/48_descent.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/4_spectral/48_descent.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

@@ -14,7 +14,7 @@
 # **Answer.** At $L = 2$ nothing: all grow alike, and every ratio is kept. From $L = 3$ on each value follows its own closed form, which ends at
 # a finite time, the earliest for the largest value: when it arrives, another has grown by a factor that stays bounded however small the start,
 # for one that began at 0.4 of the largest by 55 at $L = 3$ and by 2.3 at $L = 10$.
-# Before: [48, descent with finite steps](../4_spectral/48_descent.ipynb). After: [52, repulsion](52_repulsion.ipynb).
+# Before: [48, descent with finite steps](../4_spectral/48_descent.ipynb). After: [52, repulsion](52_repulsion.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/5_dynamics/51_early_escape.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/5_dynamics/51_early_escape.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

@@ -14,7 +14,7 @@
 # **Answer.** At $L = 2$ more equal. From $L = 3$ on *less* equal first. Deviations that are still small when the mean reaches about $K(1 - 2/L)$ shrink
 # from there on; if the values have been driven far apart by then, some stay behind for good. That $L = 2$ only attracts is true near equality, and of the largest
 # and the smallest value for up to eight classes, but not in general: from sixteen classes on the largest may gain on the smallest even there.
-# Before: [51, early escape](51_early_escape.ipynb). After: [53, the growth law](53_growth_law.ipynb).
+# Before: [51, early escape](51_early_escape.ipynb). After: [53, the growth law](53_growth_law.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/5_dynamics/52_repulsion.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/5_dynamics/52_repulsion.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

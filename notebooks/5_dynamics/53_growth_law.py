@@ -15,7 +15,7 @@
 # $(s/s_0)^{1-2/L}e^{-(s-s_0)/K}$. It is largest at $s^* = K(1-2/L)$, which is zero at $L = 2$. The law is exact to first order, holds for every
 # finite abelian group, and does not contain the loss. It says nothing of where a deviation of finite size ends: with eight classes and six layers most starts that are a tenth unequal never
 # turn back.
-# Before: [52, repulsion](52_repulsion.ipynb). After: [54, four families](54_four_families.ipynb).
+# Before: [52, repulsion](52_repulsion.ipynb). After: [54, four families](54_four_families.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/5_dynamics/53_growth_law.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/5_dynamics/53_growth_law.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

@@ -14,7 +14,7 @@
 #
 # **Answer.** It catches up exactly if it is larger than $2^{-L/(L-2)}$ times the others: an eighth at $L = 3$, a quarter at $L = 4$, and half in the limit of great
 # depth. At $L = 2$ any positive value catches up. The ratio itself is a third solution of the margin problem, one that every disturbance leaves.
-# Before: [54, the four families](54_four_families.ipynb). After: [56, the map of the basin](56_basin_map.ipynb).
+# Before: [54, the four families](54_four_families.ipynb). After: [56, the map of the basin](56_basin_map.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/5_dynamics/55_separatrix.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/5_dynamics/55_separatrix.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

@@ -14,7 +14,7 @@
 # **Answer.** At $L = 2$ all of them. From $L = 3$ on fewer, the deeper the network and the smaller the start; the others end in a square, which keeps two
 # values and drops the third: at any scale those whose third value is small enough for $s_3^{-q} > s_1^{-q} + s_2^{-q}$. What is left of the basin is not a disc around the centre but a star: along its arms one value leads by any amount, and the two others
 # must be nearly equal.
-# Before: [55, the separatrix](55_separatrix.ipynb). After: [57, the critical deviation](57_critical_deviation.ipynb).
+# Before: [55, the separatrix](55_separatrix.ipynb). After: [57, the critical deviation](57_critical_deviation.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/5_dynamics/56_basin_map.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/5_dynamics/56_basin_map.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

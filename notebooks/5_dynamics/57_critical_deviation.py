@@ -14,7 +14,7 @@
 #
 # **Answer.** If those ahead are closed under products, up to any $\delta$. If not, up to one of order $s_0^{q}$, $q = 1 - 2/L$; where those behind are closed, exactly up to $\delta_c \approx (c^*/q)\,s_0^{q}$ with a constant $c^*$. Starts ten times smaller must be $10^q$ times as equal, and $q$
 # grows with depth: at $L = 10$ and $s_0 = 10^{-6}$ a deviation of one in a hundred thousand is too much.
-# Before: [56, the map of the basin](56_basin_map.ipynb). After: [58, its share of all directions](58_share.ipynb).
+# Before: [56, the map of the basin](56_basin_map.ipynb). After: [58, its share of all directions](58_share.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/5_dynamics/57_critical_deviation.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/5_dynamics/57_critical_deviation.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

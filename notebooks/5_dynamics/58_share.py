@@ -12,7 +12,7 @@
 # **Question.** The basin of neural collapse is a thin neighbourhood of equal values and of the arms of a star. What share of all directions lies in it, and how fast does that share vanish as the start gets smaller?
 #
 # **Answer.** At four classes like $\frac{4}{3q(2+q)}\bigl(s_0/(2q\log\frac1{s_0})\bigr)^q$, $q = 1 - 2/L$: a theorem, from which the share is still 6 to 9% away at $s_0 = 10^{-30}$. At $K = 2^m$, from counting arms and coincidences and not the $K-2$ free proportions, like $(s_0/\log\frac1{s_0})^{q(K-1-\log_2K)}$: a hypothesis, which at eight classes foretold shares at scales not used to find it.
-# Before: [57, how unequal a start may be](57_critical_deviation.ipynb). After: [59, which code wins instead](59_which_code_wins.ipynb).
+# Before: [57, how unequal a start may be](57_critical_deviation.ipynb). After: [59, which code wins instead](59_which_code_wins.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/5_dynamics/58_share.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/5_dynamics/58_share.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

@@ -13,7 +13,7 @@
 #
 # **Answer.** From $L = 3$ on the cube, which keeps only $\log_2K$ singular values, the fewest that tell the classes apart. As starts shrink its share tends to one, the sooner the deeper the network, and the values it keeps are the largest *independent* ones of the start: go through them from the
 # largest down and skip each that is a product of those before. At $L = 3$ and a scale of 0.001 it has still less than half of the starts with sixteen classes.
-# Before: [58, the share that collapses](58_share.ipynb). After: [61, width against depth](../6_width/61_diagram.ipynb).
+# Before: [58, the share that collapses](58_share.ipynb). After: [61, width against depth](../6_width/61_diagram.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/5_dynamics/59_which_code_wins.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/5_dynamics/59_which_code_wins.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

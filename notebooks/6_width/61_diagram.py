@@ -13,7 +13,7 @@
 #
 # **Answer.** Width raises the rank at every depth above 2, in wide enough networks up to neural collapse; depth lowers it as long as the network is too narrow for collapse. With four classes 64 hidden units are enough for collapse at every depth up to 8; with ten classes and four layers it takes 256.
 #
-# Before: [59, which code wins](../5_dynamics/59_which_code_wins.ipynb). After: [62, why a wide network is lazy](62_lazy.ipynb).
+# Before: [59, which code wins](../5_dynamics/59_which_code_wins.ipynb). After: [62, why a wide network is lazy](62_lazy.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/6_width/61_diagram.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/6_width/61_diagram.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

@@ -13,7 +13,7 @@
 #
 # **Answer.** At the start all layers around a given one act on it like multiples of the identity, up to $O(d^{-1/2})$. So the logits move like those of a linear model, straight towards collapse, and no direction is amplified. That lasts until they have the size $s_\text{lazy} = L\sigma^L\sqrt{d/K}$, and how fast it ends depends, in wide enough networks, on the depth and on $s/s_\text{lazy}$ alone.
 #
-# Before: [61, the diagram](61_diagram.ipynb). After: [63, the half-width](63_half_width.ipynb).
+# Before: [61, the diagram](61_diagram.ipynb). After: [63, the half-width](63_half_width.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/6_width/62_lazy.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/6_width/62_lazy.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

@@ -13,7 +13,7 @@
 #
 # **Answer.** This *half-width* $d_{1/2}$ grows about like a power of $1/\sigma$ that is higher the deeper the network, and somewhat slower than the number $K(K-3)/2$ of directions that depth amplifies. The power law that a scaling argument suggests is refuted: fitted where half-widths are small it is short by a factor of 1.7 where they are large. We offer no formula.
 #
-# Before: [62, why a wide network is lazy](62_lazy.ipynb). After: [64, balance undoes width](64_balance_undoes_width.ipynb).
+# Before: [62, why a wide network is lazy](62_lazy.ipynb). After: [64, balance undoes width](64_balance_undoes_width.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/6_width/63_half_width.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/6_width/63_half_width.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

@@ -13,7 +13,7 @@
 #
 # **Answer.** No. Among balanced factors the width has no effect whatever: the logits follow the same path at every width. Replace the factors of a wide random network by balanced ones *with the same product*, and most networks of four or more layers end at low rank where all of the originals collapse, although not a single logit of the start was changed.
 #
-# Before: [63, the half-width](63_half_width.ipynb). After: [65, the basin from random balanced starts](65_basin_elsewhere.ipynb).
+# Before: [63, the half-width](63_half_width.ipynb). After: [65, the basin from random balanced starts](65_basin_elsewhere.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/6_width/64_balance_undoes_width.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/6_width/64_balance_undoes_width.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

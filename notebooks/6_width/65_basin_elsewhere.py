@@ -13,7 +13,7 @@
 #
 # **Answer.** Fewer than of Hadamard starts, and their share falls faster. At three layers and five or six classes it falls like the powers $\frac52$ and $\frac92$ of the share at four, as counting $K(K-3)/2$ coincidences foretold. That it be the power $qK(K-3)/2$ of the scale is refuted at the scales where collapse can be counted: it falls less steeply there, at four classes ever nearer to that power the smaller the scale. Three classes never leave collapse.
 #
-# Before: [64, balance undoes width](64_balance_undoes_width.ipynb). After: [71, rank and depth of real networks](../7_networks/71_rank_and_depth.ipynb).
+# Before: [64, balance undoes width](64_balance_undoes_width.ipynb). After: [71, rank and depth of real networks](../7_networks/71_rank_and_depth.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/6_width/65_basin_elsewhere.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/6_width/65_basin_elsewhere.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

@@ -15,7 +15,7 @@
 # **Answer.** From the second layer on nearly every layer takes a little, and the last one, which no ReLU follows, takes more than an average layer before it. The features do not come nearer to neural collapse
 # with depth: their class means move *away* from the simplex.
 #
-# Before: [71, rank falls with depth](71_rank_and_depth.ipynb). After: [73, which code is learned](73_learned_codes.ipynb).
+# Before: [71, rank falls with depth](71_rank_and_depth.ipynb). After: [73, which code is learned](73_learned_codes.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/7_networks/72_layers.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/7_networks/72_layers.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

@@ -14,7 +14,7 @@
 # **Answer.** Linear networks lose rank with depth as well. Smaller starts end at lower rank, as in the deep unconstrained feature model, until deep networks no longer leave the neighbourhood of their start. Deep and
 # *narrow* networks do not train at all within the time given.
 #
-# Before: [73, which code is learned](73_learned_codes.ipynb). After: [75, a deep linear head](75_deep_head.ipynb).
+# Before: [73, which code is learned](73_learned_codes.ipynb). After: [75, a deep linear head](75_deep_head.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/7_networks/74_limits.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/7_networks/74_limits.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

@@ -14,7 +14,7 @@
 # **Answer.** Yes, moderately. With the same convolutional body the effective rank of the class-mean logits on CIFAR-10 falls from 7.8 with one linear layer to 6.9 with six, and by more than it does before training; on the digits from 7.1 to 5.4. The networks are read at a loss of $10^{-6}$, far from any limit, and whether the fall has the cause that theory names is not tested.
 # Accuracy on other images does not gain: it is lower by about two percentage points.
 #
-# Before: [74, the limits of the experiment](74_limits.ipynb). After: [81, minibatches](../8_assumptions/81_minibatches.ipynb).
+# Before: [74, the limits of the experiment](74_limits.ipynb). After: [81, minibatches](../8_assumptions/81_minibatches.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/7_networks/75_deep_head.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/7_networks/75_deep_head.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

@@ -13,7 +13,7 @@
 #
 # **Answer.** Little, while steps are short. As steps shrink, balanced factors stay balanced under every batch and a singular value moves in proportion to $\sigma^{2-2/L}$: what starves small values is in each. The term by which the mean over all orders differs from the flow is, for batches of one class and equal forces, larger than that of full batches by a factor below $K$, but the noise of a single run is often larger than what that changes. Random networks of two to six layers collapse as often as under the flow, to within six in a hundred. What batches do change is how long a step may be: they diverge where full batches do not.
 #
-# Before: [75, a deep head](../7_networks/75_deep_head.ipynb). After: [82, momentum, Adam, sign](82_momentum_adam_sign.ipynb).
+# Before: [75, a deep head](../7_networks/75_deep_head.ipynb). After: [82, momentum, Adam, sign](82_momentum_adam_sign.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/8_assumptions/81_minibatches.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/8_assumptions/81_minibatches.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

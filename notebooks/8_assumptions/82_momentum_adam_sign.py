@@ -13,7 +13,7 @@
 #
 # **Answer.** Momentum keeps nearly all ends of the flow. Sign descent and Adam change the problem, to one in the largest entry of the weights, and keep the bias: deep networks end at low rank, if not always at the flow's. Orthogonalised steps lose it. Their problem is to separate the classes with logits of least spectral norm, whatever the number of layers; neural collapse is its only solution, and all 336 random networks of two to six layers ended there, also where the flow ends in collapse once or never.
 #
-# Before: [81, minibatches](81_minibatches.ipynb). After: [83, weight decay](83_weight_decay.ipynb).
+# Before: [81, minibatches](81_minibatches.ipynb). After: [83, weight decay](83_weight_decay.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/8_assumptions/82_momentum_adam_sign.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/8_assumptions/82_momentum_adam_sign.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

@@ -13,7 +13,7 @@
 #
 # **Answer.** The implicit one, but end by end. Neural collapse is a local minimum of the regularised loss for $\lambda < \lambda_c = K(Kq)^q/(e^{Kq}+K-1)$, $q = 1 - 2/L$, even where codes of low rank are cheaper, and none above. With four classes, at $\lambda = 10^{-4}$ 5 of 2304 starts change between collapse and another end; stronger decay takes collapse from more and more of them, above $\lambda_c$ from all, and
 # even reaches rank 1, which cannot separate four classes. With six, the end of two pairs and two single classes exists up to $\lambda = 2.5\cdot10^{-3}$ at three layers, but at four only up to $2\cdot10^{-12}$: *there no decay in use is weak*.
-# Before: [82, momentum, Adam and signs](82_momentum_adam_sign.ipynb). After: [84, unbalanced starts](84_unbalanced_starts.ipynb).
+# Before: [82, momentum, Adam and signs](82_momentum_adam_sign.ipynb). After: [84, unbalanced starts](84_unbalanced_starts.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/8_assumptions/83_weight_decay.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/8_assumptions/83_weight_decay.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

@@ -14,7 +14,7 @@
 # **Answer.** At the ends nothing changes: they are critical points of the same margin problem. *Which* of them is reached changes, and the depth that decides is not the number of layers but the number $k$ of layers that start *small*. Where the big layers are large and near to orthogonal the network moves as one of depth $k$ until the logits have outgrown them, in whatever order the layers stand:
 # one or two small layers leave next to no bias to low rank, and from three on it is that of depth $k$, logit matrix by logit matrix. Big layers that are *not* orthogonal lower the depth as well, but less.
 #
-# Before: [83, weight decay](83_weight_decay.ipynb). After: [85, imbalanced classes](85_imbalanced_classes.ipynb).
+# Before: [83, weight decay](83_weight_decay.ipynb). After: [85, imbalanced classes](85_imbalanced_classes.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/8_assumptions/84_unbalanced_starts.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/8_assumptions/84_unbalanced_starts.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

@@ -13,7 +13,7 @@
 #
 # **Answer.** There are two imbalances. *Weights* in the loss leave the margin problem alone: the ends are the same and, in the networks of four classes below, are reached about as often; at finite loss margins differ by the logarithms of the weights, and relative to the margin that fades. *Samples* of their own, a free feature each, change its norm. Logits of collapse are still critical, at every depth and for all sizes, and a strict local optimum. But other ends appear: with one class of a hundredth of the samples, networks of three layers end at full rank and mostly *not* in collapse. Depth biases to low rank all the same.
 #
-# Before: [84, unbalanced starts](84_unbalanced_starts.ipynb). After: [86, label noise](86_label_noise.ipynb).
+# Before: [84, unbalanced starts](84_unbalanced_starts.ipynb). After: [86, label noise](86_label_noise.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/8_assumptions/85_imbalanced_classes.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/8_assumptions/85_imbalanced_classes.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

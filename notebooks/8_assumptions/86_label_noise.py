@@ -13,7 +13,7 @@
 #
 # **Answer.** If a feature is shared by samples of several labels, no. The loss then has a finite minimum, attained by logits of collapse of one definite size, whatever the depth; codes of low rank are saddles of it, and none of the random networks below stays at one. But most deep ones still go there first, and stay for a time of order $1/\varepsilon$: the bias to low rank is one of how long, and no more of where. If every sample has a feature of its own, wrong labels are classes of another size, and notebook [85](85_imbalanced_classes.ipynb) has them.
 #
-# Before: [85, imbalanced classes](85_imbalanced_classes.ipynb). After: [87, a ReLU between](87_relu_between.ipynb).
+# Before: [85, imbalanced classes](85_imbalanced_classes.ipynb). After: [87, a ReLU between](87_relu_between.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/8_assumptions/86_label_noise.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/8_assumptions/86_label_noise.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

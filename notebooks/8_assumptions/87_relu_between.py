@@ -13,7 +13,7 @@
 #
 # **Answer.** Yes, on either side of the ReLU by the layers of that side. Measured at four to six classes: at the first place logits lose rank about as often as without one, or as with one layer less. The later the place, the higher their rank: directly below the classifier nearly all networks end at full rank, most in collapse over orthogonal features. But then the low rank sits *below* the ReLU: from the third place on most matrices that it is applied to have lost rank, and it makes them full again.
 #
-# Before: [86, label noise](86_label_noise.ipynb). After: [91, your own network](../9_tools/91_your_own_network.ipynb).
+# Before: [86, label noise](86_label_noise.ipynb). After: [91, your own network](../9_tools/91_your_own_network.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/8_assumptions/87_relu_between.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/8_assumptions/87_relu_between.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

@@ -13,7 +13,7 @@
 #
 # **Answer.** Run the cells and move the sliders of the last picture. The spectral model answers at once, a network within a second or two, with the certificate of its end. Started at the spectral model's own start a network mostly moves and ends with it, but not always: rounding is enough to leave what attracts only inside a symmetry.
 #
-# Before: [91, your own network](91_your_own_network.ipynb). After: [93, what a decided end costs](93_cost.ipynb).
+# Before: [91, your own network](91_your_own_network.ipynb). After: [93, what a decided end costs](93_cost.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/9_tools/92_explorer.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/9_tools/92_explorer.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures

@@ -13,7 +13,7 @@
 #
 # **Answer.** About 400 gradients from start to certificate, and hundredths of a second where 64 networks go together. Constant steps are at a loss of $e^{-10}$ after 10,000 gradients; to $e^{-10000}$ they would need some $10^{4338}$. Adam comes hardly farther, and leaves the path at once. Steps scaled by the loss get there with forty times the gradients, torchdiffeq with fifteen times. Stiff solvers, asked in the clock of the loss, are no slower on one small network, and faster if they are given a Jacobian by hand: that an end in a batch costs a tenth of what any of them takes was expected, and is refuted by the latter.
 #
-# Before: [92, the explorer](92_explorer.ipynb). After: [the overview](../00_overview.ipynb).
+# Before: [92, the explorer](92_explorer.ipynb). After: [the overview](../00_overview.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/9_tools/93_cost.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/9_tools/93_cost.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures
