@@ -5,10 +5,13 @@ r"""What networks have learned from images: the ranks of their layers, and the c
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas
 import torch
+from torch import Tensor
 
 from dufm import data, networks
 from dufm._checks import DufmError, check_count
@@ -24,22 +27,22 @@ _METRICS = ("nc1", "trace_ratio", "nc2", "nc3")
 
 
 def trained(
-    seeds,
+    seeds: Sequence[int],
     *,
-    dataset,
-    digest,
-    depth,
-    width,
-    training="flow",
-    n_per_class=60,
-    batch_size=50,
-    scale=networks.HE_SCALE,
-    relu_layers=None,
-    centred=True,
-    log_loss_end=networks.LOG_LOSS_END,
-    max_steps=2000,
-    precision="float64",
-):
+    dataset: str,
+    digest: str,
+    depth: int,
+    width: int,
+    training: str = "flow",
+    n_per_class: int = 60,
+    batch_size: int = 50,
+    scale: float = networks.HE_SCALE,
+    relu_layers: int | None = None,
+    centred: bool = True,
+    log_loss_end: float = networks.LOG_LOSS_END,
+    max_steps: int = 2000,
+    precision: str = "float64",
+) -> dict[str, Any]:
     r"""Train a network a seed on images until the log of its mean loss is ``log_loss_end``, and measure its end.
 
     ``dataset`` is a name of ``data.NAMES`` and ``digest`` its ``data.fingerprint``; images are those of ``data.split``.
@@ -76,7 +79,7 @@ def trained(
         until_log_loss=log_loss_end,
         max_steps=max_steps,
     )
-    found = {"status": run.status, "log_loss": run.log_loss}
+    found: dict[str, Any] = {"status": run.status, "log_loss": run.log_loss}
     trained = [weight.double() for weight in run.weights]
     for name, state in (("start_rank", weights), ("rank", trained)):
         found[name] = effective_rank(networks.class_means(networks.forward(state, X, relu_layers)[-1], y))
@@ -96,7 +99,7 @@ def trained(
     return found
 
 
-def joined(known, fresh):
+def joined(known: pandas.DataFrame, fresh: pandas.DataFrame) -> tuple[pandas.DataFrame, float]:
     """Two tables of :func:`trained` as one, and their largest difference in ``rank`` where both have a network.
 
     Of ``known`` those rows stay whose data and batches are those of ``fresh`` (columns ``dataset``, ``digest``,
@@ -109,7 +112,7 @@ def joined(known, fresh):
     return table.sort_values([*_NETWORK], ignore_index=True), float((both["rank"] - both["rank_known"]).abs().max())
 
 
-def initial_weights(seed, depth, width, features, scale=networks.HE_SCALE):
+def initial_weights(seed: int, depth: int, width: int, features: int, scale: float = networks.HE_SCALE) -> list[Tensor]:
     """``networks.he_init`` of one network for ten classes, drawn from the seed, the depth and the width together.
 
     So the networks of one seed are independent from one depth or width to the next, and the same up to ``scale`` in all
@@ -118,14 +121,16 @@ def initial_weights(seed, depth, width, features, scale=networks.HE_SCALE):
     return networks.he_init(depth, width, features, 10, scale=scale, seed=_derived(seed, depth, width))
 
 
-def random_margins(num_classes, dim, count, *, seed):
+def random_margins(num_classes: int, dim: int, count: int, *, seed: int) -> Tensor:
     """One-vs-rest margins ``(count,)`` of codes of ``num_classes`` vectors drawn uniformly from the sphere in R^dim."""
     count = check_count("count", count, 1)
     W = np.random.default_rng([check_count("seed", seed, 0), dim]).standard_normal((count, num_classes, dim))
     return one_vs_rest_margin(torch.from_numpy(W / np.linalg.norm(W, axis=-1, keepdims=True)))
 
 
-def _measured(weights, X, y, held, held_y, relu_layers):
+def _measured(
+    weights: Sequence[Tensor], X: Tensor, y: Tensor, held: Tensor, held_y: Tensor, relu_layers: int | None
+) -> dict[str, Tensor]:
     outputs = networks.forward(weights, X, relu_layers)
     Z = networks.class_means(outputs[-1], y)
     accuracy = torch.full(Z.shape[:1], math.nan, dtype=X.dtype)
@@ -142,6 +147,6 @@ def _measured(weights, X, y, held, held_y, relu_layers):
     }
 
 
-def _derived(*numbers):
+def _derived(*numbers: int) -> int:
     """A seed made of several numbers: one differs, all that is drawn does."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])

@@ -11,14 +11,17 @@ Imported by name (``from dufm import networks``).
 """
 
 import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dufm._checks import DufmError, check_count, check_finite, check_tensor
 from dufm._steps import norm
-from dufm.loss import log_sum_and_residual, true_class
+from dufm.loss import Marks, log_sum_and_residual, true_class
 from dufm.metrics import effective_rank
 from dufm.model import fan_in_gaussian
 
@@ -44,13 +47,15 @@ class Trained:
     accepted steps, for minibatches epochs.
     """
 
-    weights: list
+    weights: list[Tensor]
     log_loss: torch.Tensor
     status: np.ndarray
     steps: torch.Tensor
 
 
-def he_init(depth, width, features, num_classes, *, scale=HE_SCALE, batch=1, seed):
+def he_init(
+    depth: int, width: int, features: int, num_classes: int, *, scale: float = HE_SCALE, batch: int = 1, seed: int
+) -> list[Tensor]:
     """Fan-in Gaussian weights: entries of ``W_l`` are independent N(0, scale²/fan-in).
 
     The default scale √2 keeps the size of the outputs from layer to layer under ReLUs (He et al. 2015).  Returns
@@ -63,7 +68,7 @@ def he_init(depth, width, features, num_classes, *, scale=HE_SCALE, batch=1, see
     return fan_in_gaussian(sizes, scale, batch, seed)
 
 
-def forward(weights, X, relu_layers=None):
+def forward(weights: Sequence[Tensor], X: Tensor, relu_layers: int | None = None) -> list[Tensor]:
     """Outputs ``[A_1, …, A_L]`` of all layers, ``(batch, d_l, n)``; ``A_L`` are the logits.
 
     ``relu_layers``: how many layers, counted from the first, end in a ReLU; default all but the last.  0 is a linear
@@ -74,7 +79,7 @@ def forward(weights, X, relu_layers=None):
     return _layers(weights, X, relu_layers)[1:]
 
 
-def class_means(outputs, y):
+def class_means(outputs: Tensor, y: Tensor) -> Tensor:
     """Means of the columns of ``outputs`` ``(..., d, n)`` class by class, ``(..., d, K)``, less their common mean.
 
     ``y``: labels ``(n,)``, every class 0 … K − 1 at least once.  ``DufmError`` if they do not fit.
@@ -86,7 +91,7 @@ def class_means(outputs, y):
     return means - means.mean(-1, keepdim=True)
 
 
-def layer_ranks(outputs, y):
+def layer_ranks(outputs: Tensor, y: Tensor) -> Tensor:
     """Effective rank of the :func:`class_means` of one layer, ``(...)``: at most K − 1, whatever the layer's width.
 
     ``outputs`` ``(..., d, n)``, ``y`` ``(n,)``; errors as there.  0 where a layer is dead.
@@ -96,7 +101,10 @@ def layer_ranks(outputs, y):
     return effective_rank(torch.linalg.qr(torch.nn.functional.pad(means, (0, 0, 0, means.shape[-1]))).R)
 
 
-def train(weights, X, y, *, relu_layers=None, batch_size=None, seed=0, until_log_loss=LOG_LOSS_END, max_steps=2000):
+def train(
+    weights: Sequence[Tensor], X: Tensor, y: Tensor, *, relu_layers: int | None = None, batch_size: int | None = None,
+    seed: int = 0, until_log_loss: float = LOG_LOSS_END, max_steps: int = 2000,
+) -> Trained:  # fmt: skip
     r"""Train every network until the log of its mean loss falls to ``until_log_loss`` (default: loss 1e-6).
 
     ``batch_size=None``: gradient flow on all the data, along −∇ log ℒ, the path of the flow in another time.  Steps
@@ -130,15 +138,17 @@ def train(weights, X, y, *, relu_layers=None, batch_size=None, seed=0, until_log
     return _descend(weights, X, y, marks, relu_layers, batch_size, rng, until_log_loss, max_steps)
 
 
-def _flow(weights, X, marks, relu_layers, until_log_loss, max_steps):
+def _flow(
+    weights: Sequence[Tensor], X: Tensor, marks: Marks, relu_layers: int, until_log_loss: float, max_steps: int
+) -> Trained:
     """Gradient flow on all the data, of flat states."""
     shapes = [tuple(weight.shape[1:]) for weight in weights]
     sizes = [rows * columns for rows, columns in shapes]
 
-    def split(flat):
+    def split(flat: Tensor) -> list[Tensor]:
         return [part.view(-1, *shape) for part, shape in zip(flat.split(sizes, 1), shapes, strict=True)]
 
-    def gradient(flat):
+    def gradient(flat: Tensor) -> tuple[Tensor, Tensor]:
         """Log of the mean loss, and minus its gradient."""
         log_sum, slope = _gradient(split(flat), X, marks, relu_layers)
         return log_sum - math.log(X.shape[1]), torch.cat([part.flatten(1) for part in slope], 1)
@@ -170,7 +180,9 @@ def _flow(weights, X, marks, relu_layers, until_log_loss, max_steps):
     return Trained(split(state), log_loss, status, steps)
 
 
-def _stages(gradient, start, g, h, stiffest):
+def _stages(
+    gradient: Callable[[Tensor], tuple[Tensor, Tensor]], start: Tensor, g: Tensor, h: Tensor, stiffest: Tensor
+) -> tuple[int, Tensor]:
     """Stages that the steps ``h`` need, and the stiffest directions after one more step of the power method."""
     probe = 1e-3 * (norm(start) / norm(stiffest)).unsqueeze(1) * stiffest
     turned = gradient(start + probe)[1] - g
@@ -180,12 +192,22 @@ def _stages(gradient, start, g, h, stiffest):
     return min(max(stages, _LEAST_STAGES), _MOST_STAGES), torch.where(known, turned, g)
 
 
-def _descend(weights, X, y, marks, relu_layers, batch_size, rng, until_log_loss, max_steps):
+def _descend(
+    weights: Sequence[Tensor],
+    X: Tensor,
+    y: Tensor,
+    marks: Marks,
+    relu_layers: int,
+    batch_size: int,
+    rng: np.random.Generator,
+    until_log_loss: float,
+    max_steps: int,
+) -> Trained:
     """Minibatch descent; layer by layer, so that a step changes the weights in place."""
     num_classes, samples = weights[-1].shape[-2], X.shape[1]
     rows = X.mT.contiguous()
 
-    def log_mean(weights):
+    def log_mean(weights: Sequence[Tensor]) -> Tensor:
         return log_sum_and_residual(_layers(weights, X, relu_layers)[-1], marks)[0] - math.log(samples)
 
     state = [weight.clone() for weight in weights]
@@ -220,12 +242,12 @@ def _descend(weights, X, y, marks, relu_layers, batch_size, rng, until_log_loss,
     return Trained(state, log_loss, status, steps)
 
 
-def _size(layers):
+def _size(layers: Iterable[Tensor]) -> Tensor:
     """Norm of all entries of each network."""
     return torch.stack([layer.square().sum((1, 2)) for layer in layers]).sum(0).sqrt()
 
 
-def _move(weights, X, marks, relu_layers, rate):
+def _move(weights: Sequence[Tensor], X: Tensor, marks: Marks, relu_layers: int, rate: Tensor) -> None:
     """One step of descent on the summed loss of ``X``, in place; ``rate`` ``(batch,)``."""
     outputs = _layers(weights, X, relu_layers)
     log_sum, residual = log_sum_and_residual(outputs[-1], marks)
@@ -236,7 +258,7 @@ def _move(weights, X, marks, relu_layers, rate):
             weights[0].flatten(0, 1).addmm_(back.flatten(0, 1), X.mT)
 
 
-def _settle(status, reached, flat):
+def _settle(status: np.ndarray, reached: Tensor, flat: Tensor) -> Tensor:
     """Write down which of the networks still under way have ended; the indices of the others."""
     under_way = status == "max steps"
     status[under_way & flat.cpu().numpy()] = "stalled: zero gradient"
@@ -244,7 +266,9 @@ def _settle(status, reached, flat):
     return torch.from_numpy(np.flatnonzero(status == "max steps")).to(reached.device)
 
 
-def _legendre_step(gradient, start, slope, h, s):
+def _legendre_step(
+    gradient: Callable[[Tensor], tuple[Tensor, Tensor]], start: Tensor, slope: Tensor, h: Tensor, s: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """One step ``h`` ``(batch, 1)`` of ``s`` stages from ``start``; its end, and value and slope there."""
     b = [1 / 3] * 3 + [(j * j + j - 2) / (2 * j * (j + 1)) for j in range(3, s + 1)]
     unit = 4 / (s * s + s - 2)
@@ -257,7 +281,7 @@ def _legendre_step(gradient, start, slope, h, s):
     return newer, *gradient(newer)
 
 
-def _layers(weights, X, relu_layers):
+def _layers(weights: Sequence[Tensor], X: Tensor, relu_layers: int) -> list[Tensor]:
     outputs = [X]
     for layer, weight in enumerate(weights):
         output = weight @ outputs[-1]
@@ -266,27 +290,29 @@ def _layers(weights, X, relu_layers):
 
 
 @torch.no_grad()
-def _gradient(weights, X, marks, relu_layers):
+def _gradient(weights: Sequence[Tensor], X: Tensor, marks: Marks, relu_layers: int) -> tuple[Tensor, list[Tensor]]:
     """Log of the summed loss, and minus its gradient, by backpropagation of the residual."""
     outputs = _layers(weights, X, relu_layers)
     log_sum, residual = log_sum_and_residual(outputs[-1], marks)
-    slope = [None] * len(weights)
+    slope: list[Any] = [None] * len(weights)
     for layer, back in _backwards(weights, outputs, residual, relu_layers):
         slope[layer] = back @ outputs[layer].mT
     return log_sum, slope
 
 
-def _backwards(weights, outputs, back, relu_layers):
+def _backwards(
+    weights: Sequence[Tensor], outputs: Sequence[Tensor], back: Tensor, relu_layers: int
+) -> Iterator[tuple[int, Tensor]]:
     """Layers from the last to the first with minus the gradient in their outputs; a layer given may be changed."""
     for layer in reversed(range(len(weights))):
-        below = weights[layer].mT @ back if layer else None
+        below: Any = weights[layer].mT @ back if layer else None
         if 0 < layer <= relu_layers:
             below = torch.ops.aten.threshold_backward(below, outputs[layer], 0)
         yield layer, back
         back = below
 
 
-def _check_network(weights, X, relu_layers):
+def _check_network(weights: Sequence[Tensor], X: Tensor, relu_layers: int | None) -> int:
     check_tensor("X", X)
     if X.ndim != 2:
         raise DufmError(f"X must have shape (features, n), got {tuple(X.shape)}")
@@ -309,7 +335,7 @@ def _check_network(weights, X, relu_layers):
     return most if relu_layers is None else check_count("relu_layers", relu_layers, 0, most, why="logits have no ReLU")
 
 
-def _check_labels(y, samples):
+def _check_labels(y: Tensor, samples: int) -> int:
     """Number of classes of labels ``y``."""
     if not isinstance(y, torch.Tensor) or y.dtype != torch.int64 or y.shape != (samples,):
         got = f"{y.dtype} {tuple(y.shape)}" if isinstance(y, torch.Tensor) else type(y).__name__
