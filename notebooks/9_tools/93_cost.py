@@ -158,7 +158,7 @@ cells = [(axis, f"{rows.value.min():g} to {rows.value.max():g}", *("{:.2f} [{:.2
 pandas.DataFrame(cells, columns=["grows", "from", *cost.SPENT]).set_index("grows")
 
 # %% [markdown]
-# In a batch of 256 a network costs 7 ms, a fortieth of one alone. Width hardly matters, since the pairs of classes are no more for it; SciPy's solvers, even with the Jacobian, slow down like a power of 1.8 to 2.7 of it, and at width 32 all of them take at least five times as long as this package for one network. What is dear are classes and depth: they make the solves larger, the ends later, and some networks step explicitly.
+# In a batch of 256 a network costs 7 ms, a fortieth of one alone. Width hardly matters, since the pairs of classes are no more for it; SciPy's solvers, even with the Jacobian, slow down like a power of 1.8 to 2.7 of it, and at width 32 all of them take at least five times as long as this package for one network. What is dear are classes and depth: more gradients to the end, and larger systems to solve.
 #
 # Of the processor's speed in matrix products this uses, on one thread, in billions of operations a second: the flow to $\log\mathcal L = -200$; one batched product of the same shapes; one of $1024\times1024$.
 
@@ -167,7 +167,7 @@ speed = notebook.committed("93_peak").groupby(["num_classes", "depth", "width", 
 speed.assign(**{"of same": speed.flow / speed.same, "of big": speed.flow / speed.big}).round(2)
 
 # %% [markdown]
-# Small matrices leave most of a processor idle. The flow's products run at a sixth of the speed of one batched product of the same shapes at width 16, where the steps' own bookkeeping costs more than the products, and at half of it at width 256; of the peak for large matrices they reach 2%, 8% and 11%. Products by ten columns cannot reach it, on any solver.
+# Small matrices leave most of a processor idle. The flow's products run at a sixth of the speed of one batched product of the same shapes at width 16, where the steps' own bookkeeping costs more than the products, and at 44% of it at width 256; of the peak for large matrices they reach 2%, 8% and 11%. Products by ten columns cannot reach it, on any solver.
 #
 # ## Verdict
 
