@@ -24,6 +24,7 @@ from playwright.sync_api import expect, sync_playwright
 from dufm.companion import files
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: install your distribution's chromium")
 pytestmark = pytest.mark.slow
 FLAGS = [
     "--no-sandbox",
@@ -39,8 +40,6 @@ SECOND = 1000
 
 @pytest.fixture(scope="module")
 def chromium():
-    if CHROMIUM is None:
-        pytest.skip("no Chromium here: install your distribution's chromium")
     with (
         sync_playwright() as play,
         contextlib.closing(play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)) as it,
@@ -180,8 +179,9 @@ def pictures(page):
     return page.locator(PICTURE).evaluate_all("all => all.map(img => [img.naturalWidth, img.alt, img.src])")
 
 
+@needs_chromium
 @pytest.mark.parametrize("name", ["00_overview", "31_portraits", "57_critical_deviation"])
-def test_a_notebook_runs_in_lab(chromium, lab, tmp_path, name):
+def test_a_notebook_runs_in_lab(lab, chromium, tmp_path, name):
     path = files.source_path(name).relative_to(ROOT / "notebooks").with_suffix(".ipynb")
     page, bad = opened(lab, chromium, path)
     with contextlib.closing(page):
@@ -200,7 +200,8 @@ def test_a_notebook_runs_in_lab(chromium, lab, tmp_path, name):
         assert not bad
 
 
-def test_a_slider_of_the_explorer_takes_the_keyboard_and_changes_the_picture(chromium, lab, tmp_path):
+@needs_chromium
+def test_a_slider_of_the_explorer_takes_the_keyboard_and_changes_the_picture(lab, chromium, tmp_path):
     path = Path("9_tools/92_explorer.ipynb")
     page, bad = opened(lab, chromium, path)
     with contextlib.closing(page):
@@ -236,9 +237,10 @@ def served(site):
 PAGES = ("index", "notebooks/5_dynamics/57_critical_deviation", "gallery", "api/dufm.ends")
 
 
+@needs_chromium
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_of_the_site_fits_and_is_whole(chromium, served, tmp_path, name, width):
+def test_a_page_of_the_site_fits_and_is_whole(served, chromium, tmp_path, name, width):
     page, bad = watched(chromium, served, width)
     page.on("console", lambda message: message.type in ("error", "warning") and bad.append(message.text))
     with contextlib.closing(page):
