@@ -157,7 +157,7 @@ def main(argv=None):
             files.root()  # before anything that only the notebooks' packages have
         return command[arguments.command](arguments) or 0
     except ModuleNotFoundError as error:
-        if error.name.startswith("dufm"):
+        if (error.name or "").startswith("dufm"):
             raise
         print(f'dufm: {error}; pip install -e ".[notebooks]" in the checkout brings it', file=sys.stderr)
         return 2

@@ -8,16 +8,20 @@ SciPy's Radau at rtol 1e-9 under the Jacobian in closed form, which shares nothi
 import functools
 import math
 import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from dufm import peers
 from dufm._limit import continued
-from dufm.ends import end
-from dufm.flow import FactorModel, follow_factors, gradient_flow
+from dufm._steps import Linearised
+from dufm.ends import End, end
+from dufm.flow import FactorModel, Trajectory, follow_factors, gradient_flow
 from dufm.model import gaussian_init
 
 __all__ = [
@@ -49,22 +53,22 @@ class _Counted(FactorModel):
 
     gradients = 0
 
-    def field(self, flat, out):
+    def field(self, flat: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
         self.gradients += len(flat)
         return super().field(flat, out)
 
-    def linearise(self, flat):
+    def linearise(self, flat: Tensor) -> Linearised:
         at = super().linearise(flat)
         self.gradients += len(flat)
 
-        def pull(pairs, out):
+        def pull(pairs: Tensor, out: Tensor) -> None:
             self.gradients += len(flat)
             at.pull(pairs, out)
 
         return replace(at, pull=pull)
 
 
-def flow(factors, levels):
+def flow(factors: Sequence[Tensor], levels: Sequence[float]) -> tuple[Tensor, peers.Meter]:
     """:func:`dufm.gradient_flow` at rtol 1e-3 as a method of :mod:`dufm.peers`, from the start anew to each level."""
     whole, Z, batch = peers.Meter(levels), [], [W.unsqueeze(0) for W in factors]
     for m in levels:
@@ -76,7 +80,7 @@ def flow(factors, levels):
     return torch.stack(Z), whole
 
 
-def decided(factors):
+def decided(factors: Sequence[Tensor]) -> tuple[End, int]:
     """:class:`dufm.End` of a batch from its start, as ``dufm.end(factors, depth)`` gives it, and gradients in all."""
     model = _Counted(factors)
     run = follow_factors(model, factors, until_log_loss=-LEVELS[-1], **_SETTINGS)
@@ -85,7 +89,7 @@ def decided(factors):
 
 
 # The ways to follow one network of three layers; the last needs an extra of its own.
-METHODS = {
+METHODS: dict[str, Callable[[Sequence[Tensor], Sequence[float]], tuple[Tensor, peers.Meter]]] = {
     "dufm": flow,
     "constant steps": peers.constant_steps,
     "Adam": peers.adam,
@@ -101,24 +105,28 @@ METHODS = {
 }
 
 # What grows, and from where.
-BASE = {"num_classes": 4, "depth": 3, "width": 16, "batch": 16, "m": 1e4}
-AXES = {
+BASE: dict[str, Any] = {"num_classes": 4, "depth": 3, "width": 16, "batch": 16, "m": 1e4}
+AXES: dict[str, Sequence[float]] = {
     "batch": [1, 4, 16, 64, 256],
     "width": [8, 16, 32, 64, 128],
     "depth": [2, 3, 4, 6, 8],
     "num_classes": [3, 4, 6, 8, 10],
     "m": [1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8],
 }
+# A row of a table.
+Row = tuple[str | float, ...]
+Value = TypeVar("Value")
+
 # Methods that are followed over the widths, and these.
 OVER_WIDTH = {name: [8, 16, 32] for name in ("dufm", "SciPy BDF", "SciPy LSODA", "LSODA, Jacobian")}
 
 
-def starts(seed, num_classes=4, depth=3, width=16, batch=16):
+def starts(seed: int, num_classes: int = 4, depth: int = 3, width: int = 16, batch: int = 16) -> list[Tensor]:
     """Gaussian starts of scale 1/2, which every measurement here uses."""
     return gaussian_init(depth, width, num_classes, scale=0.5, batch=batch, seed=seed)
 
 
-def compared(pair, names):
+def compared(pair: int, names: Iterable[str]) -> list[Row]:
     """Rows ``(pair, method, m, *SPENT, error, end)``: network ``pair`` by one method after another, a row a level.
 
     ``SPENT`` are gradients, processor and wall seconds when m was first passed, ``error`` is that of the path there.
@@ -139,7 +147,9 @@ def compared(pair, names):
     return rows
 
 
-def _spent(factors, function):
+def _spent(
+    factors: Sequence[Tensor], function: Callable[[Sequence[Tensor]], tuple[Value, int]]
+) -> tuple[Value, list[float]]:
     """``SPENT`` a network of ``function(factors)``, which returns anything and gradients in all."""
     began = np.array([time.process_time(), time.perf_counter()])
     value, gradients = function(factors)
@@ -147,14 +157,14 @@ def _spent(factors, function):
     return value, (np.array([gradients, *took]) / math.prod(factors[0].shape[:-2])).tolist()
 
 
-def ended(pair, batch):
+def ended(pair: int, batch: int) -> Row:
     """A row as of :func:`compared` for the decided ends of ``batch`` networks at once, m infinite; costs a network."""
     factors = [W[pair:] for W in starts(0, batch=pair + batch)]
     found, spent = _spent(factors, decided)
     return pair, f"decided end, {batch} at once", math.inf, *spent, math.nan, f"{int(found.decided.sum())} of {batch}"
 
 
-def grown(axis, value, seed):
+def grown(axis: str, value: float, seed: int) -> Row:
     """A row ``(axis, value, seed, *SPENT)``: a network's cost at ``BASE``, but ``axis`` of ``AXES`` at ``value``.
 
     To the decided end, for the axis m to log ℒ = −m.
@@ -162,20 +172,20 @@ def grown(axis, value, seed):
     setting = BASE | {axis: value}
     m = setting.pop("m")
 
-    def to_target(factors):
+    def to_target(factors: Sequence[Tensor]) -> tuple[Trajectory, int]:
         model = _Counted(factors)
         return follow_factors(model, factors, until_log_loss=-m, **_SETTINGS), model.gradients
 
     return axis, value, seed, *_spent(starts(seed, **setting), to_target if axis == "m" else decided)[1]
 
 
-def followed(method, width, seed):
+def followed(method: str, width: int, seed: int) -> Row:
     """A row as of :func:`grown` for one network followed to log ℒ = −10⁴ by another method, which is the axis."""
     _, meter = METHODS[method]([W[0] for W in starts(seed, width=width, batch=1)], LEVELS[-1:])
     return method, width, seed, *meter.marks[-1].tolist()
 
 
-def flow_speed(seed, **shape):
+def flow_speed(seed: int, **shape: int) -> tuple[float, int]:
     """Floating-point operations a processor second in the products of the flow to log ℒ = −200, and their number."""
     factors = starts(seed, **shape)
     with FlopCounterMode(display=False) as counter:
@@ -185,7 +195,7 @@ def flow_speed(seed, **shape):
     return counter.get_total_flops() / (time.process_time() - began), counter.get_total_flops()
 
 
-def product_speed(left, right):
+def product_speed(left: Tensor, right: Tensor) -> float:
     """Operations a processor second of one product, over at least a fifth of a second."""
     operations, calls, began = 2 * math.prod(left.shape) * right.shape[-1], 0, time.process_time()
     while (took := time.process_time() - began) < 0.2:

@@ -5,14 +5,17 @@ those with mean ``scale``, the network at Gaussian factors of scale :math:`\text
 square of the singular values of Z is ``scale`` in expectation.
 """
 
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dufm._checks import check_count, check_finite_positive
+from dufm._stepping import recorded
 from dufm.certificate import kkt_certificate
-from dufm.characters import characters
+from dufm.characters import Characters, characters
 from dufm.codes import name_of
 from dufm.ends import UNDECIDED, end, limit, spectral_end
 from dufm.flow import gradient_flow
@@ -63,7 +66,11 @@ class Explored:
     reason: str
 
 
-def spectral_start(num_classes, scale, seed):
+# Yields shares done.
+Running = Generator[float, None, Explored]
+
+
+def spectral_start(num_classes: int, scale: float, seed: int) -> tuple[Tensor, Characters]:
     """Singular values ``(F,)`` of mean ``scale``, uniform, and their characters: Hadamard at K = 2^m, else cyclic."""
     check_count("num_classes", num_classes, 3)
     check_finite_positive("scale", scale)
@@ -72,19 +79,19 @@ def spectral_start(num_classes, scale, seed):
     return torch.from_numpy(scale * chi.num_free * draw.clip(1e-6)), chi
 
 
-def spectral(num_classes, depth, scale, seed):
+def spectral(num_classes: int, depth: int, scale: float, seed: int) -> Running:
     """The spectral model: a generator of shares done that returns :class:`Explored`; ``DufmError`` for bad numbers."""
     start, chi = spectral_start(num_classes, scale, seed)
     run = spectral_flow(start, depth, chi, until_log_loss=_LEVELS[-1], rtol=_RTOL, record={"log_loss": _LEVELS})
     yield 0.6
     found = spectral_end(run.s, depth, chi)
     decided = bool(found.decided)
-    values = torch.stack([start, *run.history.s, found.spectrum if decided else run.s])
+    values = torch.stack([start, *recorded(run.history).s, found.spectrum if decided else run.s])
     reason = str(found.reason)
     return _explored(depth, chi.logits(_from_start(values)), _from_start(values), int(found.rank) * decided, reason)
 
 
-def network(num_classes, depth, width, scale, seed):
+def network(num_classes: int, depth: int, width: int, scale: float, seed: int) -> Running:
     """A network of the model: a generator of shares done that returns :class:`Explored`.
 
     The share is that of the work as it usually falls.  ``DufmError`` for numbers out of range.
@@ -95,13 +102,13 @@ def network(num_classes, depth, width, scale, seed):
     return (yield from _followed(start, depth))
 
 
-def network_at(num_classes, depth, width, scale, seed):
+def network_at(num_classes: int, depth: int, width: int, scale: float, seed: int) -> Running:
     """The network of the spectral model's start, followed as a product of matrices: as :func:`network`."""
     start, chi = spectral_start(num_classes, scale, seed)
     return (yield from _followed([W.unsqueeze(0) for W in spectral_init(start, depth, chi, width)], depth))
 
 
-def finished(run):
+def finished(run: Running) -> Explored:
     """What a generator of shares returns, all of it done at once."""
     while True:
         try:
@@ -110,12 +117,12 @@ def finished(run):
             return stop.value
 
 
-def _followed(factors, depth):
+def _followed(factors: Sequence[Tensor], depth: int) -> Running:
     states = [product(factors)]
     for number, stretch in enumerate(LOG_LOSSES):
         run = gradient_flow(factors, until_log_loss=stretch[-1], rtol=_RTOL, record={"log_loss": list(stretch)})
         factors = run.factors
-        states += run.history.Z
+        states += recorded(run.history).Z
         yield 0.15 * (number + 1)
     growth, done = 0.0, False
     while not done:
@@ -130,13 +137,13 @@ def _followed(factors, depth):
     return _explored(depth, Z, values, int(found.rank) * bool(found.decided), str(found.reason[0]))
 
 
-def _from_start(states):
+def _from_start(states: Tensor) -> Tensor:
     """Levels that were never met, because the start had passed them, show the start."""
     missing = states.flatten(1).isnan().any(1)
     return torch.where(missing.reshape(-1, *[1] * (states.ndim - 1)), states[0], states)
 
 
-def _explored(depth, Z, values, rank, reason):
+def _explored(depth: int, Z: Tensor, values: Tensor, rank: int, reason: str) -> Explored:
     words, name = "", UNDECIDED
     if not reason:
         words, name = str(kkt_certificate(Z[-1], depth, rank)), str(name_of(Z[-1:])[0])
@@ -145,7 +152,7 @@ def _explored(depth, Z, values, rank, reason):
     return Explored(depth, sharpness, Z, values, ratio, name, rank, words, reason)
 
 
-def points(run):
+def points(run: Explored) -> Tensor:
     r"""Places ``(n, K, 3)`` of the classes, of mean length 1: the features of balanced factors, in one frame.
 
     Those of logits :math:`U\Sigma V^\top` are, up to rotation, the columns of :math:`(Z^\top Z)^{1/4}`; they are
@@ -157,7 +164,7 @@ def points(run):
     return places / places.norm(dim=-1).mean(-1)[:, None, None]
 
 
-def words(run, shown):
+def words(run: Explored, shown: int) -> str:
     """What a reader asks of a run: where the state in view stands, which end it goes to, and the certificate."""
     level = run.sharpness[shown]
     where = "at the start" if np.isnan(level) else "at the end" if np.isinf(level) else f"at sharpness {level:g}"
@@ -167,7 +174,7 @@ def words(run, shown):
     return f"{ratio}; end: {run.name}, rank {run.rank}, {float(run.margin_ratio[-1]):.4f} of it; {run.certificate}"
 
 
-def columns(panel, run, shown, turn):
+def columns(panel: str, run: Explored, shown: int, turn: float) -> dict[str, np.ndarray]:
     """Columns for a table, a row a state of :class:`Explored`: what a picture of the run needs.
 
     ``panel``: its name; ``shown``: the index of the state in view; ``turn``: degrees.  A dict of NumPy arrays.

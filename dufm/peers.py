@@ -13,10 +13,12 @@ import functools
 import math
 import os
 import time
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from scipy.integrate import solve_ivp
+from torch import Tensor
 
 from dufm._checks import DufmError
 from dufm.flow import FactorModel
@@ -43,21 +45,22 @@ class Meter:
     ``reached`` is the last m.
     """
 
-    def __init__(self, levels):
-        self.levels, self.gradients, self.level, self.reached = list(levels), 0, 0, -math.inf
+    def __init__(self, levels: Sequence[float]) -> None:
+        self.levels, self.level, self.reached = list(levels), 0, -math.inf
+        self.gradients: float = 0
         self.marks = np.full((len(self.levels), 3), np.nan)
         self.began = self.clocks()
 
     @staticmethod
-    def clocks():
+    def clocks() -> np.ndarray:
         """Processor and wall seconds now."""
         return np.array([time.process_time(), time.perf_counter()])
 
-    def so_far(self):
+    def so_far(self) -> np.ndarray:
         """Gradients, processor seconds and wall seconds until now."""
         return np.array([self.gradients, *(self.clocks() - self.began)])
 
-    def passed(self, m):
+    def passed(self, m: float) -> int:
         """Note that the run has come to m; the number of levels passed for the first time."""
         known, self.reached = self.level, m
         while self.level < len(self.levels) and m >= self.levels[self.level]:
@@ -66,7 +69,7 @@ class Meter:
         return self.level - known
 
 
-def path_error(Z, reference):
+def path_error(Z: Tensor | np.ndarray, reference: Tensor | np.ndarray) -> Tensor:
     """Distance of the directions ``Z/‖Z‖`` of two logits ``(..., K, N)`` of equal loss; NaN where there are none."""
     Z, reference = (torch.as_tensor(part) for part in (Z, reference))
     return torch.linalg.matrix_norm(
@@ -77,7 +80,7 @@ def path_error(Z, reference):
 # ---------------------------------------------------------------- plain PyTorch
 
 
-def log_loss(factors):
+def log_loss(factors: Sequence[Tensor]) -> Tensor:
     """Log ℒ of one network in the log domain, with its autograd graph."""
     Z = _product(factors)
     wrong = ~torch.eye(len(Z), dtype=torch.bool, device=Z.device)
@@ -87,11 +90,16 @@ def log_loss(factors):
     return torch.logsumexp(torch.where(small, gaps, softplus.log()), 0)
 
 
-def _product(factors):
+def _product(factors: Sequence[Tensor]) -> Tensor:
     return functools.reduce(lambda below, W: W @ below, factors)
 
 
-def _trained(factors, levels, maker, steps):
+def _trained(
+    factors: Sequence[Tensor],
+    levels: Sequence[float],
+    maker: Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer],
+    steps: int,
+) -> tuple[Tensor, Meter]:
     """Cross-entropy and an optimiser as PyTorch has them, until ``steps`` or until the loss is rounded to 0."""
     weights = [torch.nn.Parameter(W.clone()) for W in factors]
     optimizer, labels = maker(weights), torch.arange(len(factors[-1]))
@@ -111,23 +119,28 @@ def _trained(factors, levels, maker, steps):
     return Z, meter
 
 
-def constant_steps(factors, levels, lr=0.1, steps=10_000):
+def constant_steps(
+    factors: Sequence[Tensor], levels: Sequence[float], lr: float = 0.1, steps: int = 10_000
+) -> tuple[Tensor, Meter]:
     """``torch.optim.SGD`` at a constant rate."""
     return _trained(factors, levels, functools.partial(torch.optim.SGD, lr=lr), steps)
 
 
-def adam(factors, levels, lr=1e-3, steps=10_000):
+def adam(
+    factors: Sequence[Tensor], levels: Sequence[float], lr: float = 1e-3, steps: int = 10_000
+) -> tuple[Tensor, Meter]:
     """``torch.optim.Adam`` as it comes, which follows no gradient flow."""
     return _trained(factors, levels, functools.partial(torch.optim.Adam, lr=lr), steps)
 
 
-def loss_scaled(factors, levels, epsilon=5e-3):
+def loss_scaled(factors: Sequence[Tensor], levels: Sequence[float], epsilon: float = 5e-3) -> tuple[Tensor, Meter]:
     r"""Steps ``ε min(1, 200/‖∇ log ℒ‖²)`` along −∇ log ℒ by autograd: to first order none lowers log ℒ by over 200 ε.
 
     The rate over the loss of Lyu & Li (2020), capped as in :func:`dufm.flow.loss_scaled_descent`.
     """
     weights = [W.clone().requires_grad_() for W in factors]
-    meter, Z = Meter(levels), []
+    meter = Meter(levels)
+    Z: list[Tensor] = []
     while len(Z) < len(levels):
         value = log_loss(weights)
         slopes = torch.autograd.grad(value, weights)
@@ -143,18 +156,18 @@ def loss_scaled(factors, levels, epsilon=5e-3):
 # ---------------------------------------------------------------- solvers of differential equations
 
 
-def _flat(factors):
+def _flat(factors: Sequence[Tensor]) -> Tensor:
     return torch.cat([W.flatten() for W in factors])
 
 
-def dopri5(factors, levels, rtol=1e-3):
+def dopri5(factors: Sequence[Tensor], levels: Sequence[float], rtol: float = 1e-3) -> tuple[Tensor, Meter]:
     """Dormand–Prince steps of torchdiffeq; the field by hand in torch, as in :mod:`dufm.flow`."""
     from torchdiffeq import odeint
 
     model = FactorModel([W.unsqueeze(0) for W in factors])
     state, meter = _flat(factors), Meter(levels)
 
-    def field(m, state):
+    def field(m: Tensor, state: Tensor) -> Tensor:
         meter.passed(float(m))
         meter.gradients += 1
         out = torch.empty_like(state.unsqueeze(0))
@@ -170,7 +183,7 @@ def dopri5(factors, levels, rtol=1e-3):
 class ClosedForm:
     """Field and Jacobian of one network of three layers, ``[A, B, C]``, in the clock m, in closed form and NumPy."""
 
-    def __init__(self, factors):
+    def __init__(self, factors: Sequence[Tensor]) -> None:
         if len(factors) != 3:
             raise DufmError(f"the Jacobian in closed form is that of three layers, got {len(factors)}")
         self.shapes = [tuple(W.shape) for W in factors]
@@ -178,16 +191,16 @@ class ClosedForm:
         self.wrong, self.of = np.nonzero(~np.eye(self.shapes[-1][0], dtype=bool))
         self.eye, self.parts = np.eye(self.shapes[1][0]), np.split(np.arange(self.cuts[-1]), self.cuts[:-1])
 
-    def split(self, x):
+    def split(self, x: np.ndarray) -> list[np.ndarray]:
         """``[A, B, C]`` of a flat state."""
         return [part.reshape(shape) for part, shape in zip(np.split(x, self.cuts[:-1]), self.shapes, strict=True)]
 
-    def logits(self, x):
+    def logits(self, x: np.ndarray) -> np.ndarray:
         """Z of a flat state."""
         A, B, C = self.split(x)
         return C @ B @ A
 
-    def _loss(self, Z):
+    def _loss(self, Z: np.ndarray) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
         """Log ℒ; λ as a matrix; the softmax of the wrong classes; the slope of softplus."""
         gaps = Z - Z.diagonal()
         np.fill_diagonal(gaps, -np.inf)
@@ -204,7 +217,7 @@ class ClosedForm:
         share = np.exp(sample - most)
         return most + math.log(share.sum()), wrong * (slope * share / share.sum() / total), wrong / total, sigmoid
 
-    def _descent(self, x):
+    def _descent(self, x: np.ndarray) -> tuple[np.ndarray, float, tuple[np.ndarray, ...]]:
         A, B, C = self.split(x)
         BA, CB = B @ A, C @ B
         log_loss, weights, *rest = self._loss(C @ BA)
@@ -213,12 +226,12 @@ class ClosedForm:
         F = np.concatenate([(CB.T @ G).ravel(), (C.T @ G @ A.T).ravel(), (G @ BA.T).ravel()])
         return F, log_loss, (A, B, C, BA, CB, G, weights, *rest)
 
-    def field(self, _, x):
+    def field(self, _: float, x: np.ndarray) -> np.ndarray:
         """``F/‖F‖²``."""
         F = self._descent(x)[0]
         return F / (F @ F)
 
-    def jacobian(self, _, x):
+    def jacobian(self, _: float, x: np.ndarray) -> np.ndarray:
         """Its derivative ``(n, n)``."""
         F, _, (A, B, C, BA, CB, G, weights, softmax, sigmoid) = self._descent(x)
         K, d = C.shape
@@ -249,12 +262,14 @@ class ClosedForm:
         return (turn - np.outer(F, 2 / speed * (F @ turn))) / speed
 
 
-def stiff(factors, levels, method="BDF", rtol=1e-3, exact=False):
+def stiff(
+    factors: Sequence[Tensor], levels: Sequence[float], method: str = "BDF", rtol: float = 1e-3, exact: bool = False
+) -> tuple[Tensor, Meter]:
     """SciPy's "BDF", "Radau" or "LSODA"; it differences the Jacobian, a gradient a column, or is given it ``exact``."""
     peer, meter = ClosedForm(factors), Meter(levels)
     x = _flat(factors).numpy()
 
-    def field(m, x):
+    def field(m: float, x: np.ndarray) -> np.ndarray:
         meter.passed(m)
         meter.gradients += 1
         return peer.field(m, x)
@@ -268,7 +283,7 @@ def stiff(factors, levels, method="BDF", rtol=1e-3, exact=False):
     return torch.from_numpy(np.stack([peer.logits(state) for state in run.y.T])), meter
 
 
-def kvaerno5(factors, levels, rtol=1e-3):
+def kvaerno5(factors: Sequence[Tensor], levels: Sequence[float], rtol: float = 1e-3) -> tuple[Tensor, Meter]:
     """Kvaerno5 of diffrax, the field by jax's own differentiation; compiled before, gradients not counted (NaN)."""
     os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
     import diffrax
@@ -279,19 +294,19 @@ def kvaerno5(factors, levels, rtol=1e-3):
     peer, start = ClosedForm(factors), _flat(factors).numpy()
     own = jnp.eye(len(factors[-1]), dtype=bool)
 
-    def log_loss(x):
+    def log_loss(x: jax.Array) -> jax.Array:
         A, B, C = (part.reshape(shape) for part, shape in zip(jnp.split(x, peer.cuts[:-1]), peer.shapes, strict=True))
         Z = C @ (B @ A)
         ell = jax.nn.logsumexp(jnp.where(own, -jnp.inf, Z - jnp.diagonal(Z)), axis=0)
         far = ell < -30
         return jax.nn.logsumexp(jnp.where(far, ell, jnp.log(jnp.log1p(jnp.exp(jnp.where(far, 0.0, ell))))))
 
-    def field(m, x, args):
+    def field(m: jax.Array, x: jax.Array, args: None) -> jax.Array:
         F = -jax.grad(log_loss)(x)
         return F / (F @ F)
 
     @jax.jit
-    def solve(x, rtol):
+    def solve(x: jax.Array, rtol: float) -> jax.Array:
         control = diffrax.PIDController(rtol=rtol, atol=rtol * jnp.std(x))
         keep = diffrax.SaveAt(ts=jnp.array(levels))
         equation, method, first = diffrax.ODETerm(field), diffrax.Kvaerno5(), -log_loss(x)

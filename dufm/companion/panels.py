@@ -101,7 +101,7 @@ def explore(controls, views, panels):
     ``[role=slider]`` in this order, a picture is ``img[alt^="title:"]``, its words ``[role=status]``, an error
     ``[role=alert]``: what a test in a browser can hold on to.
     """
-    shown = [_panel(title, *functions, views) for title, functions in panels.items()]
+    shown = [_panel(title, work, draw, views) for title, (work, draw) in panels.items()]
 
     def ask(_=None):
         for _, latest in shown:
@@ -121,7 +121,7 @@ def explore(controls, views, panels):
 def _panel(title, work, draw, views):
     bar = widgets.FloatProgress(max=1.0, description=title, style={"description_width": "initial"})
     words, image = widgets.HTML("computing"), widgets.HTML()
-    kept = []
+    kept: list[object] = []
 
     def show(_=None):
         if kept:
