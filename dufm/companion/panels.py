@@ -97,9 +97,7 @@ def explore(controls, views, panels):
 
     ``controls``: widgets whose values are the arguments of every panel's work; ``views``: widgets that only change what
     is seen of its result; both by name.  ``panels``: title -> ``(work, draw)``, ``draw(result, **values of views)``
-    giving PNG bytes and the words that say what they show.  In the page the sliders are
-    ``[role=slider]`` in this order, a picture is ``img[alt^="title:"]``, its words ``[role=status]``, an error
-    ``[role=alert]``: what a test in a browser can hold on to.
+    giving PNG bytes and the words that say what they show.  The words are the picture's ``alt``.
     """
     shown = [_panel(title, work, draw, views) for title, (work, draw) in panels.items()]
 
