@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dufm._checks import check_count, check_finite_positive
+from dufm._checks import DufmError, check_count, check_finite_positive
 from dufm._stepping import recorded
 from dufm.certificate import kkt_certificate
 from dufm.characters import Characters, characters
@@ -41,6 +41,7 @@ __all__ = [
 LOG_LOSSES = ((2.0, 1.0, 0.5, 0.0), (-1.0, -2.0, -4.0), (-8.0, -16.0, -32.0), (-64.0, -128.0, -256.0))
 _LEVELS = [level for stretch in LOG_LOSSES for level in stretch]
 _RTOL = 1e-3
+_STEPS = 1000  # a stretch: where a network rests at a saddle for longer, it is a slow start and says so
 _GROWTH, _MOST_GROWTH = 20.0, 300.0
 
 
@@ -120,7 +121,10 @@ def finished(run: Running) -> Explored:
 def _followed(factors: Sequence[Tensor], depth: int) -> Running:
     states = [product(factors)]
     for number, stretch in enumerate(LOG_LOSSES):
-        run = gradient_flow(factors, until_log_loss=stretch[-1], rtol=_RTOL, record={"log_loss": list(stretch)})
+        levels = {"log_loss": list(stretch)}
+        run = gradient_flow(factors, until_log_loss=stretch[-1], rtol=_RTOL, max_steps=_STEPS, record=levels)
+        if run.status[0] != "reached":
+            raise DufmError(f"no log loss of {stretch[-1]:g} here: {run.status[0]}; take a larger scale or width")
         factors = run.factors
         states += recorded(run.history).Z
         yield 0.15 * (number + 1)

@@ -125,7 +125,7 @@ else:
 #
 # *Ends that attract only inside a symmetry.* Where the two name different ends the spectral one is a cube, or another body that other networks leave ([43](../4_spectral/43_turned_vectors.ipynb)). Two of the cubes are left before the loss has fallen to 1, on the way past the saddles of a small deep start, the others late. The certificate certifies a critical point, not that anything else ends there.
 #
-# *Time.* A network of eight classes and eight factors can take several seconds to its end; the bar shows how far it is. *Undecided ends.* A network that is still turning when the limit has followed it for a factor of $e^{300}$ in the margin is shown as undecided, with the reason in words.
+# *Time.* A network of eight classes and eight factors can take several seconds to its end; the bar shows how far it is. Narrow deep networks (width 4 or less at depth 8) can lie next to saddles of low rank for so long that the panel gives up after 1000 steps and says so. *Undecided ends.* A network that is still turning when the limit has followed it for a factor of $e^{300}$ in the margin is shown as undecided, with the reason in words.
 #
 # ## Try it
 #
