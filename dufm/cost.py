@@ -42,8 +42,9 @@ __all__ = [
     "starts",
 ]
 
-# Levels of m = −log ℒ at which the paths are compared, and the sharpness of `dufm.limit`.
+#: Levels of m = −log ℒ at which the paths are compared, and the sharpness of :func:`dufm.limit`.
 LEVELS = [1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4]
+#: What is spent, in the order of the columns.
 SPENT = ("gradients", "processor", "wall")
 _SETTINGS = {"rtol": 1e-3, "max_steps": 5000, "record": None}
 
@@ -88,7 +89,7 @@ def decided(factors: Sequence[Tensor]) -> tuple[End, int]:
     return end(found, len(factors)), model.gradients
 
 
-# The ways to follow one network of three layers; the last needs an extra of its own.
+#: The ways to follow one network of three layers; the last needs an extra of its own.
 METHODS: dict[str, Callable[[Sequence[Tensor], Sequence[float]], tuple[Tensor, peers.Meter]]] = {
     "dufm": flow,
     "constant steps": peers.constant_steps,
@@ -104,8 +105,9 @@ METHODS: dict[str, Callable[[Sequence[Tensor], Sequence[float]], tuple[Tensor, p
     "diffrax Kvaerno5": peers.kvaerno5,
 }
 
-# What grows, and from where.
+#: From where the cost grows.
 BASE: dict[str, Any] = {"num_classes": 4, "depth": 3, "width": 16, "batch": 16, "m": 1e4}
+#: What grows, and through which values.
 AXES: dict[str, Sequence[float]] = {
     "batch": [1, 4, 16, 64, 256],
     "width": [8, 16, 32, 64, 128],
@@ -117,7 +119,7 @@ AXES: dict[str, Sequence[float]] = {
 Row = tuple[str | float, ...]
 Value = TypeVar("Value")
 
-# Methods that are followed over the widths, and these.
+#: Methods that are followed over the widths, and these.
 OVER_WIDTH = {name: [8, 16, 32] for name in ("dufm", "SciPy BDF", "SciPy LSODA", "LSODA, Jacobian")}
 
 

@@ -37,7 +37,7 @@ __all__ = [
     "words",
 ]
 
-# Where a run is looked at; four stretches, after each of which a caller may stop it.
+#: Where a run is looked at; four stretches, after each of which a caller may stop it.
 LOG_LOSSES = ((2.0, 1.0, 0.5, 0.0), (-1.0, -2.0, -4.0), (-8.0, -16.0, -32.0), (-64.0, -128.0, -256.0))
 _LEVELS = [level for stretch in LOG_LOSSES for level in stretch]
 _RTOL = 1e-3

@@ -3,10 +3,11 @@
 import math
 
 import torch
+from conftest import ROOT
 from tolerances import close
 
 import dufm
-from dufm import cost, peers
+from dufm import cost, notebook, pages, peers
 
 SMALL = {"num_classes": 4, "depth": 3, "width": 6, "batch": 3}
 
@@ -54,3 +55,13 @@ def test_operations_of_the_flow_are_those_of_its_products():
     assert speed > 0 and operations > 3 * meter.marks[0, 0] * forward
     square = torch.eye(64, dtype=torch.float64)
     close(math.log10(cost.product_speed(square, square)), 10, 0.2)
+
+
+def test_readme_has_the_table_of_what_was_measured(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tests/bench")
+    import bench_cost
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert pages.filled(text, "cost", bench_cost.beside()) == text
+    known = notebook.committed("93_methods").query("method == 'LSODA, Jacobian' and m == 1e4")
+    assert f"| {known.gradients.median():.0f} |" in bench_cost.beside()

@@ -314,5 +314,5 @@ def test_notebook_71_runs_on_a_file(name, tmp_path):
     done = subprocess.run(command, env={**os.environ, **settings}, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     recorded = claims.recorded(tmp_path / "out" / "notebooks")
-    assert set(recorded) == {f"71-{name}-depth", f"71-{name}-width"}
+    assert set(recorded) >= {f"71-{name}-{word}" for word in ("reached", "depth", "width")}
     assert all(record.verdict == "not applicable" for record in recorded.values())

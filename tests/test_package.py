@@ -14,6 +14,7 @@ import pytest
 from conftest import ROOT
 from lowest import constraints
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -152,7 +153,7 @@ def test_the_lower_ends_are_one_line_each():
 
 def test_every_lower_end_is_below_its_pin():
     pins = [Requirement(line) for line in (ROOT / "requirements.txt").read_text().splitlines() if line[:1].isalpha()]
-    pinned = {pin.name: next(iter(pin.specifier)).version for pin in pins}
+    pinned = {canonicalize_name(pin.name): next(iter(pin.specifier)).version for pin in pins}
     for line in constraints(PROJECT):
         name, version = line.split("==")
-        assert name == "diffrax" or Version(version) <= Version(pinned[name])
+        assert name == "diffrax" or Version(version) <= Version(pinned[canonicalize_name(name)])

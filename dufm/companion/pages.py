@@ -7,7 +7,7 @@ from dufm._checks import DufmError
 from dufm.companion import claims, files
 from dufm.companion.parameters import title
 
-__all__ = ["cost", "ledger_page", "overview", "parts", "readme", "seconds", "write_pages"]
+__all__ = ["filled", "ledger_page", "overview", "parts", "readme", "seconds", "write_pages"]
 
 INTRODUCTION = """# Ledger of claims
 
@@ -65,61 +65,24 @@ def overview():
         yield part["title"], part["question"], part["answer"], part["figure"], "\n".join(links)
 
 
-WAYS = {
-    "decided end, 64 at once": "one of 64, to the certified end",
-    "dufm": "one network alone",
-    "LSODA, Jacobian": "SciPy's LSODA, Jacobian by hand",
-    "SciPy BDF": "SciPy's BDF",
-    "torchdiffeq dopri5": "torchdiffeq",
-    "loss-scaled steps": "steps scaled by the loss",
-    "constant steps": "constant steps",
-}
-
-
-def cost():
-    """The ways to one end as a table for README, a column a way, from the table of notebook 93."""
-    from dufm.companion.notebook import committed  # loads pandas
-
-    about = files.read_json(files.source_path(files.find("93")).parent / "93_methods.json", {})
-    known = committed("93_methods").sort_values(["pair", "m"])
-    last, error = known.groupby(["method", "pair"]).last(), known.groupby("method").error.max()
-    ours, *others = WAYS
-    first = last.loc[ours].processor
-    times = [f"{1000 * first.median():.0f} ms"]
-    for way in others:
-        ratio, m = last.loc[way].processor / first, last.loc[way].m.median()
-        spread = f"{ratio.median():.3g} times ({ratio.min():.3g} to {ratio.max():.3g})"
-        times.append(spread if m == 1e4 else f"at 10,000 steps: −{m:.0f}")
-    where = f"{about['machine']['processor']}, one thread, {about['date']}"
-    rows = (
-        [f"to log loss −10000; {where}", *WAYS.values()],
-        ["---"] * (1 + len(WAYS)),
-        ["processor time, median and range of five", *times],
-        ["gradients", *(f"{last.loc[way].gradients.median():.0f}" for way in WAYS)],
-        ["largest error of the path", "certified", *(f"{error[way]:.0e}" for way in others)],
-    )
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
 def readme():
     """README.md with its generated regions rewritten."""
     text = (files.root() / "README.md").read_text(encoding="utf-8")
     records, known = claims.recorded(), claims.ledger().values()
     paper = claims.table(records, [claim for claim in known if claim.source == "paper"], folder="notebooks/")
     totals = f"All {len(known)} claims: {claims.counts(records)}; every one stands in [LEDGER.md](LEDGER.md)."
-    regions = {
-        "claims": lambda: paper,
-        "totals": lambda: totals,
-        "parts": parts,
-        "cost": cost,
-    }
-    for region, content in regions.items():
-        begin, end = f"<!-- {region}:begin -->", f"<!-- {region}:end -->"
-        if text.count(begin) != 1 or text.count(end) != 1:
-            raise DufmError(f"README.md needs the marks {begin} and {end} once each")
-        head, rest = text.split(begin)
-        text = f"{head}{begin}\n{content()}\n{end}{rest.split(end)[1]}"
+    for region, content in (("claims", paper), ("totals", totals), ("parts", parts())):
+        text = filled(text, region, content)
     return text
+
+
+def filled(text, region, content):
+    """README's ``text`` with ``content`` between the marks of a region; ``DufmError`` unless each stands there once."""
+    begin, end = f"<!-- {region}:begin -->", f"<!-- {region}:end -->"
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise DufmError(f"README.md needs the marks {begin} and {end} once each")
+    head, rest = text.split(begin)
+    return f"{head}{begin}\n{content}\n{end}{rest.split(end)[1]}"
 
 
 def write_pages():

@@ -19,7 +19,7 @@ import pandas
 import torch
 
 from dufm import cost
-from dufm.companion import files, pages
+from dufm.companion import files, notebook, pages
 from dufm.companion.versions import versions
 
 PAIRS, TOGETHER = 5, 64
@@ -62,6 +62,40 @@ TABLES = {
 }
 
 
+WAYS = {
+    "decided end, 64 at once": "one of 64, to the certified end",
+    "dufm": "one network alone",
+    "LSODA, Jacobian": "SciPy's LSODA, Jacobian by hand",
+    "SciPy BDF": "SciPy's BDF",
+    "torchdiffeq dopri5": "torchdiffeq",
+    "loss-scaled steps": "steps scaled by the loss",
+    "constant steps": "constant steps",
+}
+
+
+def beside():
+    """The ways to one end as a table for README, a column a way, from the table of notebook 93."""
+    about = files.read_json(files.source_path(files.find("93")).parent / "93_methods.json", {})
+    known = notebook.committed("93_methods").sort_values(["pair", "m"])
+    last, error = known.groupby(["method", "pair"]).last(), known.groupby("method").error.max()
+    ours, *others = WAYS
+    first = last.loc[ours].processor
+    times = [f"{1000 * first.median():.0f} ms"]
+    for way in others:
+        ratio, m = last.loc[way].processor / first, last.loc[way].m.median()
+        spread = f"{ratio.median():.3g} times ({ratio.min():.3g} to {ratio.max():.3g})"
+        times.append(spread if m == 1e4 else f"at 10,000 steps: −{m:.0f}")
+    where = f"{about['machine']['processor']}, one thread, {about['date']}"
+    rows = (
+        [f"to log loss −10000; {where}", *WAYS.values()],
+        ["---"] * (1 + len(WAYS)),
+        ["processor time, median and range of five", *times],
+        ["gradients", *(f"{last.loc[way].gradients.median():.0f}" for way in WAYS)],
+        ["largest error of the path", "certified", *(f"{error[way]:.0e}" for way in others)],
+    )
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
 def machine():
     """Name and cores of the processor, as the system tells them."""
     about = Path("/proc/cpuinfo")
@@ -97,7 +131,8 @@ def main():
             files.write_atomic(folder / f"{name}.csv", text)
             files.write_json(folder / f"{name}.json", about)
     if given.write:
-        pages.write_pages()
+        readme = files.root() / "README.md"
+        files.write_atomic(readme, pages.filled(readme.read_text(encoding="utf-8"), "cost", beside()))
 
 
 if __name__ == "__main__":
