@@ -8,7 +8,6 @@ import importlib
 import re
 import shutil
 import sys
-import tomllib
 from pathlib import Path
 
 import dufm
@@ -78,10 +77,10 @@ def assemble(folder):
 
 def part_pages():
     """A page for each part: its question and answer, its picture, its notebooks in order."""
-    folders = tomllib.loads((files.root() / "notebooks" / "parts.toml").read_text(encoding="utf-8"))
     made = {}
-    for folder, (heading, question, answer, figure, links) in zip(folders, pages.overview(), strict=True):
-        names = [name for name in files.names() if files.source_path(name).parent.name == folder]
+    for (folder, _, names), (heading, question, answer, figure, links) in zip(
+        pages.by_part(), pages.overview(), strict=True
+    ):
         toctree = "\n".join(f"{name.replace('_', ' ')} <{name}>" for name in names)
         made[f"notebooks/{folder}/index.md"] = (
             f"# {heading}\n\n**{question}** {answer}\n\n{_picture(figure, '../../')}\n\n"
@@ -109,13 +108,13 @@ def caption(name):
 def gallery():
     """The page of all figures by part, each with its caption, its notebook and its files."""
     lines = ["# All figures", "Each picture is drawn by a script from a table of numbers. Both stand below it."]
-    folders = tomllib.loads((files.root() / "notebooks" / "parts.toml").read_text(encoding="utf-8"))
+    titles = {folder: entry["title"] for folder, entry, _ in pages.by_part()}
     part = None
     for name in sorted(path.stem for path in (files.root() / "figures").glob("[0-9]*.json")):
         path = files.source_path(files.find(name)).relative_to(files.root())
         if path.parent.name != part:
             part = path.parent.name
-            lines.append(f"## {folders[part]['title']}")
+            lines.append(f"## {titles[part]}")
         kinds = " · ".join(f"{{download}}`{kind} <figures/{name}.{kind}>`" for kind in ("pdf", "csv", "py"))
         words = LINK.sub(rf"](notebooks/{part}/\1)", caption(name))
         lines += [

@@ -16,7 +16,6 @@ import dufm  # noqa: E402
 from dufm.companion import files, maintain  # noqa: E402
 
 REPOSITORY = maintain.address()
-BINDER = f"https://mybinder.org/v2/gh/{REPOSITORY}/HEAD?urlpath=lab/tree/"
 
 project = "dufm"
 author = copyright = "the dufm authors"
@@ -41,7 +40,7 @@ nb_execution_mode = "off"
 nb_merge_streams = True
 nb_render_markdown_format = "myst"
 myst_enable_extensions = ["attrs_block", "attrs_inline", "colon_fence", "dollarmath", "substitution"]
-myst_substitutions = {"binder": f"[Binder]({BINDER}notebooks/00_overview.ipynb)"}
+myst_substitutions = {"binder": f"[Binder]({maintain.binder('notebooks/00_overview.ipynb')})"}
 myst_dmath_double_inline = True
 myst_heading_anchors = 3
 
@@ -85,7 +84,7 @@ def _notebook(docname, text):
     title, rest = "".join(made["cells"][0]["source"]).removeprefix("# ").split("\n", 1)
     up = "../" * docname.count("/")
     links = (
-        f"{{.dufm-links}}\n[Binder]({BINDER}{docname}.ipynb) · "
+        f"{{.dufm-links}}\n[Binder]({maintain.binder(f'{docname}.ipynb')}) · "
         f"{{download}}`notebook <{name}.ipynb>` · {{download}}`source <{name}.py>`"
     )
     made["cells"][0]["source"] = f"# {name[:2]} · {title}\n\n{links}\n{rest}"

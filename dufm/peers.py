@@ -82,16 +82,12 @@ def path_error(Z: Tensor | np.ndarray, reference: Tensor | np.ndarray) -> Tensor
 
 def log_loss(factors: Sequence[Tensor]) -> Tensor:
     """Log ℒ of one network in the log domain, with its autograd graph."""
-    Z = _product(factors)
+    Z = chain(factors)
     wrong = ~torch.eye(len(Z), dtype=torch.bool, device=Z.device)
     gaps = torch.logsumexp((Z - Z.diagonal()).T[wrong].view(len(Z), -1), 1)
     small = gaps < -30.0
     softplus = torch.nn.functional.softplus(torch.where(small, 0.0, gaps))
     return torch.logsumexp(torch.where(small, gaps, softplus.log()), 0)
-
-
-def _product(factors: Sequence[Tensor]) -> Tensor:
-    return functools.reduce(lambda below, W: W @ below, factors)
 
 
 def _trained(
@@ -105,7 +101,7 @@ def _trained(
     optimizer, labels = maker(weights), torch.arange(len(factors[-1]))
     meter, Z = Meter(levels), torch.full((len(levels), len(labels), len(labels)), torch.nan, dtype=factors[0].dtype)
     while meter.gradients < steps:
-        logits = _product(weights)
+        logits = chain(weights)
         loss = torch.nn.functional.cross_entropy(logits.mT, labels, reduction="sum")
         value = loss.item()
         if value <= 0:
@@ -145,7 +141,7 @@ def loss_scaled(factors: Sequence[Tensor], levels: Sequence[float], epsilon: flo
         value = log_loss(weights)
         slopes = torch.autograd.grad(value, weights)
         with torch.no_grad():
-            Z += [_product(weights)] * meter.passed(-value.item())
+            Z += [chain(weights)] * meter.passed(-value.item())
             h = epsilon * min(1.0, 200.0 / float(sum(slope.square().sum() for slope in slopes)))
             for W, slope in zip(weights, slopes, strict=True):
                 W.sub_(slope, alpha=h)

@@ -17,7 +17,7 @@ from dufm.companion import claims, files, pages
 from dufm.companion.build import QUIET, outputs, own_kernel, source_notebook
 from dufm.companion.reproduce import select
 
-__all__ = ["address", "main", "redraw", "refresh", "run_here", "set_links"]
+__all__ = ["address", "binder", "main", "redraw", "refresh", "run_here", "set_links"]
 
 LINKED = ("pyproject.toml", "README.md", "CITATION.cff", "CONTRIBUTING.md", "INSTALL.md")
 RUN = " Run it on [Binder]"
@@ -133,11 +133,16 @@ def address():
     return project["urls"]["Repository"].removeprefix("https://github.com/")
 
 
+def binder(path):
+    """Where Binder opens the notebook at ``path``, which is as from the root of the checkout."""
+    return f"https://mybinder.org/v2/gh/{address()}/HEAD?urlpath=lab/tree/{path}"
+
+
 def run_here(name):
     """Last sentence of a notebook's first cell: where to run it with nothing to install."""
     repository, path = address(), files.source_path(name).relative_to(files.root()).with_suffix(".ipynb").as_posix()
     return (
-        f"{RUN}(https://mybinder.org/v2/gh/{repository}/HEAD?urlpath=lab/tree/{path}), or on "
+        f"{RUN}({binder(path)}), or on "
         f"[Colab](https://colab.research.google.com/github/{repository}/blob/main/{path}) after "
         f"[two lines](https://github.com/{repository}/blob/main/INSTALL.md#colab)."
     )

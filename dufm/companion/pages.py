@@ -7,7 +7,7 @@ from dufm._checks import DufmError
 from dufm.companion import claims, files
 from dufm.companion.parameters import title
 
-__all__ = ["filled", "ledger_page", "overview", "parts", "readme", "seconds", "write_pages"]
+__all__ = ["by_part", "filled", "ledger_page", "overview", "parts", "readme", "seconds", "write_pages"]
 
 INTRODUCTION = """# Ledger of claims
 
@@ -37,7 +37,7 @@ def ledger_page():
     return "\n".join(parts)
 
 
-def _parts():
+def by_part():
     """``(folder, entry of parts.toml, its notebooks)`` for each part."""
     content = tomllib.loads((files.root() / "notebooks" / "parts.toml").read_text(encoding="utf-8"))
     for folder, part in content.items():
@@ -47,7 +47,7 @@ def _parts():
 def parts():
     """The parts as a table for README: question, answer, minutes, first notebook."""
     took, rows = seconds(), ["| part | question | answer | minutes | start with |", "|---|---|---|---|---|"]
-    for folder, part, names in _parts():
+    for folder, part, names in by_part():
         time = sum(took.get(name, 0.0) for name in names) / 60
         link = f"[{names[0][:2]}](notebooks/{folder}/{names[0]}.ipynb)"
         rows.append(f"| {part['title']} | {part['question']} | {part['answer']} | {time:.0f} | {link} |")
@@ -57,7 +57,7 @@ def parts():
 def overview():
     """``(title, question, answer, figure, notebooks as a Markdown list)`` for each part, links as from notebooks/."""
     took = seconds()
-    for folder, part, names in _parts():
+    for folder, part, names in by_part():
         links = [
             f"- [{name[:2]}]({folder}/{name}.ipynb) {title(name)} ({max(took.get(name, 0.0) / 60, 0.1):.1f} min)"
             for name in names
