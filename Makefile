@@ -1,5 +1,5 @@
-# The commands are: make reproduce, make test. For maintainers: make check, notebooks, figures, front, pages, site, bench,
-# links, clean.
+# The commands are: make reproduce, make test. For maintainers: make check, soak, notebooks, figures, front, pages, site,
+# bench, links, clean.
 # Nothing here needs git, and every path is relative, so a folder with spaces in its name works.
 
 PYTHON ?= python3
@@ -14,7 +14,7 @@ STAMP := .venv/installed
 # One thread and no progress bars: the outputs that are compared were made so.
 PLAIN := TQDM_DISABLE=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 DUFM_JOBS=1
 
-.PHONY: reproduce test check lint nbval notebooks figures front pages site bench links setup clean
+.PHONY: reproduce test check soak lint nbval notebooks figures front pages site bench links setup clean
 .DELETE_ON_ERROR:
 
 reproduce: $(STAMP)
@@ -25,7 +25,11 @@ test: lint
 	@$(MAKE) --no-print-directory nbval
 
 check: lint
-	$(PLAIN) $(PY) -m pytest tests -n 2 -q -m "not slow"
+	$(PLAIN) $(PY) -m pytest tests -n 2 -q -m "not slow and not soak"
+
+# Longer fuzz and more faults than make test has time for.
+soak: $(STAMP)
+	$(PLAIN) $(PY) -m pytest tests -q -m soak
 
 lint: $(STAMP)
 	$(PY) -m ruff check .
