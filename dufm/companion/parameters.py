@@ -18,7 +18,11 @@ from dufm.companion.words import did_you_mean
 __all__ = ["Parameter", "budget_parameters", "declared", "title", "typed"]
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool}
-BOUNDS = re.compile(r"(?P<meaning>.*?)\s*(?:\[(?P<range>[^\[\]]*)\]|\{(?P<choices>[^{}]*)\})\s*$")
+# No second `=`, even in the comment: papermill would see no parameter there.
+DECLARATION = re.compile(
+    r"(?P<name>\w+): (?P<type>[\w\[\]]+) = (?P<default>[^=#]+?) +# (?P<meaning>[^=]+?),?"
+    r"(?: (?:\[(?P<low>[^\[\],]+), (?P<high>[^\[\],]+)\]|\{(?P<choices>[^{}]*)\}))?"
+)
 BUDGETS = ("smoke", "default", "full")
 
 
@@ -57,34 +61,33 @@ def title(name):
 
 def declared(name):
     """Parameters a notebook declares: a list of :class:`Parameter`."""
-    from papermill.translators import PythonTranslator
-
     tagged = [cell for cell in _cells(name) if cell.splitlines()[0].strip() == 'tags=["parameters"]']
     if len(tagged) != 1:
         raise DufmError(f"{name}: expected one cell tagged parameters, found {len(tagged)}")
-    source = tagged[0].split("\n", 1)[1]
-    found = [_declaration(name, item) for item in PythonTranslator.inspect({"source": source})]
-    missing = {"seed", "budget"} - {parameter.name for parameter in found}
-    lines = [line for line in source.splitlines() if line.strip()]
-    if missing or len(found) != len(lines):
-        raise DufmError(
-            f"{name}: one parameter a line, `name: type = literal  # meaning [low, high]` without a second `=`, "
-            f"seed and budget among them; papermill sees {len(found)} of {len(lines)}"
-        )
+    found = [_declaration(name, line) for line in tagged[0].splitlines()[1:] if line.strip()]
+    if missing := {"seed", "budget"} - {parameter.name for parameter in found}:
+        raise DufmError(f"{name}: every notebook declares seed and budget; {', '.join(sorted(missing))} is missing")
     return found
 
 
-def _declaration(notebook, seen):
-    kind, bounds = seen.inferred_type_name, BOUNDS.match(seen.help)
-    if _element(kind) not in TYPES or not seen.help:
-        raise DufmError(f"{notebook}: {seen.name} needs a type ({', '.join(TYPES)} or a list of one) and a meaning")
+def _declaration(notebook, line):
+    seen = DECLARATION.fullmatch(line)
+    if not seen or _element(seen["type"]) not in TYPES:
+        raise DufmError(
+            f"{notebook}: a parameter needs a type ({', '.join(TYPES)}, or a list of one), a literal and a meaning, "
+            f"`name: type = literal  # meaning [low, high]` without a second `=`; got {line!r}"
+        )
+    name, kind = seen["name"], seen["type"]
     accepted: tuple | list | None = None
-    if bounds and bounds["range"] is not None:
-        accepted = tuple(float(end) for end in bounds["range"].split(","))
-    elif bounds:
-        accepted = [_typed(seen.name, _element(kind), choice.strip()) for choice in bounds["choices"].split(",")]
-    meaning = bounds["meaning"] if bounds else seen.help
-    parameter = Parameter(seen.name, kind, ast.literal_eval(seen.default), meaning.rstrip(" ,"), accepted)
+    try:
+        default = ast.literal_eval(seen["default"])
+        if seen["low"]:
+            accepted = (float(seen["low"]), float(seen["high"]))
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        raise DufmError(f"{notebook}: the default and the bounds of {name} must be literals; got {line!r}") from None
+    if seen["choices"]:
+        accepted = [_typed(name, _element(kind), choice.strip()) for choice in seen["choices"].split(",")]
+    parameter = Parameter(name, kind, default, seen["meaning"], accepted)
     typed(parameter, parameter.default)
     return parameter
 

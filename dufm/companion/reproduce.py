@@ -27,6 +27,7 @@ __all__ = ["reproduce", "select", "typed_parameters", "writable"]
 CHILD = """
 import json, os, sys, threading
 threading.Thread(target=lambda: (sys.stdin.read(), os._exit(1)), daemon=True).start()
+sys.modules["rfc3987_syntax"] = None  # jsonschema would spend a second on a grammar of addresses; no notebook has any
 import papermill
 source, target, parameters, folder = json.loads(sys.argv[1])
 bar = {"disable": False, "mininterval": 0, "bar_format": "{n_fmt}/{total_fmt} "}
