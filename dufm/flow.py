@@ -6,8 +6,7 @@ The flow :math:`\dot W = -\nabla\mathcal L` needs time :math:`t\approx e^{m}` to
 
 Why our own stepping: each network of a batch needs its own step and its own clock (for L ≥ 3 the flow of −log ℒ blows
 up at a finite τ that differs between networks), and t grows by :math:`e^{200}` or more, so it can only be carried as a
-logarithm.  torchdiffeq shares one step over the batch, and neither it nor SciPy carries a state in the log domain.
-What the three cost on the same path is measured in notebook 93.
+logarithm.  torchdiffeq shares one step over the batch, and neither it nor SciPy carries a logarithm (notebook 93).
 """
 
 from __future__ import annotations
@@ -30,8 +29,7 @@ from dufm.model import chain
 
 __all__ = ["History", "Trajectory", "gradient_descent", "gradient_flow", "loss_scaled_descent"]
 
-# Multiplications in one product of a batch below which torch does not call BLAS.
-_TINY = 400
+_TINY = 400  # multiplications in one product of a batch below which torch does not call BLAS
 _STEEPEST = 200.0  # ‖∇ log ℒ‖² from which loss_scaled_descent shortens its step
 
 
@@ -306,13 +304,15 @@ def _price(shapes: Sequence[tuple[int, ...]], pairs: int) -> float:
 
 
 def _times(left: Tensor, right: Tensor) -> Tensor:
-    """``left @ right``, widened by zero columns where torch would take its slow path for tiny batched products."""
+    """``left @ right``, around the slow path that torch takes for tiny batched products: one network is no batch."""
     rows, inner, columns = left.shape[-2], left.shape[-1], right.shape[-1]
+    if left.ndim == 3 and left.shape[0] == 1:
+        return (left[0] @ right[0]).unsqueeze(0)
     if left.ndim == 2 or left.device.type != "cpu" or not 100 <= rows * inner * columns < _TINY:
         return left @ right
     if columns > rows:
         return _times(right.mT, left.mT).mT
-    wide = math.ceil(_TINY / (rows * inner))
+    wide = math.ceil(_TINY / (rows * inner))  # columns, most of them zero
     return (left @ torch.nn.functional.pad(right, (0, wide - columns)))[..., :columns]
 
 
