@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import nbformat
 import psutil
@@ -30,7 +31,7 @@ budget: str = "default"  # how much to compute {smoke, default, full}
 """
 )
 # Of the real checkout: seconds each, the last one with a sweep on two workers.
-QUICK = ("15", "43", "16")
+QUICK = ("15", "16")
 SWEEP = "import joblib, time\njoblib.Parallel(2)(joblib.delayed(time.sleep)(600) for _ in range(2))\n"
 
 
@@ -125,7 +126,7 @@ def processes_of(out):
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             if process.environ().get("DUFM_OUT") == str(out) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(" ".join(process.cmdline()))
+                found.append((process.pid, " ".join(process.cmdline())))
     return found
 
 
@@ -162,7 +163,8 @@ def test_the_workers_of_a_sweep_end_with_the_command(checkout, tmp_path, how):
     add(checkout, "28_sweeps", SWEEP)
     out = tmp_path / "there"
     with started(out, "28") as run:
-        wait_for(lambda: sum("popen_loky" in command for command in processes_of(out)) >= 2, 60)
+        wait_for(lambda: sum("popen_loky" in command for _, command in processes_of(out)) >= 2, 60)
+        pids = [pid for pid, _ in processes_of(out)]
         if how == "kill -9":
             run.kill()
         else:
@@ -174,6 +176,7 @@ def test_the_workers_of_a_sweep_end_with_the_command(checkout, tmp_path, how):
     if how == "^C twice":
         assert (run.returncode, err) == (130, "dufm: interrupted; the same command goes on from here\n")
     assert not list((out / "notebooks").glob("*.ipynb"))
+    assert not [path for pid in pids for path in Path("/dev/shm").glob(f"*[-_]{pid}[-_]*")]
 
 
 def result(out):
@@ -219,7 +222,7 @@ def test_three_kills_at_random_leave_the_result_of_a_run_undisturbed(checkout, t
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "^C"])
 def test_twenty_stops_at_random_give_twenty_equal_results(tmp_path, run_dufm, sent):
     """Quick notebooks of the real checkout, one with a sweep; each run is stopped once and then goes on to its end."""
-    draw, clean, arguments = random.Random(int(sent)), tmp_path / "clean", (*QUICK, "--budget", "smoke", "--jobs", "2")
+    draw, clean, arguments = random.Random(int(sent)), tmp_path / "clean", (*QUICK, "--budget", "smoke", "--jobs", "4")
     began = time.monotonic()
     assert run_dufm("reproduce", *arguments, "--out", str(clean)).returncode == 0
     whole = time.monotonic() - began

@@ -15,7 +15,6 @@ import time
 __all__ = ["end", "start"]
 
 MARK = "DUFM_RUN"
-_PAUSE, _LOOKS = 0.02, 100
 
 
 def start(source, target, parameters, folder, *, mark, log):
@@ -37,16 +36,20 @@ def end(mark):
     """Kill all processes whose mark begins so, but for this one; returns when none is left, or after two seconds."""
     import psutil
 
-    quiet = 0
-    for _ in range(_LOOKS):
+    began, quiet = time.monotonic(), 0
+    while quiet < 2 and (spent := time.monotonic() - began) < 2.0:  # between fork and exec a process has no environment
         found = [process for process in psutil.process_iter() if _carries(process, mark)]
         for process in found:
             with contextlib.suppress(psutil.Error):
-                process.kill()
+                if spent > 1.0 or not _tidies_up(process):
+                    process.kill()
         quiet = 0 if found else quiet + 1
-        if quiet == 2:  # between fork and exec a process shows no environment
-            return
-        time.sleep(_PAUSE)
+        time.sleep(0.02)
+
+
+def _tidies_up(process):
+    """Whether it removes the semaphores and the shared memory of a sweep when its workers are dead, and then goes."""
+    return any("resource_tracker" in word for word in process.cmdline())
 
 
 def _carries(process, mark):
