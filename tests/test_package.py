@@ -141,7 +141,7 @@ def test_it_runs_no_notebook_of_the_folder_you_are_in(outside, checkout, tmp_pat
 
 
 def test_in_a_checkout_it_says_what_is_missing(outside, checkout):
-    for command in (["reproduce"], ["list", "27"]):
+    for command in (["reproduce"], ["figures", "27"]):
         done = outside("dufm", *command, DUFM_ROOT=str(checkout))
         assert done.returncode == 2
         assert 'pip install -e ".[notebooks]"' in done.stderr and done.stderr.count("\n") == 1

@@ -58,8 +58,8 @@ def folder_for(out):
     ``DufmError`` if it, or a link in it, leads to committed files; if it cannot be written; if it is taken.
     """
     folder = files.spared(out) if out else files.out_dir()
-    parts = [folder / part for part in ("", "notebooks", "figures", files.CELLS)]
-    for part in (*parts, folder / LOCK):
+    parts = [folder / part for part in ("", "notebooks", "figures")]
+    for part in (*parts, folder / files.CELLS, folder / LOCK):
         files.spared(part)
     try:
         for part in parts:
