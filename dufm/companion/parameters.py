@@ -8,7 +8,6 @@ import ast
 import contextlib
 import math
 import re
-import tomllib
 from dataclasses import dataclass
 
 from dufm._checks import DufmError
@@ -20,10 +19,12 @@ __all__ = ["Parameter", "budget_parameters", "declared", "title", "typed"]
 TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 # No second `=`, even in the comment: papermill would see no parameter there.
 DECLARATION = re.compile(
-    r"(?P<name>\w+): (?P<type>[\w\[\]]+) = (?P<default>[^=#]+?) +# (?P<meaning>[^=]+?),?"
+    r"(?P<name>\w+): (?P<type>[\w\[\]]+) = (?P<default>[^=#]+?) +# (?P<meaning>[^=\[\]{}]+?),?"
     r"(?: (?:\[(?P<low>[^\[\],]+), (?P<high>[^\[\],]+)\]|\{(?P<choices>[^{}]*)\}))?"
 )
 BUDGETS = ("smoke", "default", "full")
+# What a text that is no literal, or nested too deep for one, raises.
+NOT_LITERAL = (ValueError, SyntaxError, MemoryError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,12 @@ class Parameter:
 
 
 def _cells(name):
-    return files.source_path(name).read_text(encoding="utf-8").split("\n# %%")
+    return files.read_text(files.source_path(name)).split("\n# %%")
 
 
 def title(name):
     """First heading of a notebook."""
-    for line in _cells(name)[1].splitlines():
+    for line in "".join(_cells(name)[1:2]).splitlines():
         if line.startswith("# # "):
             return line[4:].strip()
     raise DufmError(f"{name}: the first cell must begin with a heading")
@@ -61,7 +62,7 @@ def title(name):
 
 def declared(name):
     """Parameters a notebook declares: a list of :class:`Parameter`."""
-    tagged = [cell for cell in _cells(name) if cell.splitlines()[0].strip() == 'tags=["parameters"]']
+    tagged = [cell for cell in _cells(name) if cell.split("\n")[0].strip() == 'tags=["parameters"]']
     if len(tagged) != 1:
         raise DufmError(f"{name}: expected one cell tagged parameters, found {len(tagged)}")
     found = [_declaration(name, line) for line in tagged[0].splitlines()[1:] if line.strip()]
@@ -83,8 +84,10 @@ def _declaration(notebook, line):
         default = ast.literal_eval(seen["default"])
         if seen["low"]:
             accepted = (float(seen["low"]), float(seen["high"]))
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except NOT_LITERAL:
         raise DufmError(f"{notebook}: the default and the bounds of {name} must be literals; got {line!r}") from None
+    if accepted and not -math.inf < accepted[0] <= accepted[1] < math.inf:
+        raise DufmError(f"{notebook}: the bounds of {name} must be finite and in order; got {line!r}")
     if seen["choices"]:
         accepted = [_typed(name, _element(kind), choice.strip()) for choice in seen["choices"].split(",")]
     parameter = Parameter(name, kind, default, seen["meaning"], accepted)
@@ -101,14 +104,15 @@ def _typed(name, kind, value):
     if kind != "str" and isinstance(value, str):
         text = value.strip()
         value = {"true": True, "false": False}.get(text.lower(), text)
-        with contextlib.suppress(ValueError, SyntaxError):
+        with contextlib.suppress(*NOT_LITERAL):
             value = ast.literal_eval(text)
     if kind.startswith("list["):
-        if not isinstance(value, (list, tuple)):
+        if not isinstance(value, (list, tuple)) or not value:
             raise DufmError(f"{name} must be a {kind} such as [1, 2], got {value!r}")
         return [_typed(name, _element(kind), element) for element in value]
     if kind == "float" and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        with contextlib.suppress(OverflowError):
+            value = float(value)
     if type(value) is not TYPES[kind]:
         raise DufmError(f"{name} must be {kind}, got {value!r}")
     return value
@@ -136,8 +140,9 @@ def _accepts(accepted, value):
 
 def budget_parameters(name, budget):
     """The parameters that a budget other than ``default`` sets for a notebook, from ``notebooks/budgets.toml``."""
-    path = files.root() / "notebooks" / "budgets.toml"
-    found = tomllib.loads(path.read_text(encoding="utf-8")).get(name, {})
+    found = files.read_toml(files.root() / "notebooks" / "budgets.toml").get(name, {})
+    if not isinstance(found, dict) or not all(isinstance(values, dict) for values in found.values()):
+        raise DufmError(f"budgets.toml: {name} must be tables such as [{name}.smoke], got {found!r}")
     unknown = [word for word in found if word not in BUDGETS]
     if unknown:
         raise DufmError(f"budgets.toml: {name} has a budget {unknown[0]!r}; {did_you_mean(unknown[0], BUDGETS)}")
