@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from dufm._checks import DufmError, check_finite
+from dufm._scaling import check_in_range
 from dufm._steps import Control, Model, Step, check_control, explicit_step, implicit_step, norm
 
 __all__ = ["Batch", "Record", "Run", "begin", "follow", "recorded", "slope_at"]
@@ -190,6 +191,7 @@ def follow(model: Model, state: Tensor, *, until_log_loss: float, rtol: float, m
     control, max_steps = check_control(rtol, max_steps, state)
     kind, levels = _levels(record, until_log_loss, state) if record is not None else (None, state.new_empty(0))
     batch = begin(model, state, control)
+    check_in_range(f"{model.name}: the loss of the start, or its slope,", batch.log_loss, batch.speed)
     batch.code[batch.log_loss <= until_log_loss + rounding(batch.log_loss)] = REACHED
     if kind == "log_loss":
         # A level that the start has passed already is not on the path.

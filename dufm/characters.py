@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dufm._checks import DufmError, check_count, check_dtype
+from dufm._scaling import in_range, times_power
 
 __all__ = ["Characters", "characters", "check_spectrum"]
 
@@ -66,6 +67,7 @@ class Characters:
 
     def at_margin_one(self, s: Tensor) -> Tensor:
         """Spectra ``(..., F)`` scaled to smallest margin 1."""
+        s = in_range(s, -1)[0]
         return s / (s @ self.rates.to(s)).amin(-1, keepdim=True)
 
     def logits(self, s: Tensor) -> Tensor:
@@ -83,6 +85,7 @@ class Characters:
         if not isinstance(Z, torch.Tensor) or Z.shape[-2:] != (K, K):
             raise DufmError(f"Z must be a floating tensor of shape (..., {K}, {K}), got {getattr(Z, 'shape', Z)!r}")
         check_dtype("Z", Z)
+        Z, e = in_range(Z)
         basis = self.basis[:, 1:].to(Z)
         inner = basis.mT @ Z @ basis
         size = torch.linalg.matrix_norm(Z)
@@ -95,7 +98,8 @@ class Characters:
             )
         one_hot = torch.nn.functional.one_hot(self.owner, self.num_free).to(Z)
         s = inner.diagonal(dim1=-2, dim2=-1) @ one_hot / self.multiplicity.to(Z)
-        return s, torch.linalg.matrix_norm(Z - self.logits(s)) / size
+        off = torch.linalg.matrix_norm(Z - self.logits(s))
+        return times_power(s, e[..., 0]), torch.where(size > 0, off / size, 0.0)
 
 
 # "hadamard", the orders of cyclic factors, or what :func:`characters` makes of them.
