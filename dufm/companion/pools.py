@@ -91,7 +91,8 @@ def _begin(parent):
 
 
 def _leave_with(parent):
-    while os.getppid() == parent and psutil.pid_exists(parent):
+    # On Windows a process keeps the number of a parent that is gone.
+    while psutil.pid_exists(parent) if os.name == "nt" else os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
 
