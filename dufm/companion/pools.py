@@ -1,6 +1,7 @@
 """Where a sweep's calls run: in this process, in processes of their own, or on a dask cluster."""
 
 import contextlib
+import logging
 import os
 import re
 import signal
@@ -90,7 +91,8 @@ def _begin(parent):
 
 
 def _leave_with(parent):
-    while os.getppid() == parent and psutil.pid_exists(parent):
+    # On Windows a process keeps the number of a parent that is gone.
+    while psutil.pid_exists(parent) if os.name == "nt" else os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
 
@@ -100,13 +102,17 @@ def _cluster(backend):
     if not re.fullmatch(r"(tcp|tls)://.+:\d{1,5}", str(backend)):
         raise DufmError(f"backend must be 'local' or the address of a dask scheduler, tcp://host:8786, got {backend!r}")
     try:
-        from distributed import Client
+        from distributed import Client, Security
     except ImportError:
         raise DufmError(f"backend {backend!r} needs dask: pip install 'dufm[cluster]'") from None
     try:
-        client = Client(backend, timeout=PATIENCE, set_as_default=False)
+        known = Security().get_connection_args("client")
+        fits = known["ssl_context"] if backend.startswith("tls") else not known["require_encryption"]
+        client = Client(backend, timeout=PATIENCE, set_as_default=False) if fits else None
     except (OSError, OverflowError, ValueError) as error:
         raise DufmError(f"backend must be 'local' or a dask scheduler that answers, got {backend!r}: {error}") from None
+    if client is None:
+        raise DufmError(f"backend {backend!r} does not fit dask's configuration: see distributed.comm.tls there")
 
     def width():
         until = time.monotonic() + PATIENCE
@@ -132,6 +138,12 @@ def _cluster(backend):
         client.submit(function, *arguments, pure=False).add_done_callback(settle)
         return outcome
 
-    with client:
-        width()
-        yield submit, width
+    log = logging.getLogger("distributed.client")
+    level = log.level
+    log.setLevel(logging.CRITICAL)  # of a lost scheduler it prints a traceback; here one line says so
+    try:
+        with client:
+            width()
+            yield submit, width
+    finally:
+        log.setLevel(level)

@@ -92,9 +92,9 @@ def run_again(task, known, cell, *, every, networks, **options):
     ``known``: what :func:`run` once made of ``task``, with the columns ``cell`` of a cell and a column ``name``, the
     end; of its seeds the first ``networks`` from the smallest on.  ``options`` as in :func:`run`.
     """
-    cells = known[cell].drop_duplicates().to_dict("records")[::every]
+    cells = known[cell].drop_duplicates().to_dict("records")[:: check_count("every", every, 1)]
     first = int(known["seed"].min())
-    here = run(task, cells, seeds=range(first, first + networks), **options)
+    here = run(task, cells, seeds=range(first, first + check_count("networks", networks, 1)), **options)
     both = here.merge(known, on=[*cell, "seed"], suffixes=("", "_known"))
     return len(here), len(both), int((both["name"] != both["name_known"]).sum())
 
@@ -152,7 +152,7 @@ def _seeds(seeds):
 
 
 def _results(task, cells, waiting, seeds, source, submit, width):
-    """Yield ``[(index, columns), …]`` as batches come back: as many cells a batch as take a moment."""
+    """Yield ``[(index, columns), …]`` as batches come back, each of as many cells as take a moment."""
     waiting, size = deque(waiting), 1
     flying: dict[Future, list[int]] = {}
     deaths: Counter[int] = Counter()
@@ -166,21 +166,27 @@ def _results(task, cells, waiting, seeds, source, submit, width):
             arguments = (task.__module__, task.__qualname__, source, [cells[i] for i in batch], seeds)
             flying[submit(_batch, *arguments)] = batch
         done, _ = wait(flying, timeout=1, return_when=FIRST_COMPLETED)
+        ready: list[tuple[int, dict]] = []
+        stopped = None
         for future in done:
             batch, error = flying.pop(future), future.exception()
             if error is None:
                 columns, quick = future.result()
                 size = 2 * len(columns) if quick else 1
                 waiting.extendleft(reversed(batch[len(columns) :]))
-                yield list(zip(batch, columns, strict=False))
+                ready += zip(batch, columns, strict=False)
             elif died(error):
                 deaths.update(batch)
                 if len(batch) == 1 and deaths[batch[0]] > 1:
-                    yield [(batch[0], {"error": _said(error)})]
+                    ready.append((batch[0], {"error": _said(error)}))
                 else:
                     waiting.extendleft(reversed(batch))
             else:
-                raise DufmError(f"{task.__name__} stopped, finished cells stay in cache_dir: {_said(error)}") from None
+                stopped = error
+        if ready:
+            yield ready
+        if stopped is not None:
+            raise DufmError(f"{task.__name__} stopped, finished cells stay in cache_dir: {_said(stopped)}")
 
 
 def _batch(module, name, source, cells, seeds):
