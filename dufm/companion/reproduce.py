@@ -89,8 +89,9 @@ def reproduce(wanted, given, *, jobs, device, out, cluster=None):
     names = select(wanted)
     parameters = typed_parameters(names, given)
     claims.ledger()
-    for name in names:
-        budget_parameters(name, parameters[name].get("budget", "default"))
+    for name, chosen in parameters.items():
+        if "budget" in chosen:  # refused now rather than in each notebook
+            budget_parameters(name, chosen["budget"])
     inside = max(1, jobs // len(names))
     os.environ.update(QUIET, DUFM_DEVICE=device, DUFM_ROOT=str(files.root()), DUFM_JOBS=str(inside))
     for variable in ("DUFM_REFRESH", "DUFM_CLUSTER"):
