@@ -135,6 +135,7 @@ class _Runner:
         except BaseException:
             with self.starting:
                 self.interrupted.set()
+            self.clear()
             pool.shutdown(wait=False, cancel_futures=True)
             child.end(self.mark)
             raise
@@ -224,8 +225,13 @@ class _Runner:
             print(f"\r\033[K{line}" if sys.stdout.isatty() else line, flush=True)
         self.status()
 
+    def clear(self):
+        """Take the status line away."""
+        if sys.stdout.isatty():
+            print("\r\033[K", end="", flush=True)
+
     def status(self):
-        if sys.stdout.isatty() and self.cells:
+        if sys.stdout.isatty() and self.cells and not self.interrupted.is_set():
             running = ", ".join(f"{name[:2]} cell {count}" for name, count in sorted(self.cells.items()))
             with self.screen:
                 print(f"\r\033[K{running[: shutil.get_terminal_size().columns - 1]}", end="", flush=True)
