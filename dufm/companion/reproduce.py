@@ -89,8 +89,9 @@ def reproduce(wanted, given, *, jobs, device, out, cluster=None):
     names = select(wanted)
     parameters = typed_parameters(names, given)
     claims.ledger()
-    for name in names:
-        budget_parameters(name, parameters[name].get("budget", "default"))
+    for name, chosen in parameters.items():
+        if "budget" in chosen:  # refused now rather than in each notebook
+            budget_parameters(name, chosen["budget"])
     inside = max(1, jobs // len(names))
     os.environ.update(QUIET, DUFM_DEVICE=device, DUFM_ROOT=str(files.root()), DUFM_JOBS=str(inside))
     for variable in ("DUFM_REFRESH", "DUFM_CLUSTER"):
@@ -134,6 +135,7 @@ class _Runner:
         except BaseException:
             with self.starting:
                 self.interrupted.set()
+            self.clear()
             pool.shutdown(wait=False, cancel_futures=True)
             child.end(self.mark)
             raise
@@ -223,8 +225,13 @@ class _Runner:
             print(f"\r\033[K{line}" if sys.stdout.isatty() else line, flush=True)
         self.status()
 
+    def clear(self):
+        """Take the status line away."""
+        if sys.stdout.isatty():
+            print("\r\033[K", end="", flush=True)
+
     def status(self):
-        if sys.stdout.isatty() and self.cells:
+        if sys.stdout.isatty() and self.cells and not self.interrupted.is_set():
             running = ", ".join(f"{name[:2]} cell {count}" for name, count in sorted(self.cells.items()))
             with self.screen:
                 print(f"\r\033[K{running[: shutil.get_terminal_size().columns - 1]}", end="", flush=True)
