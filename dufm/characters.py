@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dufm._checks import DufmError, check_count, check_dtype
-from dufm._scaling import in_range, times_power
+from dufm._scaling import check_in_range, in_range, times_power
 
 __all__ = ["Characters", "characters", "check_spectrum"]
 
@@ -68,7 +68,9 @@ class Characters:
     def at_margin_one(self, s: Tensor) -> Tensor:
         """Spectra ``(..., F)`` scaled to smallest margin 1."""
         s = in_range(s, -1)[0]
-        return s / (s @ self.rates.to(s)).amin(-1, keepdim=True)
+        scaled = s / (s @ self.rates.to(s)).amin(-1, keepdim=True)
+        check_in_range("s: a value at margin 1", scaled)
+        return scaled
 
     def logits(self, s: Tensor) -> Tensor:
         """Logits ``(..., K, K)`` of a spectrum ``s`` ``(..., F)``: symmetric, rows and columns sum to zero."""

@@ -4,8 +4,10 @@ Tensors give tensors, plain numbers alone give a float.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, overload
 
+import numpy as np
 import scipy
 import torch
 from torch import Tensor
@@ -178,14 +180,25 @@ def collapse_log_time(log_loss: float, s0: float, num_classes: int, depth: int) 
     x = math.exp(log_loss) / num_classes
     s = math.log(num_classes * (num_classes - 1)) - log_loss - math.log(math.expm1(x) / x if x > 1e-300 else 1.0)
 
-    def slowness(back: float) -> float:
-        late = math.exp(-back) + (num_classes - 1) * math.exp(-s)
-        return late / (depth * num_classes) * (1 - back / s) ** (2 / depth - 2)
+    def late(back: float) -> float:
+        return (math.exp(-back) + (num_classes - 1) * math.exp(-s)) / (depth * num_classes)
 
-    # Most of the time is spent within some units of the end: a breakpoint there.
-    parts = sorted({0.0, min(s - s0, 60.0), s - s0})
-    scaled = sum(scipy.integrate.quad(slowness, *ends, epsrel=1e-12)[0] for ends in zip(parts, parts[1:], strict=False))
-    return s + math.log(scaled) + (2 / depth - 2) * math.log(s)
+    def log_part(integrand: Callable[[float], float], beside: float, *points: float) -> float:
+        ends = sorted({min(max(point, points[0]), points[-1]) for point in points})
+        known = {"epsabs": 1e-14 * math.exp(min(beside, 700.0)), "epsrel": 1e-12}
+        total = sum(scipy.integrate.quad(integrand, *piece, **known)[0] for piece in zip(ends, ends[1:], strict=False))
+        return math.log(total) if total else -math.inf
+
+    # Much of the time is spent within some units of the end, and much at the start, where u goes by its logarithm.
+    power, first, last = 2 / depth - 2, math.log(s0), min(s - s0, s / 2, 60.0)
+    near = log_part(lambda back: late(back) * (1 - back / s) ** power, -math.inf, 0.0, last) + power * math.log(s)
+
+    def slowness(y: float) -> float:
+        return late(s - math.exp(y)) * math.exp((power + 1) * (y - first))
+
+    scale = (power + 1) * first
+    far = log_part(slowness, near - scale, first, first + 30, 0.0, math.log(s - last))
+    return s + float(np.logaddexp(near, far + scale))
 
 
 def _positive(name: str, value: float | Tensor) -> Tensor:
