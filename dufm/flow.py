@@ -225,8 +225,7 @@ class FactorModel(Model):
 
     def split(self, flat: Tensor) -> list[Tensor]:
         """Factors of flat states: views."""
-        parts = flat.split(self.sizes, dim=-1)
-        return [part.unflatten(-1, shape) for part, shape in zip(parts, self.shapes, strict=True)]
+        return [part.unflatten(-1, shape) for part, shape in zip(flat.split(self.sizes, -1), self.shapes, strict=True)]
 
     def evaluate(self, Z: Tensor) -> tuple[Tensor, Tensor]:
         """Log ℒ and −∂ log ℒ/∂Z: what makes this the flow of one loss and not of another."""
