@@ -10,7 +10,8 @@ import scipy
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count, check_dtype, check_finite_positive
+from dufm._checks import DufmError, check_dtype, check_finite_positive
+from dufm._door import guard
 from dufm.loss import log_softplus
 
 __all__ = [
@@ -39,7 +40,7 @@ def escape_time(s0: float | Tensor, depth: int) -> float | Tensor:
     >>> dufm.escape_time(0.01, 4), dufm.escape_time(0.01, 2)
     (5.0, inf)
     """
-    start, depth = _positive("s0", s0), check_count("depth", depth, 2)
+    start = _positive("s0", s0)
     if depth == 2:
         return _as_given(torch.full_like(start, torch.inf), s0)
     return _as_given(start ** (2 / depth - 1) / (depth - 2), s0)
@@ -62,7 +63,7 @@ def early_singular_values(t: float | Tensor, s0: float | Tensor, depth: int) -> 
     >>> [round(dufm.early_singular_values(t, 0.01, 4), 4) for t in (0.0, 2.5, 4.0)]  # it escapes at 5
     [0.01, 0.04, 0.25]
     """
-    start, depth = _positive("s0", s0), check_count("depth", depth, 2)
+    start = _positive("s0", s0)
     time = torch.as_tensor(t, dtype=start.dtype, device=start.device)
     if not (time >= 0).all():
         raise DufmError(f"t must be at least 0, the smallest is {time.min():g}")
@@ -87,7 +88,7 @@ def nc_log_loss(s: float | Tensor, num_classes: int) -> float | Tensor:
     >>> round(dufm.nc_log_loss(1.0, 4), 4), round(dufm.nc_log_loss(1e4, 4), 4)
     (1.0901, -9997.5151)
     """
-    K = check_count("num_classes", num_classes, 2)
+    K = num_classes
     return _as_given(math.log(K) + log_softplus(math.log(K - 1) - _positive("s", s))[0], s)
 
 
@@ -109,7 +110,7 @@ def nc_perturbation_growth(s: float | Tensor, s0: float | Tensor, num_classes: i
     2.7812
     """
     now, start = _positive("s", s), _positive("s0", s0)
-    K, depth = check_count("num_classes", num_classes, 2), check_count("depth", depth, 2)
+    K = num_classes
     return _as_given((now / start) ** (1 - 2 / depth) * torch.exp(-(now - start) / K), s, s0)
 
 
@@ -122,7 +123,7 @@ def turning_point(num_classes: int, depth: int) -> float:
     >>> dufm.turning_point(4, 4), dufm.turning_point(4, 2)
     (2.0, 0.0)
     """
-    return check_count("num_classes", num_classes, 2) * (1 - 2 / check_count("depth", depth, 2))
+    return num_classes * (1 - 2 / depth)
 
 
 def late_separatrix(depth: int, beta: float = 2.0) -> float:
@@ -136,8 +137,6 @@ def late_separatrix(depth: int, beta: float = 2.0) -> float:
     >>> dufm.late_separatrix(4), dufm.late_separatrix(2)
     (0.25, 0.0)
     """
-    depth = check_count("depth", depth, 2)
-    check_finite_positive("beta", beta)
     return 0.0 if depth == 2 else beta ** (-depth / (depth - 2))
 
 
@@ -147,9 +146,6 @@ def collapse_log_time(log_loss: float, s0: float, num_classes: int, depth: int) 
     :math:`t = \int_{s_0}^s \frac{e^u + K - 1}{LK\,u^{2-2/L}}\,du`, :math:`\mathcal L = K\log(1 + (K-1)e^{-s})`, by
     quadrature with the integrand scaled by :math:`e^{-s}`.  Plain numbers.  ``DufmError`` for a loss above that at s0.
     """
-    depth = check_count("depth", depth, 2)
-    num_classes = check_count("num_classes", num_classes, 2)
-    check_finite_positive("s0", s0)
     x = math.exp(log_loss) / num_classes
     s = math.log(num_classes * (num_classes - 1)) - log_loss - math.log(math.expm1(x) / x if x > 1e-300 else 1.0)
     if not s > s0:
@@ -179,3 +175,6 @@ def _positive(name: str, value: float | Tensor) -> Tensor:
 def _as_given(result: Tensor, *given: float | Tensor) -> Any:
     """A float where nothing given was a tensor."""
     return result if any(isinstance(value, torch.Tensor) for value in given) else float(result)
+
+
+guard(globals())

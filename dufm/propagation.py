@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count, check_factors
+from dufm._checks import DufmError, check_count, check_fits
+from dufm._door import guard
 from dufm.model import balanced_init, chain
 
 __all__ = ["FAMILIES", "efficiency", "haar_frames", "rank_r_factors"]
@@ -30,7 +31,6 @@ def efficiency(factors: Sequence[Tensor]) -> Tensor:
     >>> dufm.efficiency([torch.eye(4)] * 3)  # 4^(−(L − 1)/2)
     tensor(0.2500)
     """
-    check_factors(factors)
     norms = torch.stack([torch.linalg.matrix_norm(W) for W in factors])
     return torch.linalg.matrix_norm(chain(factors)) / norms.prod(0)
 
@@ -87,4 +87,8 @@ def rank_r_factors(
 
 
 def _normal(rng: np.random.Generator, *shape: int) -> Tensor:
+    check_fits("draws, dimension and rank", *shape)
     return torch.from_numpy(rng.standard_normal(shape))
+
+
+guard(globals())
