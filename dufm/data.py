@@ -18,6 +18,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from dufm._checks import DufmError, check_count
+from dufm._door import guard
 
 __all__ = ["NAMES", "balanced", "fingerprint", "load", "split"]
 
@@ -106,7 +107,7 @@ def split(
     images, labels = load(name)
     X, y = balanced(images, labels, n_per_class)
     left = np.concatenate([np.flatnonzero(labels == k)[n_per_class:] for k in range(_NUM_CLASSES)])
-    left = np.random.default_rng(0).permutation(left)[: check_count("held", held, 0)]
+    left = np.random.default_rng(0).permutation(left)[: held]
     mean = X.mean(1, keepdim=True) if centred else 0.0
     return X - mean, y, torch.from_numpy(images[left].T.astype(np.float64)) - mean, torch.from_numpy(labels[left])
 
@@ -203,3 +204,6 @@ def _check(X: np.ndarray, y: np.ndarray, features: int, where: str | Path) -> No
     if not np.array_equal(found, np.arange(_NUM_CLASSES)):
         wanted = f"the labels 0 to {_NUM_CLASSES - 1}, each at least once"
         raise DufmError(f"{where}: y must hold {wanted}, got {found[:20]}")
+
+
+guard(globals())

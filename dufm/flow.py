@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count, check_factors, check_finite_positive
+from dufm._checks import DufmError, check_count
+from dufm._door import guard
 from dufm._stepping import Record, follow
 from dufm._steps import Linearised, Model, norm
 from dufm.loss import evaluate
@@ -111,7 +112,6 @@ def gradient_flow(
     >>> run.log_time.exp().isinf().item(), run.log_time.round(decimals=1).item()
     (True, 992.4)
     """
-    check_factors(factors)
     control = {"until_log_loss": until_log_loss, "rtol": rtol, "max_steps": max_steps, "record": record}
     return follow_factors(FactorModel(factors), factors, **control)
 
@@ -148,9 +148,6 @@ def gradient_descent(
     >>> run.log_time.exp().round(decimals=4).item(), run.log_loss.round(decimals=4).item()
     (10.0, -4.1985)
     """
-    check_factors(factors)
-    check_finite_positive("lr", lr)
-    steps = check_count("steps", steps, 1)
     wanted = [check_count("record", number, 0, steps) for number in ([] if record is None else record)]
     factors, gradient = [W.clone() for W in factors], [torch.empty_like(W) for W in factors]
     kept: dict[int, list[Tensor]] = {}
@@ -180,8 +177,6 @@ def loss_scaled_descent(factors: Sequence[Tensor], epsilon: float, levels: Seque
     first step below each, ``log_time`` that of the steps taken.  Halve ``epsilon`` to see how far from the flow it is.
     ``DufmError`` for bad factors, an epsilon that is not positive, or where the loss no longer moves or is no number.
     """
-    check_factors(factors)
-    check_finite_positive("epsilon", epsilon)
     factors, slopes = [W.clone() for W in factors], [torch.empty_like(W) for W in factors]
     time = torch.tensor(-torch.inf)
     kept: list[tuple[list[Tensor], Tensor, Tensor]] = []
@@ -348,3 +343,6 @@ def _back_propagate(factors: Sequence[Tensor], below: Sequence[Any], back: Tenso
         out[layer].copy_(_times(back, below[layer].mT))
         back = _times(factors[layer].mT, back)
     out[0].copy_(back)
+
+
+guard(globals())
