@@ -45,12 +45,9 @@ def test_a_cell_whose_process_dies_is_tried_again_and_the_others_finish(tmp_path
     assert tried.count("1") == 1 and 2 <= tried.count("2") <= 3  # the first of them perhaps in a batch with others
 
 
-def named(seeds, a):
+def named(seeds, a, wait):
+    time.sleep(wait)
     return {"pid": os.getpid()}
-
-
-def stuck(seeds, a):
-    time.sleep(60)
 
 
 def children():
@@ -65,13 +62,12 @@ def children():
 
 @posix
 def test_processes_serve_the_next_sweep_and_end_when_one_is_interrupted():
-    first = sweep.run(named, {"a": [1, 2]}, seeds=[0], jobs=2)
-    second = sweep.run(named, {"a": [3, 4]}, seeds=[0], jobs=2)
+    first, second = (sweep.run(named, {"a": [1, 2], "wait": [0.0]}, seeds=[0], jobs=2) for _ in range(2))
     pids = set(first["pid"]) | set(second["pid"])
     assert os.getpid() not in pids and pids <= children() and len(pids) <= 2
     threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
-        sweep.run(stuck, {"a": [1, 2]}, seeds=[0], jobs=2)
+        sweep.run(named, {"a": [1, 2], "wait": [60.0]}, seeds=[0], jobs=2)
     deadline = time.monotonic() + 2
     while children() and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -260,20 +256,18 @@ def test_a_line_that_is_cut(one_worker, tmp_path):
 
 
 @posix
-def test_a_scheduler_that_is_killed(tmp_path):
-    with cluster(tmp_path, 1) as (address, scheduler, _):
-        ends_in_one_line_and_keeps_what_is_done(address, scheduler.kill, tmp_path)
-
-
-@posix
-def test_a_cluster_that_loses_a_worker_gives_the_same_table(tmp_path):
-    with cluster(tmp_path, 2) as (address, _, workers):
-        killer = when(tmp_path, 3, workers[0].kill)
-        table = sweep.run(slow, grid(tmp_path), seeds=[0, 1], backend=address, cache_dir=tmp_path / "cache")
+def test_a_cluster_that_loses_a_worker_and_then_its_scheduler(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    with cluster(tmp_path, 2) as (address, scheduler, workers):
+        killer = when(first, 3, workers[0].kill)
+        table = sweep.run(slow, grid(first), seeds=[0, 1], backend=address, cache_dir=first / "cache")
         killer.join()
         assert workers[0].wait(10) == -signal.SIGKILL
-        assert ran(tmp_path) <= {worker.pid for worker in workers}
-    same_as_here(table, tmp_path)
+        assert ran(first) <= {worker.pid for worker in workers}
+        same_as_here(table, first)
+        ends_in_one_line_and_keeps_what_is_done(address, scheduler.kill, second)
 
 
 @posix
