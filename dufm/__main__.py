@@ -1,6 +1,7 @@
 """The command line: ``dufm reproduce | list | claims | figures | best``."""
 
 import argparse
+import atexit
 import os
 import signal
 import sys
@@ -152,6 +153,7 @@ def main(argv=None):
     try:
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored, as under nohup
             signal.signal(signal.SIGINT, _interrupt_once)
+            atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)  # what is done then is done
         argv = sys.argv[1:] if argv is None else argv
         if argv and not argv[0].startswith("-"):
             _command(argv[0])

@@ -139,11 +139,10 @@ def wait_for(condition, seconds):
         time.sleep(0.05)
 
 
-def started(out, *arguments):
-    """``dufm reproduce`` in a process where Ctrl-C is not ignored, as it is in the background of a shell."""
+def started(*arguments):
+    """``dufm`` in a process where Ctrl-C is not ignored, as it is in the background of a shell."""
     return subprocess.Popen(
-        [sys.executable, "-m", "dufm", "reproduce", *arguments, "--out", str(out)],
-        cwd=out.parent,
+        [sys.executable, "-m", "dufm", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -164,7 +163,7 @@ def left_two_seconds_later(out):
 def test_the_workers_of_a_sweep_end_with_the_command(checkout, tmp_path, how):
     add(checkout, "28_sweeps", SWEEP)
     out = tmp_path / "there"
-    with started(out, "28") as run:
+    with started("reproduce", "28", "--out", str(out)) as run:
         wait_for(lambda: sum("popen_loky" in command for _, command in processes_of(out)) >= 2, 60)
         pids = [pid for pid, _ in processes_of(out)]
         if how == "kill -9":
@@ -181,6 +180,14 @@ def test_the_workers_of_a_sweep_end_with_the_command(checkout, tmp_path, how):
     assert not [path for pid in pids for path in Path("/dev/shm").glob(f"*[-_]{pid}[-_]*")]
 
 
+@posix
+def test_an_interruption_when_all_is_said_changes_nothing(checkout):
+    with started("claims") as run:
+        run.stdout.read(1)  # written when Python ends, which takes a while with torch
+        run.send_signal(signal.SIGINT)
+        assert (run.stderr.read(), run.wait(60)) == ("", 0)
+
+
 def result(out):
     """What a run has made, without times: outputs of the notebooks, bytes of the figures."""
     made = {}
@@ -193,7 +200,7 @@ def result(out):
 
 def stopped_at(out, seconds, sent, *arguments):
     """Send a signal to ``dufm reproduce`` after so many seconds; what it said on stderr, and its exit code."""
-    with started(out, *arguments) as run:
+    with started("reproduce", *arguments, "--out", str(out)) as run:
         with contextlib.suppress(subprocess.TimeoutExpired):
             run.wait(seconds)
         run.send_signal(sent)
