@@ -78,7 +78,8 @@ def parser():
     draw.add_argument("notebooks", nargs="*", metavar="NN", help="number or name; all of them if none is given")
     draw.add_argument("--out", metavar="DIR", help="output folder (default: out in the checkout)")
     known = commands.add_parser("best", help="show the best solution known for K classes at depth L")
-    known.add_argument("num_classes", type=int, metavar="K", help="number of classes")
+    searched = "number of classes; above 12 it is a search, of seconds at 16 and of many minutes at 40"
+    known.add_argument("num_classes", type=int, metavar="K", help=searched)
     known.add_argument("depth", type=int, metavar="L", help="weight matrices, the features included")
     return main
 

@@ -24,7 +24,9 @@ from playwright.sync_api import expect, sync_playwright
 from dufm.companion import files
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: install your distribution's chromium")
+if CHROMIUM is None:
+    pytest.skip("no Chromium here: install your distribution's chromium", allow_module_level=True)
+
 pytestmark = pytest.mark.slow
 FLAGS = [
     "--no-sandbox",
@@ -47,38 +49,59 @@ def chromium():
         yield it
 
 
+def checkout_in(folder):
+    """A copy of what a reader opens, and the environment of a server beside it, with no settings of the user's."""
+    from ipykernel.kernelspec import write_kernel_spec
+
+    checkout = folder / "a checkout"
+    for name in ("notebooks", "figures"):
+        shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    shutil.copy(ROOT / "pyproject.toml", checkout)
+    write_kernel_spec(str(folder / "kernel" / "kernels" / "python3"))
+    places = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
+    env = {**os.environ, **{name: str(folder / name.lower()) for name in places}}
+    env |= {"JUPYTER_PATH": os.pathsep.join(filter(None, [str(folder / "kernel"), env.get("JUPYTER_PATH")]))}
+    env |= {"DUFM_ROOT": str(checkout), "PYTHONPATH": os.pathsep.join([str(ROOT), env.get("PYTHONPATH", "")])}
+    return checkout, env | {"DUFM_JOBS": "1", "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def started(log, checkout, env, *command):
+    """``python -m`` of a command in the checkout, what it says in the file ``log``."""
+    with log.open("w") as said:
+        return subprocess.Popen(
+            [sys.executable, "-m", *command], cwd=checkout, env=env, stdout=said, stderr=subprocess.STDOUT
+        )
+
+
+def left_after(process, stop):
+    """What should not be once a server was told to ``stop``: processes of it, or an exit code."""
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    stop()
+    _, left = psutil.wait_procs(family, timeout=30)
+    for one in left:
+        one.kill()
+    code = process.wait()
+    return [*map(str, left), *([f"exit code {code}"] if code else [])]
+
+
 class Lab:
     """JupyterLab on a copy of the notebooks, started as README says."""
 
     def __init__(self, folder):
-        from ipykernel.kernelspec import write_kernel_spec
-
-        self.checkout = folder / "a checkout"
-        for name in ("notebooks", "figures"):
-            shutil.copytree(ROOT / name, self.checkout / name, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
-        shutil.copy(ROOT / "pyproject.toml", self.checkout)
-        write_kernel_spec(str(folder / "kernel" / "kernels" / "python3"))
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        self.checkout, env = checkout_in(folder)
+        port = free_port()
         self.address, self.token = f"http://127.0.0.1:{port}", secrets.token_hex(16)
-        places = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
-        env = {**os.environ, **{name: str(folder / name.lower()) for name in places}}
-        env |= {"JUPYTER_PATH": os.pathsep.join(filter(None, [str(folder / "kernel"), env.get("JUPYTER_PATH")]))}
-        env |= {"DUFM_ROOT": str(self.checkout), "PYTHONPATH": os.pathsep.join([str(ROOT), env.get("PYTHONPATH", "")])}
-        env |= {"DUFM_JOBS": "1", "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
         self.log = folder / "lab.log"
         options = [f"--port={port}", f"--IdentityProvider.token={self.token}", "--no-browser", "--allow-root"]
         options += ["--ServerApp.port_retries=0", "--LabApp.news_url=None"]
         options += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "jupyterlab", "notebooks", *options],
-                cwd=self.checkout,
-                env=env,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+        self.process = started(self.log, self.checkout, env, "jupyterlab", "notebooks", *options)
         self.wait_until_up()
 
     def wait_until_up(self):
@@ -97,14 +120,8 @@ class Lab:
             return json.loads(answer.read() or b"null")
 
     def stop(self):
-        """Shut down as the browser's menu does; returns what should not be: processes left, or an exit code."""
-        family = [psutil.Process(self.process.pid), *psutil.Process(self.process.pid).children(recursive=True)]
-        self.ask("POST", "api/shutdown")
-        _, left = psutil.wait_procs(family, timeout=30)
-        for process in left:
-            process.kill()
-        code = self.process.wait()
-        return [*map(str, left), *([f"exit code {code}"] if code else [])]
+        """Shut down as the browser's menu does; returns what should not be."""
+        return left_after(self.process, lambda: self.ask("POST", "api/shutdown"))
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +196,6 @@ def pictures(page):
     return page.locator(PICTURE).evaluate_all("all => all.map(img => [img.naturalWidth, img.alt, img.src])")
 
 
-@needs_chromium
 @pytest.mark.parametrize("name", ["00_overview", "31_portraits", "57_critical_deviation"])
 def test_a_notebook_runs_in_lab(lab, chromium, tmp_path, name):
     path = files.source_path(name).relative_to(ROOT / "notebooks").with_suffix(".ipynb")
@@ -200,21 +216,53 @@ def test_a_notebook_runs_in_lab(lab, chromium, tmp_path, name):
         assert not bad
 
 
-@needs_chromium
+def move_a_slider(page):
+    """One step of the depth by the keyboard; both pictures change, and the labels say more than a letter."""
+    shown = page.locator(".widget-html img")
+    expect(shown).to_have_count(2, timeout=150 * SECOND)
+    before = shown.evaluate_all("all => all.map(img => img.src)")
+    page.get_by_role("slider").nth(1).focus()
+    page.keyboard.press("ArrowRight")
+    for picture, old in zip(shown.all(), before, strict=True):
+        expect(picture).not_to_have_attribute("src", old, timeout=60 * SECOND)
+    labels = page.locator(".widget-slider .widget-label").evaluate_all("all => all.map(label => label.title)")
+    assert len(labels) == 7 and all(len(label) > 10 for label in labels)
+
+
 def test_a_slider_of_the_explorer_takes_the_keyboard_and_changes_the_picture(lab, chromium, tmp_path):
     path = Path("9_tools/92_explorer.ipynb")
     page, bad = opened(lab, chromium, path)
     with contextlib.closing(page):
         run_all(page, len(code_cells(lab, path)), {"draws": "2"})
-        shown = page.locator(f"{OUTPUT} .widget-html img")
-        expect(shown).to_have_count(2, timeout=60 * SECOND)
-        before = shown.evaluate_all("all => all.map(img => img.src)")
-        page.get_by_role("slider").nth(1).focus()
-        page.keyboard.press("ArrowRight")
-        for picture, old in zip(shown.all(), before, strict=True):
-            expect(picture).not_to_have_attribute("src", old, timeout=60 * SECOND)
+        move_a_slider(page)
         page.screenshot(path=tmp_path / "moved.png")
         assert all(width > 300 and alt for width, alt, _ in pictures(page)) and not bad
+
+
+@pytest.fixture
+def voila(tmp_path):
+    """The explorer served as INSTALL says; fewer settings are drawn, since all cells run before the first is shown."""
+    checkout, env = checkout_in(tmp_path)
+    path, port, log = checkout / "notebooks" / "9_tools" / "92_explorer.ipynb", free_port(), tmp_path / "voila.log"
+    text = path.read_text(encoding="utf-8")
+    assert text.count("draws: int = 24 ") == 1
+    path.write_text(text.replace("draws: int = 24 ", "draws: int = 1 "), encoding="utf-8")
+    process = started(log, checkout, env, "voila", "--no-browser", f"--port={port}", str(path))
+    while not log.read_text().count("is running at:"):
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.2)
+    yield f"http://127.0.0.1:{port}"
+    assert left_after(process, process.terminate) == []
+
+
+def test_voila_serves_the_explorer(voila, chromium, tmp_path):
+    """Its page asks elsewhere for icons, so that what :func:`watched` refuses is not asked of it."""
+    with contextlib.closing(chromium.new_page()) as page:
+        page.goto(f"{voila}/", wait_until="commit", timeout=150 * SECOND)
+        move_a_slider(page)
+        expect(page.get_by_role("slider")).to_have_count(7)
+        page.screenshot(path=tmp_path / "moved.png")
+        assert "No reader here" not in page.inner_text("body")
 
 
 class Served(http.server.SimpleHTTPRequestHandler):
@@ -237,7 +285,6 @@ def served(site):
 PAGES = ("index", "notebooks/5_dynamics/57_critical_deviation", "gallery", "api/dufm.ends")
 
 
-@needs_chromium
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_of_the_site_fits_and_is_whole(served, chromium, tmp_path, name, width):

@@ -13,7 +13,7 @@
 #
 # **Answer.** `dufm.diagnose` reads it off the logits of the training samples, and refuses to answer where they do not tell. Below, the logits of a ReLU network with one linear layer on top have collapsed, its features only in part; with five linear layers on top its classes lie flatter, but nothing is decided; five linear layers on free features have made a square. Of random networks stopped early, all that were decided at a code with a name ended there; a critical point without a name they may only be passing.
 #
-# Before: [87, a ReLU between the factors](../8_assumptions/87_relu_between.ipynb). After: [the overview](../00_overview.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/9_tools/91_your_own_network.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/9_tools/91_your_own_network.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
+# Before: [87, a ReLU between the factors](../8_assumptions/87_relu_between.ipynb). After: [92, the explorer](92_explorer.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/9_tools/91_your_own_network.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/9_tools/91_your_own_network.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
 from dufm import figures
@@ -36,7 +36,7 @@ figures.published("91_classes")
 #
 # ## Twenty lines to replace by yours
 #
-# Any classifier will do. What counts is: no weight decay, all training samples right, and patience. `depth` is the number of weight matrices in the linear part, the features counting as one: a ReLU network with one linear layer on top has depth 2.
+# Any classifier will do. What counts is: no weight decay, all training samples right, and patience. `depth` is the number of weight matrices in the linear part, the features counting as one: a ReLU network with one linear layer on top has depth 2. A bias counts as part of the logits. The margin problem is that of classes of equal size: with unequal ones it is another, and collapse not its only end of full rank ([85](../8_assumptions/85_imbalanced_classes.ipynb)).
 
 # %% tags=["parameters"]
 num_classes: int = 4  # digits 0 to K - 1 [3, 10]

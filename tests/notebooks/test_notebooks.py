@@ -37,6 +37,15 @@ def test_numbers_are_unique_and_every_notebook_has_its_part():
     assert sorted(path.stem for path in (ROOT / "notebooks").glob("**/[0-9]*.ipynb")) == NAMES
 
 
+def test_notebooks_lead_from_one_to_the_next_and_back_to_the_overview():
+    found = [
+        re.search(r"Before: \[[^]]*\]\(([^)]*)\).? After: \[[^]]*\]\(([^)]*)\)", cells(name)[0].source)
+        for name in NAMES[1:]
+    ]
+    named = [[link.split("/")[-1].removesuffix(".ipynb") for link in each.groups()] for each in found]
+    assert named == [list(pair) for pair in zip(NAMES, [*NAMES[2:], NAMES[0]], strict=False)]
+
+
 @each_notebook
 def test_source_and_notebook_are_a_pair_to_the_blank_line(name):
     assert pair_differs(name) is None
