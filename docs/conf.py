@@ -78,16 +78,15 @@ def edit_page(app, docname, content):
 
 
 def _notebook(docname, text):
-    """Number and links at the head of a notebook; pictures from figures/ with their alt text."""
+    """Number and links at the head of a notebook, there alone; pictures from figures/ with their alt text."""
     name = docname.rsplit("/", 1)[-1]
     made = json.loads(text)
     title, rest = "".join(made["cells"][0]["source"]).removeprefix("# ").split("\n", 1)
-    up = "../" * docname.count("/")
+    up, run = "../" * docname.count("/"), maintain.run_here(name)
     links = (
-        f"{{.dufm-links}}\n[Binder]({maintain.binder(f'{docname}.ipynb')}) · "
-        f"{{download}}`notebook <{name}.ipynb>` · {{download}}`source <{name}.py>`"
+        f"{{.dufm-links}}\n{run.strip(' .')} · {{download}}`notebook <{name}.ipynb>` · {{download}}`source <{name}.py>`"
     )
-    made["cells"][0]["source"] = f"# {name[:2]} · {title}\n\n{links}\n{rest}"
+    made["cells"][0]["source"] = f"# {name[:2]} · {title}\n\n{links}\n{rest.removesuffix(run)}"
     for cell in made["cells"]:
         shown = [output for output in cell.get("outputs", []) if "dufm_figure" in output.get("metadata", {})]
         for output in shown:

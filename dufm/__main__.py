@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from typing import Any
 
@@ -125,18 +126,22 @@ def _list(arguments):
 
 
 def _figures(arguments):
-    from dufm.companion.reproduce import select, writable
+    from dufm.companion.reproduce import folder_for, select
 
     numbers = {name[:2] for name in select(arguments.notebooks)}
-    out = writable(arguments.out)
-    os.environ["DUFM_OUT"] = str(out)
-    from dufm.companion import figures  # loads matplotlib, after the cheap refusals
+    with folder_for(arguments.out) as out:
+        os.environ["DUFM_OUT"] = str(out)
+        from dufm.companion import figures  # loads matplotlib, after the cheap refusals
 
-    found = [path for path in sorted((files.root() / "figures").glob("*.json")) if path.name[:2] in numbers]
-    for path in found:
-        about = files.read_json(path, {})
-        figures.write(path.stem, {key: about[key] for key in ("alt", "notebook", "parameters")})
+        found = [path for path in sorted((files.root() / "figures").glob("*.json")) if path.name[:2] in numbers]
+        for path in found:
+            figures.write(path.stem, figures.origin(path.stem))
     print(f"{len(found)} figures drawn into {out / 'figures'}")
+
+
+def _interrupt_once(*_):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # what a second Ctrl-C would ask for is on its way
+    raise KeyboardInterrupt
 
 
 def main(argv=None):
@@ -145,6 +150,8 @@ def main(argv=None):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that has no γ or ± shows a question mark
     try:
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored, as under nohup
+            signal.signal(signal.SIGINT, _interrupt_once)
         argv = sys.argv[1:] if argv is None else argv
         if argv and not argv[0].startswith("-"):
             _command(argv[0])
@@ -156,6 +163,9 @@ def main(argv=None):
         if arguments.command != "best":
             files.root()  # before anything that only the notebooks' packages have
         return command[arguments.command](arguments) or 0
+    except KeyboardInterrupt:
+        print("dufm: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("dufm"):
             raise

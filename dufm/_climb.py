@@ -9,6 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from dufm._checks import check_fits
+
 __all__ = ["climb", "random_codes", "soft_margin"]
 
 BETA = (5.0, 2e3)  # in units of the margins, which the callers keep near 1
@@ -18,6 +20,7 @@ DECAY = (0.9, 0.99)
 
 def random_codes(count: int, num_classes: int, rank: int, seed: int) -> Tensor:
     """``(count, K, r)`` unit vectors drawn with ``seed``."""
+    check_fits("restarts · num_classes · rank", count, num_classes, rank)
     draw = torch.Generator().manual_seed(seed)
     W = torch.randn(count, num_classes, rank, generator=draw, dtype=torch.float64)
     return W / W.norm(dim=-1, keepdim=True)

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count, check_factors, check_finite_positive
+from dufm._checks import DufmError, check_factors
+from dufm._door import guard
 from dufm._resting import Rest, growth_rate, rest
 from dufm._steps import Model
 from dufm.characters import Group, check_spectrum
@@ -131,7 +132,6 @@ def spectral_limit(
     ('rests', [True, True, False])
     """
     chi = check_spectrum(s, group, "s")
-    depth = check_count("depth", depth, 2)
     _check_continuation(sharpness, until_growth, chi.num_classes - 1)
     flow = spectral_flow(s, depth, chi, until_log_loss=-sharpness, rtol=_RTOL, max_steps=_STEPS)
     model = SpectralModel(chi, depth, s)
@@ -150,8 +150,6 @@ def spectral_limit(
 
 
 def _check_continuation(sharpness: float, until_growth: float, pairs: int) -> None:
-    check_finite_positive("sharpness", sharpness)
-    check_finite_positive("until_growth", until_growth)
     if sharpness < _LEAST_SHARPNESS:
         raise DufmError(
             f"sharpness must be at least {_LEAST_SHARPNESS:g}: it blurs the solution by 1/sharpness; got {sharpness!r}"
@@ -184,3 +182,6 @@ def _rates(model: FactorModel, state: Tensor) -> Tensor:
     change = ((U.mT @ centred(moved)) * Vh).sum(-1)
     grown = change / sigma.clamp(min=1e-300) / (model.depth * growth_rate(state, slope)).unsqueeze(-1)
     return torch.where(sigma > _NOISE * sigma[..., :1], grown, 0.0)
+
+
+guard(globals())

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dufm._stepping import EXHAUSTED, LAST, REACHED, RUNNING, begin, slope_at
-from dufm._steps import SPREAD, Linearised, Model, check_control, norm
+from dufm._steps import SPREAD, Linearised, Model, control_of, norm
 
 __all__ = ["RESTS", "Rest", "Steady", "growth_rate", "rest"]
 
@@ -59,7 +59,7 @@ def rest(model: Model, state: Tensor, *, sharpness: float, until_growth: float, 
     A row rests when its gaps, scaled to norm 1, turn by less than 1e-8 while the logarithm u of the margin that
     the flow would have reached grows by 1.
     """
-    control, max_steps = check_control(rtol, max_steps, state)
+    control = control_of(rtol)
     steady = Steady(model)
     batch = begin(steady, _at_sharpness(model, state, sharpness), control)
     batch.implicit[:] = True

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_finite
+from dufm._checks import DufmError, check_each, check_finite, short
 from dufm._scaling import check_in_range
-from dufm._steps import Control, Model, Step, check_control, explicit_step, implicit_step, norm
+from dufm._steps import Control, Model, Step, control_of, explicit_step, implicit_step, norm
 
 __all__ = ["Batch", "Record", "Run", "begin", "follow", "recorded", "slope_at"]
 
@@ -187,8 +187,7 @@ class Run:
 @torch.no_grad()
 def follow(model: Model, state: Tensor, *, until_log_loss: float, rtol: float, max_steps: int, record: Record) -> Run:
     """Follow ``model`` from ``state`` ``(batch, n)`` to a target of log ℒ; the others as in ``gradient_flow``."""
-    check_finite("until_log_loss", until_log_loss)
-    control, max_steps = check_control(rtol, max_steps, state)
+    control = control_of(rtol)
     kind, levels = _levels(record, until_log_loss, state) if record is not None else (None, state.new_empty(0))
     batch = begin(model, state, control)
     check_in_range(f"{model.name}: the loss of the start, or its slope,", batch.log_loss, batch.speed)
@@ -300,14 +299,11 @@ def recorded(history: Kept | None) -> Kept:
 def _levels(record: Any, until_log_loss: float, state: Tensor) -> tuple[str, Tensor]:
     """Kind and levels of ``record`` in the order in which the path meets them."""
     if not isinstance(record, dict) or len(record) != 1 or next(iter(record)) not in _NEVER:
-        raise DufmError(f'record must be {{"log_loss": levels}} or {{"log_time": levels}}, got {record!r}')
-    ((kind, levels),) = record.items()
-    try:
-        levels = torch.as_tensor(levels, dtype=state.dtype, device=state.device)
-    except (TypeError, ValueError) as error:
-        raise DufmError(f"record[{kind!r}] must be a 1-D sequence of finite levels, got {levels!r}") from error
-    if levels.ndim != 1 or not len(levels) or not levels.isfinite().all():
-        raise DufmError(f"record[{kind!r}] must be a 1-D sequence of finite levels, at least one, got {levels}")
+        raise DufmError(f'record must be {{"log_loss": levels}} or {{"log_time": levels}}, got {short(record)}')
+    ((kind, given),) = record.items()
+    levels = state.new_tensor(check_each(f"record[{kind!r}]", given, check_finite))
+    if not len(levels) or not levels.isfinite().all():
+        raise DufmError(f"record[{kind!r}] must hold at least one level, finite in {state.dtype}, got {short(given)}")
     if kind == "log_loss" and levels.min() < until_log_loss:
         raise DufmError(
             f"record['log_loss'] must stay at or above until_log_loss = {until_log_loss}, got {levels.min():g}"

@@ -23,7 +23,6 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count
 from dufm._clock import Clock
 from dufm._methods import BS32, DP54, ROS34PW2, Pair
 from dufm._scaling import in_range, times_power
@@ -33,7 +32,7 @@ __all__ = [
     "Linearised",
     "Model",
     "Step",
-    "check_control",
+    "control_of",
     "explicit_step",
     "implicit_step",
     "norm",
@@ -161,11 +160,9 @@ class Control:
         return torch.where(ratio.isfinite(), ratio, torch.inf)
 
 
-def check_control(rtol: float, max_steps: int, state: Tensor) -> tuple[Control, int]:
-    """A :class:`Control`, and ``max_steps`` as an integer; ``DufmError`` for values out of range."""
-    if not isinstance(rtol, (int, float)) or not 1e-13 <= rtol <= 1e-1:
-        raise DufmError(f"rtol must lie in [1e-13, 0.1], got {rtol!r}")
-    return Control(rtol, BS32 if rtol >= _TIGHT else DP54, {}), check_count("max_steps", max_steps, 1)
+def control_of(rtol: float) -> Control:
+    """A :class:`Control` with the pair of this accuracy."""
+    return Control(rtol, BS32 if rtol >= _TIGHT else DP54, {})
 
 
 # ---------------------------------------------------------------- the steps

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dufm._checks import check_count
+from dufm._door import guard
 from dufm._nnls import nonnegative_least_squares
 from dufm._polish import margin_slopes
 from dufm.code_search import softmax_code
@@ -171,7 +172,6 @@ def code_condition(W: Tensor, depth: int) -> float:
     Λ as in :func:`constant_multipliers`.  The same statement as :func:`dufm.kkt_certificate`, without its singular
     vectors; derived in notebook 34.  A float; ``DufmError`` for a depth below 2.
     """
-    depth = check_count("depth", depth, 2)
     w, H, wrong, true = _code(W)
     A = w - w.mean(0)
     R, S = A.T @ A, H.T @ H
@@ -230,3 +230,6 @@ def _kind_of_code(num_classes: int, rank: int) -> str:
     if rank == 2 and num_classes > 4:
         return "polygon"
     return "orthoplex" if num_classes <= 2 * rank else "other softmax code"
+
+
+guard(globals())

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count, check_factors
+from dufm._checks import DufmError
+from dufm._door import guard
 from dufm.ends import end, limit
 from dufm.flow import gradient_flow
 from dufm.metrics import centred
@@ -50,9 +51,8 @@ def realigned(factors: Sequence[Tensor], kind: str, excess: float, seeds: Sequen
     factors of width K away from it (:func:`skewed_to`, :func:`scaled_to`).  Leading dimension: the networks.
     ``seeds``: one a network, of its skew.  ``DufmError`` for another kind or excess.
     """
-    check_factors(factors)
-    if kind not in KINDS or not 0 <= excess <= 1:
-        raise DufmError(f"kind must be one of {', '.join(KINDS)} and excess from 0 to 1, got {kind!r}, {excess!r}")
+    if kind not in KINDS:
+        raise DufmError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
     even, balanced = _even(factors), balanced_init(chain(factors), len(factors))
     target = excess * _log_norm(even) + (1 - excess) * _log_norm(balanced)
     if excess == 0:
@@ -128,7 +128,6 @@ def realigned_ends(
     Columns: ``log_efficiency`` and ``log_rate`` (of :func:`slowest_rate`) at the start, ``rank`` of :func:`dufm.end`,
     0 where it is undecided.  ``DufmError`` as there.
     """
-    depth = check_count("depth", depth, 2)
     seeds = [first + seed for seed in seeds]
     gaussian = random_start("gaussian", depth, width, num_classes, scale=scale, seeds=seeds)
     start = realigned(gaussian, kind, excess, seeds)
@@ -160,3 +159,6 @@ def _bisected(function: Callable[[Tensor], Tensor], target: Tensor, low: float, 
         less = function(middle) < target
         below, above = torch.where(less, middle, below), torch.where(less, above, middle)
     return middle
+
+
+guard(globals())

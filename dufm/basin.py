@@ -15,6 +15,7 @@ from scipy.integrate import quad
 from torch import Tensor
 
 from dufm._checks import DufmError, check_count, check_finite_positive
+from dufm._door import guard
 from dufm._stepping import recorded
 from dufm.characters import characters
 from dufm.ends import SpectralEnd, spectral_end
@@ -63,7 +64,7 @@ def critical_labels(lags: Sequence[bool] | Tensor, depth: int, scales: Sequence[
     Collapse has won if the laggards gain on the leaders between losses e^−40 and e^−60.  ``DufmError``: all or none
     lag, a bad depth or scale, or no c*, or more than one, between 0 and 2.
     """
-    depth, rounds = check_count("depth", depth, 3), check_count("rounds", rounds, 1)
+    check_count("depth", depth, 3)
     lags = torch.as_tensor(lags, dtype=torch.bool)
     if lags.all() or not lags.any():
         raise DufmError(f"lags must name some of the characters and not all of them, got {lags.tolist()}")
@@ -97,7 +98,7 @@ def critical_ratio(depth: int, sizes: Iterable[float], *, rounds: int = 4) -> Te
     One for each of ``sizes``; for large ones the law is :func:`dufm.late_separatrix`.  Collapse has won if s_3 gains on
     the others between two losses later than any of these starts.  ``DufmError`` as :func:`critical_labels`.
     """
-    depth, rounds = check_count("depth", depth, 3), check_count("rounds", rounds, 1)
+    check_count("depth", depth, 3)
     third = torch.tensor([False, False, True])
     found = []
     for size in sizes:
@@ -119,7 +120,7 @@ def late_ratio(ratio: Tensor, growth: Tensor, depth: int, beta: float = 2.0) -> 
     ``ratio`` x_0 and ``growth`` g: positive tensors that broadcast.  β = 2: s_3/s_1 at K = 4, s_1 = s_2, exact but for
     :math:`e^{-(s_1 - s_3)/2}`.  ``DufmError`` for a depth below 2.
     """
-    q = 1 - 2 / check_count("depth", depth, 2)
+    q = 1 - 2 / depth
     if q == 0:
         return (ratio * growth ** (beta - 1)).clamp(max=1.0)
     return (beta + (ratio**-q - beta) * growth**q).clamp(min=1.0) ** (-1 / q)
@@ -163,7 +164,7 @@ def triangle_cells(side: int) -> np.ndarray:
     ``DufmError`` below 1.
     """
     corners = []
-    for i in range(check_count("side", side, 1)):
+    for i in range(side):
         for j in range(side - i):
             corners.append([(i, j), (i + 1, j), (i, j + 1)])
             if i + j + 2 <= side:
@@ -179,8 +180,8 @@ def map_starts(side: int, each: int, seed: int) -> Tensor:
     ``DufmError`` for a count below 1.
     """
     corners = triangle_cells(side)
-    rng = np.random.default_rng(check_count("seed", seed, 0))
-    weights = rng.dirichlet(np.ones(3), (len(corners), check_count("each", each, 1)))
+    rng = np.random.default_rng(seed)
+    weights = rng.dirichlet(np.ones(3), (len(corners), each))
     directions = (weights @ corners).clip(1e-12)
     return torch.from_numpy(directions / directions.mean(-1, keepdims=True)).transpose(0, 1)
 
@@ -255,7 +256,7 @@ def code_counts(seeds: Sequence[int], num_classes: int, depth: int, scale: float
     ranks = torch.tensor([K - 1, K // 2, bits])
     counts = []
     for seed in seeds:
-        draw = np.random.default_rng([seed, bits]).dirichlet(np.ones(K - 1), check_count("starts", starts, 1)) * (K - 1)
+        draw = np.random.default_rng([seed, bits]).dirichlet(np.ones(K - 1), starts) * (K - 1)
         directions = torch.from_numpy(draw.clip(1e-9))
         run = spectral_flow(scale * directions, depth, "hadamard")
         end = spectral_end(run.s, depth, "hadamard")
@@ -271,3 +272,6 @@ def code_counts(seeds: Sequence[int], num_classes: int, depth: int, scale: float
         counts.append([*code.bincount(minlength=len(CODES)).tolist(), *marks])
     names = [*CODES, "greedy cube", "sure", "sure and greedy"]
     return dict(zip(names, map(list, zip(*counts, strict=True)), strict=True))
+
+
+guard(globals())

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count, check_finite_positive, check_logits, check_rank
-from dufm._polish import cut, frames, least_multipliers, margin_slopes, newton, pair_margins, pairs, slsqp, spread
+from dufm._checks import DufmError, check_logits, check_rank
+from dufm._door import guard
+from dufm._polish import cut, frames, least_multipliers, newton, pair_margins, pairs, slsqp, spread
 from dufm._scaling import in_range
 from dufm.metrics import final_rank
 from dufm.model import balanced_init
@@ -18,7 +19,6 @@ __all__ = [
     "factor_residual",
     "kkt_certificate",
     "kkt_residual",
-    "margin_slopes",
     "off_range_values",
     "polish",
 ]
@@ -87,9 +87,6 @@ def kkt_certificate(
     >>> [dufm.kkt_certificate(Z, 4, rank=2).holds().item() for Z in (square, skew)]
     [True, False]
     """
-    depth = check_count("depth", depth, 2)
-    check_logits(Z)
-    check_finite_positive("active_tol", active_tol)
     _check_size(Z)
     rank = final_rank(Z) if rank is None else check_rank(rank, Z)
     parts = _by_rank(lambda r, batch: _certify(r, batch, 2.0 / depth, active_tol), rank, Z)
@@ -116,7 +113,6 @@ def factor_residual(Z: Tensor, depth: int, certificate: Certificate) -> Tensor:
     centred nor cut here, Λ the multipliers of its ``certificate``.  Rounding noise in the discarded singular values
     enters balanced factors at its L-th root.  ``DufmError`` for a certificate of another shape.
     """
-    check_logits(Z)
     _check_certificate(Z, certificate)
     factors = balanced_init(Z, depth)
     wrong, _, sample = pairs(*Z.shape[-2:])
@@ -157,8 +153,6 @@ def off_range_values(Z: Tensor, depth: int, certificate: Certificate) -> Tensor:
     >>> dufm.off_range_values(Z, 4, dufm.kkt_certificate(Z, 4))[:2]
     tensor([1.5000, 1.5000], dtype=torch.float64)
     """
-    depth = check_count("depth", depth, 2)
-    check_logits(Z)
     _check_certificate(Z, certificate)
     _check_size(Z)
 
@@ -274,7 +268,6 @@ def polish(Z: Tensor, depth: int, rank: int | Tensor | None = None, *, fallback:
     >>> torch.linalg.svdvals(solved.Z)[:3]
     tensor([1.0000, 1.0000, 1.0000], dtype=torch.float64)
     """
-    depth = check_count("depth", depth, 2)
     check_logits(Z)
     _check_size(Z)
     ranks = final_rank(Z) if rank is None else check_rank(rank, Z)
@@ -320,3 +313,6 @@ def _solve(rank: int, Z: Tensor, p: float, fallback: bool) -> tuple[Tensor, Tens
 
 def _distance(Z: Tensor, start: Tensor) -> Tensor:
     return torch.linalg.matrix_norm(Z - start) / torch.linalg.matrix_norm(start)
+
+
+guard(globals())

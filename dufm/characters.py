@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count, check_dtype
+from dufm._checks import DufmError, check_count, check_fits, check_tensor
+from dufm._door import guard
 from dufm._scaling import check_in_range, in_range, times_power
 
 __all__ = ["Characters", "characters", "check_spectrum"]
@@ -84,9 +85,8 @@ class Characters:
         conjugate characters of more than 1e-6 of the norm.
         """
         K = self.num_classes
-        if not isinstance(Z, torch.Tensor) or Z.shape[-2:] != (K, K):
-            raise DufmError(f"Z must be a floating tensor of shape (..., {K}, {K}), got {getattr(Z, 'shape', Z)!r}")
-        check_dtype("Z", Z)
+        if Z.shape[-2:] != (K, K):
+            raise DufmError(f"Z must have shape (..., {K}, {K}), got {tuple(Z.shape)}")
         Z, e = in_range(Z)
         basis = self.basis[:, 1:].to(Z)
         inner = basis.mT @ Z @ basis
@@ -139,6 +139,7 @@ def characters(group: Group, num_classes: int | None = None) -> Characters:
             raise DufmError(f"num_classes must be {math.prod(orders)} for orders {orders}, got {num_classes}")
     else:
         raise DufmError(f"group must be 'hadamard', 'cyclic', or a tuple of orders such as (2, 6), got {group!r}")
+    check_fits("group: its tables", 16, math.prod(orders), math.prod(orders))
     sizes = np.array(orders)
     elements = np.indices(orders).reshape(len(orders), -1).T
     conjugate = np.ravel_multi_index(tuple((-elements % sizes).T), orders)
@@ -166,11 +167,7 @@ def characters(group: Group, num_classes: int | None = None) -> Characters:
 
 def check_spectrum(s: Tensor, group: Group, name: str = "s0") -> Characters:
     """Characters of ``group`` for a spectrum ``s`` ``(..., F)``; ``DufmError`` where either is refused."""
-    if not isinstance(s, torch.Tensor) or s.ndim < 1 or s.numel() == 0:
-        raise DufmError(f"{name} must be a non-empty torch tensor of shape (..., F), got {getattr(s, 'shape', s)!r}")
-    if s.is_complex():
-        raise DufmError(f"{name} must be real: with complex singular values the phases turn too, got {s.dtype}")
-    check_dtype(name, s)
+    check_tensor(name, s, min_dim=1)
     if isinstance(group, str) and group == "cyclic":
         raise DufmError("group 'cyclic' needs its order: pass characters('cyclic', K), or (K,)")
     chi = characters(group, s.shape[-1] + 1 if isinstance(group, str) else None)
@@ -179,6 +176,9 @@ def check_spectrum(s: Tensor, group: Group, name: str = "s0") -> Characters:
             f"{name} must have {chi.num_free} entries, one for each free character of the group of orders {chi.orders} "
             f"(conjugates tied, the trivial one left out), got shape {tuple(s.shape)}"
         )
-    if not (torch.isfinite(s).all() and (s > 0).all()):
-        raise DufmError(f"{name} must be positive and finite: a zero never grows; the smallest is {s.min():g}")
+    if not (s > 0).all():
+        raise DufmError(f"{name} must be positive: a zero never grows; the smallest is {s.min():g}")
     return chi
+
+
+guard(globals())

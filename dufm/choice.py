@@ -22,6 +22,7 @@ import scipy.optimize
 import torch
 from scipy.special import expit, log_expit
 
+from dufm._door import guard
 from dufm._stepping import recorded
 from dufm.agreement import SAME, compare, selected_code
 from dufm.certificate import kkt_certificate, off_range_values
@@ -247,3 +248,6 @@ def advantage(
     means = gain[np.random.default_rng(seed).integers(len(gain), size=(draws, len(gain)))].mean(1)
     low, high = np.quantile(means, [0.025, 0.975])
     return float(gain.mean()), float(low), float(high)
+
+
+guard(globals())

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count, check_finite_positive, check_logits
+from dufm._checks import DufmError
+from dufm._door import guard
 from dufm._limit import Limit, continued
 from dufm._polish import frames, least_multipliers, pair_margins
 from dufm._resting import RESTS
@@ -83,8 +84,7 @@ class SizedModel(FactorModel):
 
 def class_sizes(num_classes: int, ratio: float) -> Tensor:
     """Sizes of mean 1 ``(K,)``, the first class ``ratio`` times as large as the others; ``DufmError`` out of range."""
-    check_finite_positive("ratio", ratio)
-    sizes = torch.ones(check_count("num_classes", num_classes, 2), dtype=torch.float64)
+    sizes = torch.ones(num_classes, dtype=torch.float64)
     sizes[0] = ratio
     return sizes / sizes.mean()
 
@@ -149,8 +149,6 @@ def sized_residual(Z: Tensor, sizes: Tensor, depth: int, rank: int, active_tol: 
     :math:`\Lambda N^{-1/2}V = U\Sigma^{p-1}`, :math:`N^{-1/2}\Lambda^\top U = V\Sigma^{p-1}`.
     ``sizes``: ``(B, K)`` or ``(K,)``.  ``DufmError`` for logits or a depth out of range.
     """
-    depth = check_count("depth", depth, 2)
-    check_logits(Z)
     U, sigma, V = frames(Z * torch.as_tensor(sizes).to(Z).sqrt().unsqueeze(-2))
     margin = pair_margins(Z)
     active = margin <= (1 + active_tol) * margin.amin(-1, keepdim=True)
@@ -162,3 +160,6 @@ def _model(factors: Sequence[Tensor], sizes: Tensor, kind: str) -> SizedModel:
     if kind not in KINDS or tuple(sizes.shape) != (factors[0].shape[-1],) or not (sizes > 0).all():
         raise DufmError(f"kind must be of {', '.join(KINDS)} and sizes positive, one a class, got {kind!r}, {sizes}")
     return SizedModel(factors, sizes, kind)
+
+
+guard(globals())

@@ -7,8 +7,9 @@ import scipy
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count
+from dufm._checks import DufmError
 from dufm._climb import BETA, climb, random_codes, soft_margin
+from dufm._door import guard
 from dufm._nnls import nonnegative_least_squares
 from dufm._polish import margin_slopes
 from dufm.codes import one_vs_rest_margin, separators, smallest_angle
@@ -70,10 +71,7 @@ def softmax_code(num_classes: int, dim: int, *, restarts: int = 128, seed: int =
     >>> round(code.margin, 4), code.vectors.shape
     (1.0, torch.Size([5, 3]))
     """
-    num_classes = check_count("num_classes", num_classes, 2)
-    dim = check_count("dim", dim, 2)
-    restarts = check_count("restarts", restarts, 1)
-    W = random_codes(restarts, num_classes, dim, check_count("seed", seed, 0))
+    W = random_codes(restarts, num_classes, dim, seed)
     begin = torch.linspace(0.0, LATE, restarts, dtype=W.dtype)
     X = climb(torch.stack([W, W], 1), _unit, _tangent, steps=STEPS, begin=begin)  # A = C stays so: Z is symmetric
     value = soft_margin(X, BETA[1])[0]
@@ -96,9 +94,7 @@ def unit_norm_margins(num_classes: int, dim: int, *, networks: int = 64, seed: i
     the inverse temperature raised; nothing ties h to w.  The last sharpness leaves a margin up to 1e-3 below its limit.
     ``DufmError``: K < 2, d < 2.
     """
-    num_classes = check_count("num_classes", num_classes, 2)
-    shape = check_count("networks", networks, 1), num_classes, check_count("dim", dim, 2)
-    seed = check_count("seed", seed, 0)
+    shape = networks, num_classes, dim
     W, H = climb(
         torch.stack([random_codes(*shape, 2 * seed), random_codes(*shape, 2 * seed + 1)], 1),
         _unit,
@@ -186,3 +182,6 @@ def _code_residual(W: np.ndarray) -> float:
     system = np.vstack([slope.reshape(len(wrong), -1).T, np.ones(len(wrong))])  # multipliers sum to 1
     multipliers, residual = nonnegative_least_squares(system, np.append(np.zeros(2 * W.size), 1.0))
     return max(float(residual), float(multipliers @ slack[wrong, true]))
+
+
+guard(globals())

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dufm._checks import DufmError, check_count, check_dtype, check_logits
+from dufm._door import guard
 from dufm._nnls import nonnegative_least_squares
 from dufm._scaling import in_range, times_power
 from dufm.metrics import centred, margins, numerical_rank
@@ -68,7 +69,6 @@ def simplex_etf(num_classes: int) -> Tensor:
     >>> (dufm.simplex_etf(4) @ dufm.simplex_etf(4).mT)[0]
     tensor([ 1.0000, -0.3333, -0.3333, -0.3333], dtype=torch.float64)
     """
-    num_classes = check_count("num_classes", num_classes, 2)
     return torch.from_numpy(scipy.linalg.helmert(num_classes).T * math.sqrt(num_classes / (num_classes - 1)))
 
 
@@ -282,7 +282,6 @@ def pairs_and_singles(num_classes: int, pairs: int) -> Tensor:
     (none for t = 0, which is neural collapse; t = K/2 is the orthoplex), so that
     :math:`\gamma_L = (t2^p + K - 2t - 1 + (2t/K)^{p/2})^{-1/p}`, p = 2/L.  ``DufmError`` unless 0 ≤ t ≤ K/2.
     """
-    num_classes = check_count("num_classes", num_classes, 2)
     pairs = check_count("pairs", pairs, 0, num_classes // 2)
     Z = torch.eye(num_classes, dtype=torch.float64)
     first = 2 * torch.arange(pairs)
@@ -345,3 +344,6 @@ def name_of(Z: Tensor) -> np.ndarray:
         for ok, row, r in zip(whole, away, rank, strict=True)
     ]
     return np.array(found, dtype=object).reshape(Z.shape[:-2])
+
+
+guard(globals())

@@ -17,7 +17,8 @@ import scipy.optimize
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count, check_finite_positive, check_logits
+from dufm._checks import DufmError, check_count
+from dufm._door import guard
 from dufm._stepping import recorded
 from dufm.basin import only_change
 from dufm.characters import characters
@@ -101,7 +102,6 @@ def block_values(pull: Tensor, Z: Tensor, rank: int) -> Tensor:
     (:func:`dufm.log_loss_residual`) they are the β that a flow sees; :func:`dufm.off_range_values` reads them off a
     certificate's multipliers.  ``DufmError`` for bad logits.
     """
-    check_logits(Z)
     U, _, Vh = torch.linalg.svd(centred(Z))
     U, V = U[..., :rank], Vh[..., :rank, :].mT
     kept = ((U.mT @ pull) * V.mT).sum((-2, -1)) / rank
@@ -123,8 +123,8 @@ def random_multipliers(P: Tensor, count: int, seed: int) -> Tensor:
     raised = (eye[true] - eye[wrong]).unsqueeze(-1) * eye[true].unsqueeze(-2)
     system = torch.cat([(raised @ P.mT @ P).flatten(1), (P @ P.mT @ raised).flatten(1)], 1).mT.numpy()
     wanted = torch.cat([P.flatten(), P.flatten()]).numpy()
-    rng, found = np.random.default_rng(check_count("seed", seed, 0)), []
-    for _ in range(check_count("count", count, 1)):
+    rng, found = np.random.default_rng(seed), []
+    for _ in range(count):
         solved = scipy.optimize.linprog(rng.standard_normal(len(wrong)) + 3.0, A_eq=system, b_eq=wanted)
         if not solved.success:
             raise DufmError(f"P must be a KKT point of equal values: {solved.message}")
@@ -145,8 +145,7 @@ def critical_extra(P: Tensor, E: Tensor, depth: int, size: float, *, rounds: int
     Networks start at ``size (P + ratio E)``; the extra value is discarded if ε/s falls between two later losses.
     ``DufmError``: a depth below 3, a size not positive, or if the answer changes twice between 0 and 1.
     """
-    depth, rounds = check_count("depth", depth, 3), check_count("rounds", rounds, 1)
-    check_finite_positive("size", size)
+    check_count("depth", depth, 3)
 
     def discarded(ratio: Tensor) -> Tensor:
         s, extra = extra_growth(P, E, depth, size, ratio[0], (1.5, 3.0))
@@ -191,3 +190,6 @@ def _flow(Z: Tensor, depth: int, growths: Sequence[float]) -> Tensor:
     if Z.isnan().any():
         raise DufmError(f"the flow did not reach log loss {levels[-1]:g}: {set(run.status.ravel().tolist())}")
     return Z
+
+
+guard(globals())

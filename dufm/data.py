@@ -3,6 +3,7 @@ r"""Images to train on: handwritten digits, MNIST, Fashion-MNIST, CIFAR-10.
 Imported by name (``from dufm import data``).  scikit-learn is loaded by the calls, not by the import.
 """
 
+import contextlib
 import hashlib
 import http.client
 import os
@@ -17,12 +18,15 @@ from filelock import FileLock
 from torch import Tensor
 
 from dufm._checks import DufmError, check_count
+from dufm._door import guard
 
 __all__ = ["NAMES", "balanced", "fingerprint", "load", "split"]
 
 # Name at OpenML and number of features of each data set that is kept in a file.
 _OPENML = {"mnist": ("mnist_784", 784), "fashion": ("Fashion-MNIST", 784), "cifar10": ("CIFAR_10", 3072)}
 _NUM_CLASSES = 10
+# Bytes that the arrays of a file may take, unpacked: CIFAR-10 takes 0.74e9.
+_LARGEST = 2**30
 #: Data sets that :func:`load` knows.
 NAMES = ("digits", *_OPENML)
 
@@ -37,10 +41,10 @@ def load(name: str, root: str | Path | None = None) -> tuple[np.ndarray, np.ndar
     needs no network.
 
     ``DufmError``: an unknown name; no file, and no network or a folder that cannot be written; a file whose arrays
-    are not as above.
+    are not as above, or take more than 1 GiB, which is known before they are unpacked.  Nothing is unpickled.
     Sources: LeCun et al. (1998), Xiao et al. (2017), Krizhevsky (2009), Alpaydin & Kaynak (1998) for the digits.
     """
-    if name not in NAMES:
+    if not isinstance(name, str) or name not in NAMES:
         raise DufmError(f"name must be one of {', '.join(NAMES)}, got {name!r}")
     if name == "digits":
         from sklearn.datasets import load_digits
@@ -48,15 +52,9 @@ def load(name: str, root: str | Path | None = None) -> tuple[np.ndarray, np.ndar
         X, y = load_digits(return_X_y=True)
         return (X / 16.0).astype(np.float32), y.astype(np.int64)
     path = _folder(root) / f"{name}.npz"
-    if not path.is_file():
+    if not os.path.isfile(path):
         _keep(name, path)
-    try:
-        # np.load leaves a broken file open that it opened itself.
-        with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as file:
-            X, y = file["X"], file["y"]
-    # TypeError: the file holds one bare array.
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise DufmError(f"{path}: not an .npz file with arrays X and y ({error})") from None
+    X, y = _read(path)
     _check(X, y, _OPENML[name][1], path)
     return X, y
 
@@ -78,10 +76,15 @@ def balanced(X: np.ndarray | Tensor, y: np.ndarray | Tensor, n_per_class: int) -
 
 def _samples(X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
     """The arrays of :func:`balanced`, or its refusal."""
-    X, y = np.asarray(X), np.asarray(y)
+    try:
+        X, y = (np.asarray(part.detach().cpu() if isinstance(part, torch.Tensor) else part) for part in (X, y))
+    except (TypeError, ValueError, RuntimeError) as error:  # ragged; sparse, bfloat16, on no device
+        said = " ".join(str(error).split())
+        raise DufmError(f"X and y must be arrays or tensors that NumPy can hold: {said}") from None
     if y.ndim != 1 or y.dtype.kind not in "iu" or not len(y):
         raise DufmError(f"y must hold the labels, integers of shape (n,), got {y.dtype} of shape {y.shape}")
-    if X.ndim != 2 or len(X) != len(y) or X.dtype.kind not in "iuf" or not np.isfinite(X).all():
+    plain = X.ndim == 2 and len(X) == len(y) and X.size and X.dtype.kind in "iuf" and X.dtype.itemsize <= 8
+    if not plain or not np.isfinite(X).all():
         raise DufmError(
             f"X must hold finite numbers, a row for each of the {len(y)} labels, got {X.dtype} of shape {X.shape}"
         )
@@ -104,7 +107,7 @@ def split(
     images, labels = load(name)
     X, y = balanced(images, labels, n_per_class)
     left = np.concatenate([np.flatnonzero(labels == k)[n_per_class:] for k in range(_NUM_CLASSES)])
-    left = np.random.default_rng(0).permutation(left)[: check_count("held", held, 0)]
+    left = np.random.default_rng(0).permutation(left)[: held]
     mean = X.mean(1, keepdim=True) if centred else 0.0
     return X - mean, y, torch.from_numpy(images[left].T.astype(np.float64)) - mean, torch.from_numpy(labels[left])
 
@@ -116,15 +119,43 @@ def fingerprint(name: str) -> str:
 
 
 def _folder(root: str | Path | None) -> Path:
-    return Path(root or os.environ.get("DUFM_DATA") or Path.home() / ".cache" / "dufm").expanduser()
+    folder = root if root is not None else os.environ.get("DUFM_DATA") or "~/.cache/dufm"
+    try:
+        return Path(folder).expanduser()
+    except (TypeError, RuntimeError) as error:  # no path; a home that nobody has
+        raise DufmError(f"root must be a folder, got {folder!r}: {error}") from None
+
+
+def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The arrays of a file that anybody may have made."""
+    try:
+        with open(path, "rb") as handle, zipfile.ZipFile(handle) as archive:
+            members = archive.infolist()
+            # zipfile unpacks these two by the piece, up to the size that is declared, and the others at one go.
+            if {member.compress_type for member in members} - {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+                raise ValueError("packed otherwise than numpy.savez does")
+            if (size := sum(member.file_size for member in members)) > _LARGEST:
+                raise ValueError(f"{size} bytes unpacked, more than {_LARGEST}")
+            handle.seek(0)
+            with np.load(handle, allow_pickle=False) as file:
+                X, y = file["X"], file["y"]
+            if not isinstance(X, np.ndarray) or not isinstance(y, np.ndarray):
+                raise ValueError("X or y is no array")
+            return X, y
+    # Its parsers raise a dozen kinds of errors, MemoryError and TokenError among them: each says the same of the file.
+    except Exception as error:
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise DufmError(f"{path}: not an .npz file with arrays X and y ({said})") from None
 
 
 def _keep(name: str, path: Path) -> None:
     """Fetch a data set into its file, unless another process has done so meanwhile."""
+    if os.path.lexists(path):
+        raise DufmError(f"{path} must be a file; something else is in its place")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         held = FileLock(path.parent / f".{name}.lock").acquire()
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise DufmError(f"{path} is missing, and its folder cannot be written ({error})") from None
     with held:
         if path.is_file():
@@ -132,9 +163,14 @@ def _keep(name: str, path: Path) -> None:
         X, y = _fetch(name, path)
         _check(X, y, _OPENML[name][1], f"OpenML's {_OPENML[name][0]}")
         partial = path.with_name(f".{name}.part")  # a killed fetch leaves no half file under the name that is read
-        with open(partial, "wb") as file:
-            np.savez_compressed(file, X=X, y=y)
-        os.replace(partial, path)
+        try:
+            with open(partial, "wb") as file:
+                np.savez_compressed(file, X=X, y=y)
+            os.replace(partial, path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                partial.unlink()
+            raise DufmError(f"{path} cannot be written ({error})") from None
 
 
 def _fetch(name: str, path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -168,3 +204,6 @@ def _check(X: np.ndarray, y: np.ndarray, features: int, where: str | Path) -> No
     if not np.array_equal(found, np.arange(_NUM_CLASSES)):
         wanted = f"the labels 0 to {_NUM_CLASSES - 1}, each at least once"
         raise DufmError(f"{where}: y must hold {wanted}, got {found[:20]}")
+
+
+guard(globals())

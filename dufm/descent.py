@@ -22,7 +22,8 @@ import torch
 from scipy.integrate import quad
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count, check_factors, check_finite_positive
+from dufm._checks import DufmError, check_count
+from dufm._door import guard
 from dufm._stepping import recorded
 from dufm._steps import Model
 from dufm.characters import Group, check_spectrum
@@ -75,14 +76,12 @@ def spectral_descent(
     after ``max_steps`` is returned as it is.  Returns :class:`Descent`.
     """
     model = _model(s0, depth, group)
-    check_finite_positive("lr", lr)
-    max_steps = check_count("max_steps", max_steps, 1)
     state, *rest = _descend(model, model.flatten(s0), lr, until_log_loss, max_steps)
     return Descent(model.spectrum(state).reshape(s0.shape), *(part.reshape(s0.shape[:-1]) for part in rest))
 
 
 def _model(s0: Tensor, depth: int, group: Group) -> SpectralModel:
-    return SpectralModel(check_spectrum(s0, group), check_count("depth", depth, 2), s0)
+    return SpectralModel(check_spectrum(s0, group), depth, s0)
 
 
 def _descend(
@@ -261,7 +260,6 @@ def sharpness(factors: Sequence[Tensor]) -> float:
 
     A float; ``DufmError`` for bad factors.
     """
-    check_factors(factors)
     factors = [W.unsqueeze(0) for W in factors]
     model = FactorModel(factors)
     flat, small = model.flatten(factors), 1e-5
@@ -316,3 +314,6 @@ def network_ends(
         found = end(limit(run), depth)
         name[there], reason[there] = found.name, found.reason
     return {"name": name.astype(str), "reason": reason.astype(str), "rises": rises}
+
+
+guard(globals())

@@ -14,7 +14,8 @@ import scipy
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count
+from dufm._checks import DufmError
+from dufm._door import guard
 from dufm._scaling import check_in_range, in_range, times_power
 from dufm.agreement import selected_code
 from dufm.certificate import MAX_MARGINS, Certificate
@@ -128,7 +129,6 @@ def diagnose(
     """
     logits, labels = _logits_and_labels(logits, labels)
     logits, e = in_range(logits)
-    depth = None if depth is None else check_count("depth", depth, 2)
     samples, num_classes = logits.shape
     own = logits.gather(1, labels[:, None])
     gaps = times_power((own - logits).scatter(1, labels[:, None], torch.inf).amin(1), e[0])
@@ -331,3 +331,6 @@ def _balanced(rows: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     spread[labels[order], place] = scale * (rows[order] - means[labels[order]])
     both = torch.cat([spread, -spread], 1) + means[:, None]
     return both.flatten(0, 1).mT
+
+
+guard(globals())

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count, check_logits
+from dufm._checks import DufmError, check_logits
+from dufm._door import guard
 from dufm._limit import Limit, limit, spectral_limit
 from dufm._nnls import nonnegative_least_squares
 from dufm._resting import RESTS
@@ -86,7 +87,6 @@ def end(run: Limit | Trajectory | Sequence[Tensor] | Tensor, depth: int) -> End:
     >>> found.name.item(), round(found.margin_ratio.item(), 4), found.reason.item()
     ('orthoplex', 0.9186, '')
     """
-    depth = check_count("depth", depth, 2)
     if isinstance(run, torch.Tensor):
         check_logits(run)
         Z, rates, status = run.detach(), None, None
@@ -247,7 +247,6 @@ def spectral_end(s: Tensor, depth: int, group: Group) -> SpectralEnd:
             [2., 2., 0.]], dtype=torch.float64)
     """
     chi = check_spectrum(s, group, "s")
-    depth = check_count("depth", depth, 2)
     s, growing, status = spectral_limit(s, depth, chi)
     growing, status = growing.reshape(-1, chi.num_free) > 0.5, status.reshape(-1)
     flat = s.reshape(-1, chi.num_free)
@@ -301,3 +300,6 @@ def _vertex(pattern: np.ndarray, rates: np.ndarray, multiplicity: np.ndarray, de
     slope = multiplicity[support] * point[support] ** (2 / depth - 1)
     _, residual = nonnegative_least_squares(system, slope)
     return point if residual < _CERTIFIED * np.linalg.norm(slope) else nothing
+
+
+guard(globals())

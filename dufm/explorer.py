@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count, check_finite_positive
+from dufm._checks import DufmError, check_count
+from dufm._door import guard
 from dufm._stepping import recorded
 from dufm.certificate import kkt_certificate
 from dufm.characters import Characters, characters
@@ -74,9 +75,8 @@ Running = Generator[float, None, Explored]
 def spectral_start(num_classes: int, scale: float, seed: int) -> tuple[Tensor, Characters]:
     """Singular values ``(F,)`` of mean ``scale``, uniform, and their characters: Hadamard at K = 2^m, else cyclic."""
     check_count("num_classes", num_classes, 3)
-    check_finite_positive("scale", scale)
     chi = characters("cyclic" if num_classes & (num_classes - 1) else "hadamard", num_classes)
-    draw = np.random.default_rng(check_count("seed", seed, 0)).dirichlet(np.ones(chi.num_free))
+    draw = np.random.default_rng(seed).dirichlet(np.ones(chi.num_free))
     return torch.from_numpy(scale * chi.num_free * draw.clip(1e-6)), chi
 
 
@@ -98,7 +98,6 @@ def network(num_classes: int, depth: int, width: int, scale: float, seed: int) -
     The share is that of the work as it usually falls.  ``DufmError`` for numbers out of range.
     """
     check_count("num_classes", num_classes, 3)
-    check_finite_positive("scale", scale)
     start = gaussian_init(depth, width, num_classes, scale=scale ** (1 / depth), seed=seed)
     return (yield from _followed(start, depth))
 
@@ -199,3 +198,6 @@ def columns(panel: str, run: Explored, shown: int, turn: float) -> dict[str, np.
     }
     table |= {f"share_{i}": column for i, column in enumerate(share.T, 1)}
     return table | {f"{axis}_{c}": places[:, c, i] for c in range(places.shape[1]) for i, axis in enumerate("xyz")}
+
+
+guard(globals())

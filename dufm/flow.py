@@ -6,8 +6,7 @@ The flow :math:`\dot W = -\nabla\mathcal L` needs time :math:`t\approx e^{m}` to
 
 Why our own stepping: each network of a batch needs its own step and its own clock (for L ≥ 3 the flow of −log ℒ blows
 up at a finite τ that differs between networks), and t grows by :math:`e^{200}` or more, so it can only be carried as a
-logarithm.  torchdiffeq shares one step over the batch, and neither it nor SciPy carries a state in the log domain.
-What the three cost on the same path is measured in notebook 93.
+logarithm.  torchdiffeq shares one step over the batch, and neither it nor SciPy carries a logarithm (notebook 93).
 """
 
 from __future__ import annotations
@@ -21,7 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count, check_factors, check_finite_positive
+from dufm._checks import DufmError, check_count
+from dufm._door import guard
 from dufm._stepping import Record, follow
 from dufm._steps import Linearised, Model, norm
 from dufm.loss import evaluate
@@ -112,7 +112,6 @@ def gradient_flow(
     >>> run.log_time.exp().isinf().item(), run.log_time.round(decimals=1).item()
     (True, 992.4)
     """
-    check_factors(factors)
     control = {"until_log_loss": until_log_loss, "rtol": rtol, "max_steps": max_steps, "record": record}
     return follow_factors(FactorModel(factors), factors, **control)
 
@@ -150,9 +149,6 @@ def gradient_descent(
     >>> run.log_time.exp().round(decimals=4).item(), run.log_loss.round(decimals=4).item()
     (10.0, -4.1985)
     """
-    check_factors(factors)
-    check_finite_positive("lr", lr)
-    steps = check_count("steps", steps, 1)
     wanted = [check_count("record", number, 0, steps) for number in ([] if record is None else record)]
     factors, gradient = [W.clone() for W in factors], [torch.empty_like(W) for W in factors]
     kept: dict[int, list[Tensor]] = {}
@@ -182,8 +178,6 @@ def loss_scaled_descent(factors: Sequence[Tensor], epsilon: float, levels: Seque
     first step below each, ``log_time`` that of the steps taken.  Halve ``epsilon`` to see how far from the flow it is.
     ``DufmError`` for bad factors, an epsilon that is not positive, or where the loss no longer moves or is no number.
     """
-    check_factors(factors)
-    check_finite_positive("epsilon", epsilon)
     factors, slopes = [W.clone() for W in factors], [torch.empty_like(W) for W in factors]
     time = torch.tensor(-torch.inf)
     kept: list[tuple[list[Tensor], Tensor, Tensor]] = []
@@ -227,8 +221,7 @@ class FactorModel(Model):
 
     def split(self, flat: Tensor) -> list[Tensor]:
         """Factors of flat states: views."""
-        parts = flat.split(self.sizes, dim=-1)
-        return [part.unflatten(-1, shape) for part, shape in zip(parts, self.shapes, strict=True)]
+        return [part.unflatten(-1, shape) for part, shape in zip(flat.split(self.sizes, -1), self.shapes, strict=True)]
 
     def evaluate(self, Z: Tensor) -> tuple[Tensor, Tensor]:
         """Log ℒ and −∂ log ℒ/∂Z: what makes this the flow of one loss and not of another."""
@@ -304,13 +297,15 @@ def _price(shapes: Sequence[tuple[int, ...]], pairs: int) -> float:
 
 
 def _times(left: Tensor, right: Tensor) -> Tensor:
-    """``left @ right``, widened by zero columns where torch would take its slow path for tiny batched products."""
+    """``left @ right``, around the slow path that torch takes for tiny batched products: one network is no batch."""
     rows, inner, columns = left.shape[-2], left.shape[-1], right.shape[-1]
+    if left.ndim == 3 and left.shape[0] == 1:
+        return (left[0] @ right[0]).unsqueeze(0)
     if left.ndim == 2 or left.device.type != "cpu" or not 100 <= rows * inner * columns < _TINY:
         return left @ right
     if columns > rows:
         return _times(right.mT, left.mT).mT
-    wide = math.ceil(_TINY / (rows * inner))
+    wide = math.ceil(_TINY / (rows * inner))  # columns, most of them zero
     return (left @ torch.nn.functional.pad(right, (0, wide - columns)))[..., :columns]
 
 
@@ -346,3 +341,6 @@ def _back_propagate(factors: Sequence[Tensor], below: Sequence[Any], back: Tenso
         out[layer].copy_(_times(back, below[layer].mT))
         back = _times(factors[layer].mT, back)
     out[0].copy_(back)
+
+
+guard(globals())

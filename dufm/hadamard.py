@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from dufm._checks import DufmError, check_count
+from dufm._door import guard
 
 __all__ = ["OFF_LIST", "UNDECIDED", "HadamardPolyhedron", "SpectralVertex", "hadamard_polyhedron", "is_vertex"]
 
@@ -81,13 +82,13 @@ class SpectralVertex:
         """Rank of Z: the number of positive singular values."""
         return sum(s > 0 for s in self.spectrum)
 
-    def cost(self, depth: int) -> Decimal:
-        """``Σ s_i^{2/L}`` as a decimal of 60 digits."""
+    def cost(self, depth: float) -> Decimal:
+        """``Σ s_i^{2/L}`` as a decimal of 60 digits; L may be any real number from 2 on."""
         with localcontext(prec=COST_DIGITS):
             p = Decimal(2) / Decimal(depth)
             return sum(((Decimal(s.numerator) / Decimal(s.denominator)) ** p for s in self.spectrum if s), Decimal(0))
 
-    def margin(self, depth: int) -> float:
+    def margin(self, depth: float) -> float:
         """Normalised margin ``γ_L = (Σ s_i^p)^{−1/p}``."""
         return float(self.cost(depth)) ** (-depth / 2.0)
 
@@ -117,14 +118,13 @@ class HadamardPolyhedron:
 
     def best(self, depth: int) -> tuple[int, ...]:
         """Indices of the orbits of lowest cost at this depth; more than one only where 40 digits agree."""
-        depth = check_count("depth", depth, 2)
         costs = [vertex.cost(depth) for vertex in self.orbits]
         return tuple(i for i, cost in enumerate(costs) if cost - min(costs) < Decimal(10) ** -TIE_DIGITS)
 
     def best_depths(self, max_depth: int) -> dict[int, tuple[int, ...]]:
         """``{orbit index: (depths 2 … max_depth at which it is best)}``, for those that are best somewhere."""
         won: dict[int, list[int]] = {}
-        for depth in range(2, check_count("max_depth", max_depth, 2) + 1):
+        for depth in range(2, max_depth + 1):
             for index in self.best(depth):
                 won.setdefault(index, []).append(depth)
         return {index: tuple(depths) for index, depths in won.items()}
@@ -325,3 +325,6 @@ def _independent(rows: np.ndarray) -> list[int]:
             reduced.append((first, [x / row[first] for x in row]))
             chosen.append(index)
     return chosen
+
+
+guard(globals())

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dufm import data
 from dufm._checks import DufmError, check_count
+from dufm._door import guard
 from dufm.diagnosis import diagnose
 from dufm.loss import log_sum_and_residual, true_class
 from dufm.metrics import effective_rank
@@ -188,3 +189,6 @@ def _measured(
         "margin_ratio": found.margin_ratio,
         **{name: found.nc[name] for name in ("nc1", "trace_ratio", "nc2", "nc3")},
     }
+
+
+guard(globals())

@@ -12,7 +12,8 @@ import scipy
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count, check_dtype, check_finite, check_finite_positive
+from dufm._checks import DufmError, check_dtype, check_finite_positive
+from dufm._door import guard
 from dufm._scaling import check_in_range
 from dufm.loss import log_softplus
 
@@ -43,7 +44,7 @@ def escape_time(s0: float | Tensor, depth: int) -> float | Tensor:
     >>> dufm.escape_time(0.01, 4), dufm.escape_time(0.01, 2)
     (5.0, inf)
     """
-    start, depth = _positive("s0", s0), check_count("depth", depth, 2)
+    start = _positive("s0", s0)
     if depth == 2:
         return _as_given(torch.full_like(start, torch.inf), s0)
     time = start ** (2 / depth - 1) / (depth - 2)
@@ -69,7 +70,7 @@ def early_singular_values(t: float | Tensor, s0: float | Tensor, depth: int) -> 
     >>> [round(dufm.early_singular_values(t, 0.01, 4), 4) for t in (0.0, 2.5, 4.0)]  # it escapes at 5
     [0.01, 0.04, 0.25]
     """
-    start, depth = _positive("s0", s0), check_count("depth", depth, 2)
+    start = _positive("s0", s0)
     time = torch.as_tensor(t, dtype=start.dtype, device=start.device)
     if not (time >= 0).all():
         raise DufmError(f"t must be at least 0, the smallest is {time.min():g}")
@@ -98,7 +99,7 @@ def nc_log_loss(s: float | Tensor, num_classes: int) -> float | Tensor:
     >>> round(dufm.nc_log_loss(1.0, 4), 4), round(dufm.nc_log_loss(1e4, 4), 4)
     (1.0901, -9997.5151)
     """
-    K = check_count("num_classes", num_classes, 2)
+    K = num_classes
     return _as_given(math.log(K) + log_softplus(math.log(K - 1) - _positive("s", s))[0], s)
 
 
@@ -119,8 +120,7 @@ def nc_perturbation_growth(s: float | Tensor, s0: float | Tensor, num_classes: i
     >>> round(dufm.nc_perturbation_growth(2.0, 0.1, 4, 4), 4)
     2.7812
     """
-    K, depth = check_count("num_classes", num_classes, 2), check_count("depth", depth, 2)
-    return deviation_growth(s, s0, 1 - 2 / depth, 1 / K)
+    return deviation_growth(s, s0, 1 - 2 / depth, 1 / num_classes)
 
 
 def deviation_growth(s: float | Tensor, s0: float | Tensor, power: float, pace: float) -> Any:
@@ -140,7 +140,7 @@ def turning_point(num_classes: int, depth: int) -> float:
     >>> dufm.turning_point(4, 4), dufm.turning_point(4, 2)
     (2.0, 0.0)
     """
-    return check_count("num_classes", num_classes, 2) * (1 - 2 / check_count("depth", depth, 2))
+    return num_classes * (1 - 2 / depth)
 
 
 def late_separatrix(depth: int, beta: float = 2.0) -> float:
@@ -154,8 +154,6 @@ def late_separatrix(depth: int, beta: float = 2.0) -> float:
     >>> dufm.late_separatrix(4), dufm.late_separatrix(2)
     (0.25, 0.0)
     """
-    depth = check_count("depth", depth, 2)
-    check_finite_positive("beta", beta)
     if depth == 2:
         return 0.0
     try:
@@ -170,10 +168,6 @@ def collapse_log_time(log_loss: float, s0: float, num_classes: int, depth: int) 
     :math:`t = \int_{s_0}^s \frac{e^u + K - 1}{LK\,u^{2-2/L}}\,du`, :math:`\mathcal L = K\log(1 + (K-1)e^{-s})`, by
     quadrature with the integrand scaled by :math:`e^{-s}`.  Plain numbers.  ``DufmError`` for a loss above that at s0.
     """
-    depth = check_count("depth", depth, 2)
-    num_classes = check_count("num_classes", num_classes, 2)
-    check_finite_positive("s0", s0)
-    check_finite("log_loss", log_loss)
     if not log_loss < nc_log_loss(s0, num_classes):
         most = nc_log_loss(s0, num_classes)
         raise DufmError(f"log_loss must be below that at s0 = {s0:g}, which is {most:g}, got {log_loss:g}")
@@ -215,3 +209,6 @@ def _positive(name: str, value: float | Tensor) -> Tensor:
 def _as_given(result: Tensor, *given: float | Tensor) -> Any:
     """A float where nothing given was a tensor."""
     return result if any(isinstance(value, torch.Tensor) for value in given) else float(result)
+
+
+guard(globals())

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from dufm import data, networks
-from dufm._checks import DufmError, check_count
+from dufm._checks import DufmError
+from dufm._door import guard
 from dufm.codes import class_code, one_vs_rest_margin
 from dufm.diagnosis import diagnose
 from dufm.metrics import effective_rank, nc_metrics
@@ -123,8 +124,7 @@ def initial_weights(seed: int, depth: int, width: int, features: int, scale: flo
 
 def random_margins(num_classes: int, dim: int, count: int, *, seed: int) -> Tensor:
     """One-vs-rest margins ``(count,)`` of codes of ``num_classes`` vectors drawn uniformly from the sphere in R^dim."""
-    count = check_count("count", count, 1)
-    W = np.random.default_rng([check_count("seed", seed, 0), dim]).standard_normal((count, num_classes, dim))
+    W = np.random.default_rng([seed, dim]).standard_normal((count, num_classes, dim))
     return one_vs_rest_margin(torch.from_numpy(W / np.linalg.norm(W, axis=-1, keepdims=True)))
 
 
@@ -150,3 +150,6 @@ def _measured(
 def _derived(*numbers: int) -> int:
     """A seed made of several numbers: one differs, all that is drawn does."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+guard(globals())

@@ -13,7 +13,8 @@ import scipy
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_factors, check_finite, check_finite_positive, check_tensor
+from dufm._checks import DufmError, check_factors, check_finite, check_tensor
+from dufm._door import guard
 from dufm._scaling import check_in_range
 from dufm.model import chain
 
@@ -76,7 +77,6 @@ def linear_network_flow(
     tensor([[ 0.7618, -0.2618],
             [ 1.2997, -0.7997]], dtype=torch.float64)
     """
-    check_finite_positive("rtol", rtol)
     _check_first(X, weights[0], "weights: W_1")
     factors = [weights[0] @ X, *weights[1:]]
     check_factors(factors, "weights")
@@ -138,3 +138,6 @@ def _loss(Z: np.ndarray) -> tuple[float, np.ndarray]:
     slope = -np.exp(gaps - np.logaddexp(0, wrong) - log_loss)
     np.fill_diagonal(slope, -slope.sum(0))
     return log_loss, slope
+
+
+guard(globals())

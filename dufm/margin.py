@@ -13,7 +13,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count, check_finite_positive, check_logits
+from dufm._checks import DufmError, check_count, check_logits
+from dufm._door import guard
 from dufm._scaling import check_in_range, in_range, times_power
 from dufm.metrics import margins
 
@@ -38,8 +39,6 @@ def schatten(Z: Tensor, p: float) -> Tensor:
     >>> dufm.schatten(torch.eye(4), 2.0), dufm.schatten(torch.eye(4), 0.5)
     (tensor(2.), tensor(16.))
     """
-    check_logits(Z)
-    check_finite_positive("p", p)
     Z, e = in_range(Z)
     sigma = torch.linalg.svdvals(Z)
     top = sigma[..., :1]
@@ -62,7 +61,6 @@ def normalized_margin(Z: Tensor, depth: int) -> Tensor:
     >>> dufm.normalized_margin(torch.eye(4) - 1 / 4, 3)  # 3^(−3/2)
     tensor(0.1925)
     """
-    depth = check_count("depth", depth, 2)
     check_logits(Z)
     Z = in_range(Z)[0]
     return margins(Z).amin((-2, -1)) / schatten(Z, 2.0 / depth)
@@ -86,8 +84,6 @@ def closed_form_margin(kind: str, num_classes: int, depth: int) -> float:
     >>> round(dufm.closed_form_margin("nc", 4, 6), 4), round(dufm.closed_form_margin("orthoplex", 4, 6), 4)
     (0.037, 0.0625)
     """
-    num_classes = check_count("num_classes", num_classes, 2)
-    depth = check_count("depth", depth, 2)
     power = -depth / 2.0
     if kind == "nc":
         return (num_classes - 1.0) ** power
@@ -111,7 +107,7 @@ def direct_sum_margin(sizes: Iterable[int], depth: int) -> float:
     :math:`\gamma_L = \bigl(\sum_i(k_i - 1)(\frac{k_i}{k_i - 1})^p\bigr)^{-1/p}`, p = 2/L, for two simplices or
     more: between them the margin of a class is its own logit.  ``DufmError`` for fewer, or a size below 2.
     """
-    p = 2.0 / check_count("depth", depth, 2)
+    p = 2.0 / depth
     sizes = [check_count("sizes", size, 2) for size in sizes]
     if len(sizes) < 2:
         raise DufmError(f"sizes must name two simplices or more, got {sizes}: a single one is neural collapse")
@@ -123,8 +119,10 @@ def ladder_margin(num_classes: int, pairs: int, depth: int) -> float:
 
     :math:`\gamma_L = (t\,2^p + K - 2t - 1 + (2t/K)^{p/2})^{-1/p}`, p = 2/L.  ``DufmError`` unless 0 ≤ t ≤ K/2.
     """
-    p = 2.0 / check_count("depth", depth, 2)
-    num_classes = check_count("num_classes", num_classes, 2)
+    p = 2.0 / depth
     pairs = check_count("pairs", pairs, 0, num_classes // 2)
     last = (2.0 * pairs / num_classes) ** (p / 2.0)
     return (pairs * 2.0**p + num_classes - 2 * pairs - 1 + last) ** (-1.0 / p)
+
+
+guard(globals())

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from dufm._checks import DufmError, check_logits, check_rank, check_tensor
+from dufm._door import guard
 from dufm._scaling import check_in_range, in_range
 
 __all__ = [
@@ -37,7 +38,6 @@ def effective_rank(Z: Tensor) -> Tensor:
     >>> dufm.effective_rank(torch.diag(torch.tensor([2.0, 1.0, 1.0, 0.0])))
     tensor(2.8284)
     """
-    check_logits(Z)
     sigma = torch.linalg.svdvals(in_range(Z)[0])
     share = sigma / sigma.sum(-1, keepdim=True).clamp(min=torch.finfo(Z.dtype).tiny)
     return torch.where(sigma[..., 0] > 0, torch.exp(torch.special.entr(share).sum(-1)), 0.0)
@@ -54,7 +54,6 @@ def numerical_rank(Z: Tensor, rtol: float | None = None) -> Tensor:
     >>> dufm.numerical_rank(dufm.polygon(5) @ dufm.polygon(5).mT)
     tensor(2)
     """
-    check_logits(Z)
     sigma = torch.linalg.svdvals(in_range(Z)[0])
     floor = _floor(Z) if rtol is None else rtol
     return (sigma > floor * sigma[..., :1]).sum(-1)
@@ -99,7 +98,6 @@ def rank_ratio(Z: Tensor) -> Tensor:
 
 
 def _gap(Z: Tensor) -> tuple[Tensor, Tensor]:
-    check_logits(Z)
     Z = in_range(Z)[0]
     # Z itself sets the floor: its entries were rounded before they were centred.
     floor = _floor(Z) * torch.linalg.matrix_norm(Z).unsqueeze(-1)
@@ -206,3 +204,6 @@ def _unit(matrix: Tensor, defined: bool | Tensor = True) -> Tensor:
     """``matrix/‖matrix‖_F``, NaN where it is not ``defined``."""
     norm = torch.linalg.matrix_norm(matrix)
     return matrix / torch.where(torch.as_tensor(defined, device=norm.device), norm, torch.nan)[..., None, None]
+
+
+guard(globals())

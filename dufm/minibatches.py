@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count, check_factors, check_finite_positive
+from dufm._checks import DufmError, check_count
+from dufm._door import guard
 from dufm.characters import Group, characters, check_spectrum
 from dufm.descent import HANDOVER, spectral_ends, spectral_starts
 from dufm.ends import UNDECIDED, end, limit
@@ -62,8 +63,6 @@ def batch_descent(
     and log ℒ; a network that diverges or is late is returned as it is.  ``DufmError`` for bad factors, or a batch
     size that does not divide the number of samples.
     """
-    check_factors(factors)
-    check_finite_positive("lr", lr)
     samples = factors[0].shape[-1]
     if samples % check_count("batch_size", batch_size, 1, samples):
         raise DufmError(f"batch_size must divide the number of samples, {samples}, got {batch_size}")
@@ -107,7 +106,6 @@ def batch_term(factors: Sequence[Tensor], batch_size: int) -> Tensor:
 
     ``batch_size`` N gives ‖∇ℒ‖².  ``DufmError`` for bad factors or a batch size out of range.
     """
-    check_factors(factors)
     samples = factors[0].shape[-1]
     batch_size = check_count("batch_size", batch_size, 1, samples)
     each = [_batch_slopes(factors, mark)[1] for mark in torch.eye(samples).to(factors[0])]
@@ -240,3 +238,6 @@ def by_batch(runs: pandas.DataFrame) -> pandas.DataFrame:
     here, there = beside.name == "NC", beside.name_flow == "NC"
     counted = {"collapse": here, "gained": here & ~there, "lost": ~here & there, "diverged": beside.reason == _LATE}
     return beside[CELL].assign(starts=1, **counted).groupby(CELL, as_index=False).sum()
+
+
+guard(globals())

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count, check_factors, check_finite_positive, check_logits
+from dufm._checks import DufmError, check_count, check_factors, check_fits, check_logits
+from dufm._door import guard
 from dufm._scaling import check_in_range, in_range, times_power
 
 __all__ = [
@@ -172,7 +173,6 @@ def gaussian_init(
 
 def fan_in_gaussian(sizes: Sequence[int], scale: float, batch: int, seed: int) -> list[Tensor]:
     """Matrices ``(batch, sizes[l], sizes[l − 1])`` of independent N(0, scale²/fan-in) entries; sizes unchecked."""
-    check_finite_positive("scale", scale)
     factors = [draw * (scale / draw.shape[-1] ** 0.5) for draw in _normal(sizes, batch, seed)]
     check_in_range("scale: an entry", *factors)
     return factors
@@ -192,7 +192,6 @@ def orthogonal_init(
     True
     """
     sizes = _sizes(depth, width, num_classes, n_per_class)
-    check_finite_positive("scale", scale)
     return [scale * _haar(draw) for draw in _normal(sizes, batch, seed)]
 
 
@@ -210,8 +209,8 @@ def balanced_init(Z: Tensor, depth: int, width: int | None = None) -> list[Tenso
             [0., 1.]])
     """
     num_classes, _ = check_logits(Z)
-    depth = check_count("depth", depth, 2)
-    width = num_classes if width is None else check_count("width", width, 1)
+    width = num_classes if width is None else width
+    check_fits("depth and width", Z.shape[:-2].numel(), depth, max(width, num_classes, Z.shape[-1]), width)
     Z, e = in_range(Z)
     U, sigma, Vh = torch.linalg.svd(Z, full_matrices=False)
     kept = min(width, num_classes)
@@ -274,17 +273,13 @@ def turned(factors: Sequence[Tensor], generators: Sequence[Tensor]) -> list[Tens
 
 
 def _sizes(depth: int, width: int, num_classes: int, n_per_class: int) -> list[int]:
-    depth = check_count("depth", depth, 2, why="depth 2 is the ordinary UFM")
-    width = check_count("width", width, 1)
-    num_classes = check_count("num_classes", num_classes, 2)
-    return [num_classes * check_count("n_per_class", n_per_class, 1), *[width] * (depth - 1), num_classes]
+    return [num_classes * n_per_class, *[width] * (depth - 1), num_classes]
 
 
 def _normal(sizes: Sequence[int], batch: int, seed: int) -> list[Tensor]:
     """Standard normal matrices; filled network by network, so a network's draw ignores the batch size."""
-    batch = check_count("batch", batch, 1)
-    seed = check_count("seed", seed, 0)
     counts = [rows * columns for columns, rows in zip(sizes[:-1], sizes[1:], strict=True)]
+    check_fits("batch, depth and width", batch, sum(counts))
     numbers = torch.from_numpy(np.random.default_rng(seed).standard_normal((batch, sum(counts))))
     parts = zip(numbers.split(counts, 1), sizes[:-1], strict=True)
     return [part.unflatten(1, (-1, columns)) for part, columns in parts]
@@ -296,3 +291,6 @@ def _haar(draw: Tensor) -> Tensor:
     # Signs of R's diagonal moved into Q: without it QR is not Haar-distributed.
     Q = Q * R.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)
     return Q.mT.contiguous() if wide else Q
+
+
+guard(globals())

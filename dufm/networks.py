@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count, check_finite, check_tensor
+from dufm._checks import DufmError, check_count, check_tensor
+from dufm._door import guard
 from dufm._scaling import check_in_range, in_range
 from dufm._steps import norm
 from dufm.loss import Marks, log_sum_and_residual, true_class
@@ -63,9 +64,7 @@ def he_init(
     ``[W_1, …, W_L]`` in float64 with leading dimension ``batch``; network ``i`` depends on ``seed`` and ``i`` alone.
     ``DufmError`` for a count out of range (depth from 2, classes from 2) or a scale that is not positive.
     """
-    depth = check_count("depth", depth, 2, why="depth counts weight matrices")
-    width = check_count("width", width, 1)
-    sizes = [check_count("features", features, 1), *[width] * (depth - 1), check_count("num_classes", num_classes, 2)]
+    sizes = [features, *[width] * (depth - 1), num_classes]
     return fan_in_gaussian(sizes, scale, batch, seed)
 
 
@@ -131,11 +130,9 @@ def train(
     samples = X.shape[1]
     if _check_labels(y, samples) != weights[-1].shape[-2]:
         raise DufmError(f"y must hold as many classes as W_L has rows, {weights[-1].shape[-2]}, got {int(y.max()) + 1}")
-    check_finite("until_log_loss", until_log_loss)
-    max_steps = check_count("max_steps", max_steps, 1)
     if batch_size is not None:
         batch_size = check_count("batch_size", batch_size, 1, samples, why="the data have no more samples")
-    rng = np.random.default_rng(check_count("seed", seed, 0))
+    rng = np.random.default_rng(seed)
     marks = true_class(y, weights[-1].shape[-2], X.dtype)
     log_sum, slopes = _gradient(weights, X, marks, relu_layers)
     check_in_range("weights: the loss of the start, or its slope,", log_sum, _size(slopes))
@@ -343,3 +340,6 @@ def _check_labels(y: Tensor, samples: int) -> int:
     if found != list(range(len(found))) or len(found) < 2:
         raise DufmError(f"y must hold the labels 0 to K - 1, each at least once, got {found[:20]}")
     return len(found)
+
+
+guard(globals())

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count, check_factors
+from dufm._checks import DufmError
+from dufm._door import guard
 from dufm.characters import Group, check_spectrum
 from dufm.ends import UNDECIDED, end, limit
 from dufm.flow import _matrix_field, gradient_flow
@@ -85,7 +86,6 @@ def alignment(factors: Sequence[Tensor], norm: str) -> Tensor:
     N_* its dual.  1 where W points along a direction of steepest descent: as ℒ → 0 that is the KKT condition of
     ``min N(W)`` under all margins ≥ 1, multipliers the softmax weights.  ``DufmError`` for another norm or bad factors.
     """
-    check_factors(factors)
     if norm not in NORMS:
         raise DufmError(f"norm must be one of {', '.join(NORMS)}, got {norm!r}")
     size, dual = NORMS[norm]
@@ -127,7 +127,6 @@ def train_by(
     exceeds ``sharpness`` all factors are scaled back to it: as in :func:`dufm.limit` the direction then rests at the
     critical points, blurred by O(1/sharpness).  ``DufmError`` for another method or bad factors.
     """
-    check_factors(factors)
     if method not in METHODS:
         raise DufmError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
     maker, keywords, norm = METHODS[method]
@@ -135,7 +134,7 @@ def train_by(
     factors = [W.clone() for W in factors]
     moved = [torch.zeros_like(W) for W in factors]
     optimizer = maker(moved, lr=1.0, **keywords)
-    for _ in range(check_count("steps", steps, 1)):
+    for _ in range(steps):
         log_loss, slopes = _slopes(factors)
         length = _euclidean(slopes)[..., None, None]
         for W, G in zip(moved, slopes, strict=True):
@@ -176,7 +175,6 @@ def flatness(factors: Sequence[Tensor]) -> Tensor:
     times its largest: 1 where the factors are balanced, and their entries all of one size.  ``DufmError`` for bad
     factors.
     """
-    check_factors(factors)
     most = math.prod(W.shape[-2:].numel() for W in factors) ** 0.5
     return schatten(chain(factors), 2 / len(factors)) / (most * NORMS["entry"][0](factors) ** len(factors))
 
@@ -255,3 +253,6 @@ def _scaled(factors: Sequence[Tensor]) -> Tensor:
     Z = centred(chain(factors))
     smallest = margins(Z).amin((-2, -1), keepdim=True)
     return Z / torch.where(smallest > 0, smallest, 1.0)
+
+
+guard(globals())

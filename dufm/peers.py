@@ -21,6 +21,7 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from dufm._checks import DufmError
+from dufm._door import guard
 from dufm.flow import FactorModel
 from dufm.model import chain
 
@@ -317,3 +318,6 @@ def kvaerno5(factors: Sequence[Tensor], levels: Sequence[float], rtol: float = 1
     meter.passed(levels[-1])
     meter.marks[:-1] = math.nan
     return torch.from_numpy(np.stack([peer.logits(state) for state in states])), meter
+
+
+guard(globals())

@@ -15,7 +15,8 @@ import torch
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count, check_finite_positive, check_logits
+from dufm._checks import DufmError, check_count, check_logits
+from dufm._door import guard
 from dufm._scaling import check_in_range, in_range, times_power
 from dufm._stepping import recorded
 from dufm.characters import Group, characters, check_spectrum
@@ -85,7 +86,7 @@ def random_directions(num_classes: int, seed: int) -> Tensor:
     ``DufmError`` below.
     """
     K = check_count("num_classes", num_classes, 3)
-    generator = np.random.default_rng([check_count("seed", seed, 0), K])
+    generator = np.random.default_rng([seed, K])
     C = _centring(K)
     R = C @ torch.from_numpy(generator.standard_normal((K, K))) @ C
     x, b, c = C @ torch.from_numpy(generator.standard_normal((3, K))).unsqueeze(-1)
@@ -125,8 +126,7 @@ def family_growth(family: str, s: float | Tensor, s0: float | Tensor, num_classe
     """
     if family not in FAMILIES[:3]:
         raise DufmError(f"family must be one of {', '.join(FAMILIES[:3])}, got {family!r}")
-    depth = check_count("depth", depth, 2)
-    K = check_count("num_classes", num_classes, 2)
+    K = num_classes
     power, pace = {"symmetric": (1 - 2 / depth, 1 / K), "antisymmetric": (-1, 1 / K), "shift": (-1 / depth, 0)}[family]
     return deviation_growth(s, s0, power, pace)
 
@@ -148,7 +148,7 @@ def imbalance_path(
     ``ρ = (e^s − 1)/(e^s + K − 1)``, entry by entry; integrated by Dormand and Prince's pair of order 8.
     ``s``: increasing and positive, shape ``(levels,)``.  ``DufmError`` for other levels, or counts out of range.
     """
-    K, L = check_count("num_classes", num_classes, 3), check_count("depth", depth, 2)
+    K, L = check_count("num_classes", num_classes, 3), depth
     s = np.asarray(s, dtype=float)
     if s.ndim != 1 or len(s) < 2 or not (s[0] > 0 and (np.diff(s) > 0).all()):
         raise DufmError(f"s must be increasing and positive, at least two levels, got {s}")
@@ -175,7 +175,6 @@ def imbalance_peak(num_classes: int, depth: int, *, s0: float = 0.01) -> float:
 
 def _imbalance_peak(K: int, depth: int, s0: float) -> tuple[float, float, np.ndarray]:
     """The peak, the s at which it is reached, and the mixture (‖C Diag(x) C‖, ‖b uᵀ‖) that reaches it."""
-    check_finite_positive("s0", s0)
     s = np.geomspace(s0, 6 * K, 400)
     maps = np.stack(imbalance_path([1.0, 0.0], [0.0, 1.0], s, K, depth, rtol=1e-6), 1)
     # ‖C Diag(x) C‖² = (1 − 2/K)‖x‖² for x that sums to zero, ‖b uᵀ‖² = ‖b‖².
@@ -209,7 +208,6 @@ def early_phase(s0: Tensor, depth: int, shares: Sequence[float] | Tensor) -> dic
     largest share that a value's deviation has of what is allowed: of the law at time :math:`(1+m)t`,
     :math:`m = \sum_i s_i/K`, over that at t, less 1.  ``DufmError`` as :func:`dufm.spectral_flow`.
     """
-    depth = check_count("depth", depth, 2)
     chi = characters("hadamard", s0.shape[-1] + 1)
     top = float(s0.max())
     clock = escape_time(top, depth) if depth > 2 else -math.log(top) / 2
@@ -245,8 +243,7 @@ def measured_repulsion(
     ``DufmError`` for fewer than four classes or twelve levels.
     """
     K = check_count("num_classes", num_classes, 4)
-    check_finite_positive("scale", scale)
-    generator = np.random.default_rng([check_count("seed", seed, 0), K])
+    generator = np.random.default_rng([seed, K])
     direction = torch.from_numpy(generator.standard_normal(K - 1))
     direction = direction - direction.mean()
     direction = direction / direction.norm()
@@ -319,10 +316,13 @@ def measured_imbalance(num_classes: int, depth: int, *, s0: float = 0.01, size: 
     K = check_count("num_classes", num_classes, 3)
     _, peak, mixture = _imbalance_peak(K, depth, s0)
     C, u = _centring(K), torch.full((K,), K**-0.5, dtype=torch.float64)
-    x = C @ torch.from_numpy(np.random.default_rng([check_count("seed", seed, 0), K]).standard_normal(K))
+    x = C @ torch.from_numpy(np.random.default_rng([seed, K]).standard_normal(K))
     x /= x.norm()
     E = mixture[0] * C @ torch.diag(x) @ C / math.sqrt(1 - 2 / K) + mixture[1] * torch.outer(x, u)
     start = balanced_init(s0 * torch.stack([C + size * E, C - size * E]), depth)
     Z = gradient_flow(start, rtol=1e-11, until_log_loss=nc_log_loss(peak, K)).Z
     s = float((Z * C).sum((-2, -1)).mean()) / (K - 1)
     return float(torch.linalg.matrix_norm(Z[0] - Z[1])) / (2 * size * s)
+
+
+guard(globals())

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count, check_factors
+from dufm._checks import DufmError, check_count, check_fits
+from dufm._door import guard
 from dufm._scaling import in_range
 from dufm.model import balanced_init, chain
 
@@ -31,7 +32,6 @@ def efficiency(factors: Sequence[Tensor]) -> Tensor:
     >>> dufm.efficiency([torch.eye(4)] * 3)  # 4^(−(L − 1)/2)
     tensor(0.2500)
     """
-    check_factors(factors)
     scaled = [in_range(W)[0] for W in factors]
     return torch.linalg.matrix_norm(chain([W / torch.linalg.matrix_norm(W)[..., None, None] for W in scaled]))
 
@@ -88,4 +88,8 @@ def rank_r_factors(
 
 
 def _normal(rng: np.random.Generator, *shape: int) -> Tensor:
+    check_fits("draws, dimension and rank", *shape)
     return torch.from_numpy(rng.standard_normal(shape))
+
+
+guard(globals())

@@ -11,7 +11,8 @@ import pandas
 import torch
 from scipy.optimize import brentq, minimize
 
-from dufm._checks import check_count, check_finite_positive
+from dufm._checks import check_count
+from dufm._door import guard
 from dufm.codes import code_matrix, polygon, separators
 
 __all__ = [
@@ -52,7 +53,6 @@ def image_bound(ratio: float, angle: float) -> float:
     triangle of side √2 after a stretch by :math:`\sqrt{\sigma_1/\sigma_2}` along ``angle`` and a shrinking across it.
     ``DufmError`` for a ratio that is not positive.
     """
-    check_finite_positive("ratio", ratio)
     along = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]], dtype=torch.float64)
     stretch = torch.tensor([ratio**0.5, ratio**-0.5], dtype=torch.float64)
     return float((separators(math.sqrt(2 / 3) * polygon(3) @ along * stretch)[1] ** -2).sum() / 2)
@@ -134,9 +134,9 @@ def product_runs(num_classes: int, runs: int, *, most_stretch: float = 30.0, see
     ``DufmError`` for fewer than three classes, or no run.
     """
     best = _sorted_margins(code_matrix(polygon(num_classes)).numpy())
-    rng = np.random.default_rng(check_count("seed", seed, 0))
+    rng = np.random.default_rng(seed)
     rows = []
-    for stretch in most_stretch ** rng.uniform(0, 1, check_count("runs", runs, 1)):
+    for stretch in most_stretch ** rng.uniform(0, 1, runs):
         W, Y = _start(check_count("num_classes", num_classes, 3), stretch, rng)
         start, end = (W - W.mean(0)) @ Y.T, least_product(W, Y)
         shapes = [x for Z in (start, end) for x in _shape(Z, polygon_value(num_classes) ** 2)]
@@ -170,12 +170,15 @@ def corner_descents(num_classes: int, runs: int, *, seed: int = 0) -> pandas.Dat
 
     A DataFrame with columns ``start`` and ``end``, a row a run.  ``DufmError`` for fewer than three classes, or no run.
     """
-    rng = np.random.default_rng(check_count("seed", seed, 0))
+    rng = np.random.default_rng(seed)
     rows = []
-    for _ in range(check_count("runs", runs, 1)):
+    for _ in range(runs):
         W = _start(check_count("num_classes", num_classes, 3), 1.0, rng)[0]
         W = W if _wedge(W, np.roll(W, -1, 0)).sum() > 0 else W[::-1]
         with np.errstate(invalid="ignore"):  # a step out of the convex polygons has no finite slope
             found = minimize(lambda x: min(corner_gap(x.reshape(-1, 2)), 1e6), W.ravel(), options={"gtol": 1e-8})
         rows.append((corner_gap(W), found.fun))
     return pandas.DataFrame(rows, columns=["start", "end"])
+
+
+guard(globals())

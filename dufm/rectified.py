@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count, check_factors, check_finite_positive
+from dufm._checks import DufmError, check_count, check_finite_positive
+from dufm._door import guard
 from dufm._nnls import nonnegative_least_squares
 from dufm._resting import growth_rate
 from dufm._steps import norm
@@ -49,7 +50,6 @@ def layers(factors: Sequence[Tensor], place: int) -> tuple[Tensor, Tensor, Tenso
 
     ``DufmError`` for factors that do not follow one another, or a place outside 0 … L − 1.
     """
-    check_factors(factors)
     place = check_count("place", place, 0, len(factors) - 1, why="logits have no ReLU")
     M = chain(factors[: max(place, 1)])
     return M, M.clamp(min=0) if place else M, chain(factors[max(place, 1) :])
@@ -109,7 +109,6 @@ def residual(factors: Sequence[Tensor], place: int) -> float:
     none and all of its gradient (Clarke's subdifferential).  ``factors`` ``[W_1, …, W_L]`` without batch dimension.
     ``DufmError`` as :func:`layers`.
     """
-    check_factors(factors)
     M, A, B = layers(factors, place)
     gaps = margins(B @ A)
     wrong, sample = ((gaps <= (1 + _ACTIVE) * gaps.amin()) & ~torch.eye(len(gaps), dtype=torch.bool)).nonzero().T
@@ -301,3 +300,6 @@ def by_place(runs: pandas.DataFrame) -> pandas.DataFrame:
     errors = kept.groupby(CELL)[["rank", "below"]].sem().add_suffix("_error")
     rest = kept.groupby(CELL).agg(networks=("seed", "size"), residual=("residual", lambda x: x.quantile(0.9)))
     return counts.join([means, errors, rest]).reset_index().round(4)
+
+
+guard(globals())

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from dufm._checks import DufmError, check_count, check_logits
 from dufm._climb import BETA, climb, random_codes, soft_margin
+from dufm._door import guard
 from dufm._nnls import nonnegative_least_squares
-from dufm.certificate import ACTIVE_TOL, Certificate, margin_slopes, polish
+from dufm._polish import margin_slopes
+from dufm.certificate import ACTIVE_TOL, Certificate, polish
 from dufm.codes import name_of
 from dufm.margin import closed_form_margin, normalized_margin
 from dufm.metrics import centred, final_rank, margins
@@ -116,15 +118,12 @@ def max_margin(
     >>> round(found.margin, 4), round(dufm.closed_form_margin("polygon", 4, 4), 4)
     (0.125, 0.125)
     """
-    num_classes = check_count("num_classes", num_classes, 2)
-    depth = check_count("depth", depth, 2)
     rank = check_count("rank", rank, 1, num_classes - 1, why=f"K = {num_classes} classes, and margins ignore a shift")
     if rank == 1 and num_classes > 2:
         raise DufmError(
             f"rank must be at least 2 for K = {num_classes}, got 1: no rank-1 matrix separates three classes"
         )
-    restarts = check_count("restarts", restarts, 1)
-    ((Z, gamma),) = _climbs(num_classes, depth, [rank], restarts, check_count("seed", seed, 0), starts)
+    ((Z, gamma),) = _climbs(num_classes, depth, [rank], restarts, seed, starts)
     best = _best(Z, gamma, depth, rank)
     if best is None:
         raise NothingCertified(
@@ -143,10 +142,8 @@ def best_rank(
     ``restarts`` random codes a rank, and ``starts`` at every rank; then ranks are polished as long as the best climb of
     the next could still win.  None where nothing could be certified.  Errors as :func:`max_margin`.
     """
-    num_classes = check_count("num_classes", num_classes, 2)
-    depth, restarts = check_count("depth", depth, 2), check_count("restarts", restarts, 1)
     ranks = range(min(2, num_classes - 1), num_classes)
-    ends = _climbs(num_classes, depth, ranks, restarts, check_count("seed", seed, 0), starts)
+    ends = _climbs(num_classes, depth, ranks, restarts, seed, starts)
     best = None
     for rank, (Z, gamma) in sorted(zip(ranks, ends, strict=True), key=lambda item: -item[1][1].max()):
         if best is None or gamma.max() > best.margin * (1.0 - AGREE_TOL):
@@ -301,7 +298,6 @@ def stratum_curvature(Z: Tensor, depth: int, rank: int | None = None) -> float:
     lower cost exists for these multipliers (those of least norm, where they are not unique); at 0 none does.
     A float, for one ``(K, K)`` matrix, else ``DufmError``; meaningful only where the certificate holds.
     """
-    depth = check_count("depth", depth, 2)
     num_classes, n_per_class = check_logits(Z)
     if n_per_class != 1 or Z.ndim != 2:
         raise DufmError(f"Z must be one square matrix, got shape {tuple(Z.shape)}")
@@ -348,3 +344,6 @@ def end_curvatures(found: Any, depth: int, which: Iterable[int] | None = None) -
             seen.setdefault((name, round(ratio, 4)), index)
         which = [index for index in seen.values() if found.decided[index]]
     return [stratum_curvature(found.Z[i].cpu(), depth, int(found.rank[i])) for i in which]
+
+
+guard(globals())

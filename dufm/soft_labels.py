@@ -16,7 +16,8 @@ import scipy.optimize
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count, check_factors, check_logits, check_rank
+from dufm._checks import DufmError, check_count, check_factors, check_rank
+from dufm._door import guard
 from dufm._stepping import Record
 from dufm.flow import FactorModel, Trajectory, follow_factors
 
@@ -53,7 +54,6 @@ class NoisyModel(FactorModel):
 
 def noisy_labels(num_classes: int, noise: float) -> Tensor:
     """Y ``(K, K)``; ``DufmError`` unless 0 < noise < 1 − 1/K."""
-    num_classes = check_count("num_classes", num_classes, 2)
     if not 0 < noise < 1 - 1 / num_classes:
         raise DufmError(f"noise must lie between 0 and 1 − 1/K, got {noise!r} for K = {num_classes}")
     wrong = noise / (num_classes - 1)
@@ -92,7 +92,6 @@ def critical_at_rank(Z: Tensor, noise: float, rank: int) -> Tensor:
     Least squares of :math:`(Y - P)B` and :math:`A^\top(Y - P)`, where descent of the loss has no more digits.
     ``DufmError`` for a rank outside 1 … K − 1.
     """
-    check_logits(Z)
     rank, num_classes = int(check_rank(rank, Z)), len(Z)
     Y = noisy_labels(num_classes, noise)
     U, sigma, Vh = torch.linalg.svd(Z)
@@ -136,3 +135,6 @@ def time_to_escape(value: float | np.ndarray, depth: int, force: float | np.ndar
     """
     depth = check_count("depth", depth, 3)
     return np.asarray(value) ** (2 / depth - 1) / ((depth - 2) * force)
+
+
+guard(globals())

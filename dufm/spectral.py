@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from dufm._checks import check_count
+from dufm._door import guard
 from dufm._stepping import Record, follow, recorded
 from dufm._steps import Linearised, Model
 from dufm.characters import Characters, Group, check_spectrum
@@ -87,7 +88,6 @@ def spectral_flow(
     tensor([1., 1., 0.], dtype=torch.float64)
     """
     chi = check_spectrum(s0, group)
-    depth = check_count("depth", depth, 2)
     model = SpectralModel(chi, depth, s0)
     run = follow(model, model.flatten(s0), until_log_loss=until_log_loss, rtol=rtol, max_steps=max_steps, record=record)
 
@@ -193,7 +193,6 @@ def spectral_init(s0: Tensor, depth: int, group: Group, width: int | None = None
     tensor([3.0000, 2.0000, 1.0000])
     """
     chi = check_spectrum(s0, group)
-    depth = check_count("depth", depth, 2)
     K = chi.num_classes
     width = check_count("width", K if width is None else width, K - 1, why="the rank of Z is K − 1")
     root = s0[..., chi.owner.to(s0.device)].pow(1 / depth)
@@ -250,3 +249,6 @@ def random_turns(num_classes: int, angles: Sequence[float], seed: int | np.rando
     A = centre @ (A - A.T) @ centre
     turn = torch.from_numpy(A / np.linalg.norm(A, 2))
     return torch.linalg.matrix_exp(torch.as_tensor(angles, dtype=turn.dtype)[:, None, None] * turn)
+
+
+guard(globals())

@@ -16,7 +16,8 @@ import scipy.special
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_finite_positive, check_logits
+from dufm._checks import DufmError, check_logits
+from dufm._door import guard
 from dufm.ends import End, end, limit
 from dufm.flow import gradient_flow
 from dufm.model import balanced_init, chain
@@ -39,7 +40,6 @@ def _shifts(word: str, handover: float) -> list[float]:
     """The a_l of a word of letters s and b."""
     if len(word) < 2 or set(word) - {"s", "b"} or "s" not in word:
         raise DufmError(f"word must hold a letter s or b for each of two or more layers, at least one s, got {word!r}")
-    check_finite_positive("handover", handover)
     return [handover ** (2 / len(word)) if letter == "b" else 0.0 for letter in word]
 
 
@@ -162,3 +162,6 @@ def beside_twins(runs: pandas.DataFrame) -> pandas.DataFrame:
     }
     cell = ["num_classes", "depth", "small", "kind", "handover"]
     return rows[cell].assign(networks=1, **flags).groupby(cell, as_index=False).sum()
+
+
+guard(globals())

@@ -20,7 +20,8 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count, check_factors, check_finite_positive
+from dufm._checks import DufmError, check_count, check_factors
+from dufm._door import guard
 from dufm._methods import BS32
 from dufm._steps import norm
 from dufm.codes import name_of
@@ -62,7 +63,7 @@ def critical_decay(num_classes: int, depth: int) -> float:
 
     ``DufmError`` for other counts.
     """
-    K, q = check_count("num_classes", num_classes, 4), 1 - 2 / check_count("depth", depth, 2)
+    K, q = check_count("num_classes", num_classes, 4), 1 - 2 / depth
     return K * (K * q) ** q * math.exp(-K * q) / (1 + (K - 1) * math.exp(-K * q))
 
 
@@ -75,7 +76,6 @@ def least_cost(Z: Tensor, depth: int, decay: float) -> tuple[float, float]:
     ``Z``: one matrix ``(K, K)`` of smallest margin 1, or another positive one.  Smaller c, on the way to zero, are left
     out.  ``DufmError`` for a decay that is not positive.
     """
-    check_finite_positive("decay", decay)
     price = decay * depth / 2 * float(schatten(Z, 2 / depth)) ** (2 / depth)
 
     def cost(log_scale: float | np.ndarray) -> np.ndarray:
@@ -107,7 +107,6 @@ def factor_hessian(factors: Sequence[Tensor], decay: float) -> Tensor:
 
     ``(n, n)``; ``DufmError`` for bad factors.
     """
-    check_factors(factors)
     return _hessian(_value([W.shape for W in factors], decay))(torch.cat([W.reshape(-1) for W in factors]))
 
 
@@ -192,7 +191,6 @@ def decayed_flow(factors: Sequence[Tensor], decay: float, *, rtol: float = 1e-4,
     from there.  Returns :class:`Rested`.  ``DufmError`` for bad factors or a decay that is not positive.
     """
     num_classes, _, batch = check_factors(factors)
-    check_finite_positive("decay", decay)
     if len(batch) != 1:
         raise DufmError(f"factors must have one batch dimension, got {tuple(batch)}")
     model, depth = FactorModel(factors), len(factors)
@@ -294,3 +292,6 @@ def by_decay(runs: pandas.DataFrame) -> pandas.DataFrame:
         "moved": (runs.name == "NC") != (free == "NC"),
     }
     return runs[CELL].assign(starts=1, **counted).groupby(CELL, as_index=False).sum()
+
+
+guard(globals())

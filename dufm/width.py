@@ -22,7 +22,8 @@ from scipy import stats
 from scipy.special import expit
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count, check_factors, check_finite_positive
+from dufm._checks import DufmError, check_count
+from dufm._door import guard
 from dufm._scaling import check_in_range
 from dufm._stepping import recorded
 from dufm.ends import UNDECIDED, end, limit
@@ -87,7 +88,6 @@ def ends(
     Each is followed to log ℒ = ``−sharpness`` with ``rtol`` and from there to its limit.  Columns ``name``, ``rank``
     ("undecided" and 0 where nothing near is certified) and ``reason`` of :func:`dufm.end`.  ``DufmError`` as there.
     """
-    depth, width = check_count("depth", depth, 2), check_count("width", width, 1)
     columns: dict[str, list[Any]] = {"name": [], "rank": [], "reason": []}
     for group in batches(seeds, depth, num_classes if init in _NARROW else width, device):
         start = random_start(init, depth, width, num_classes, scale=scale, seeds=group)
@@ -165,9 +165,7 @@ def layer_products(factors: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor
 
     ``DufmError`` for bad factors, or products beyond the floats.
     """
-    check_factors(factors)
-    above = torch.eye(factors[-1].shape[-2], dtype=factors[-1].dtype, device=factors[-1].device)
-    below = torch.eye(factors[0].shape[-1], dtype=factors[0].dtype, device=factors[0].device)
+    above, below = (torch.eye(size).to(factors[0]) for size in (factors[-1].shape[-2], factors[0].shape[-1]))
     lefts, rights = [above], [below]
     for lower, upper in zip(factors[:-1], reversed(factors[1:]), strict=True):
         above, below = above @ upper, lower @ below
@@ -217,7 +215,6 @@ def at_start(
     Columns ``left``: largest relative distance (Frobenius) of A_l, l < L, from σ^{2(L−l)} I; ``right``: of B_l, l > 1,
     from σ^{2(l−1)}(d/K) I; ``condition``: largest condition number of those products; ``rate``: κ/κ_0.
     """
-    check_finite_positive("scale", scale)
     columns: dict[str, list[float]] = {"left": [], "right": [], "condition": [], "rate": []}
     for seed in seeds:
         factors = random_start("gaussian", depth, width, num_classes, scale=scale, seeds=[seed])
@@ -348,3 +345,6 @@ def power_law(
     design = -np.log(np.asarray(scales, dtype=float))
     (exponent, constant), covariance = np.polyfit(design, log_widths, 1, w=1 / np.asarray(errors), cov="unscaled")
     return float(exponent), 1.96 * math.sqrt(covariance[0, 0]), float(constant)
+
+
+guard(globals())

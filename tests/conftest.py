@@ -1,5 +1,6 @@
 """A small checkout to test the plumbing on: one notebook with a figure, an overview, two claims, no torch."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -191,6 +192,19 @@ def contents(checkout):
         }
 
     return read
+
+
+@contextlib.contextmanager
+def mounted(folder, *options):
+    """A file system of its own on ``folder``; only root mounts."""
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", *options, "tmpfs", folder], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"cannot mount: {done.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
 
 
 @pytest.fixture(scope="session")

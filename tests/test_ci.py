@@ -42,6 +42,19 @@ def test_every_promised_platform_is_tried():
     assert [job["runs-on"] for job in JOBS.values()].count("ubuntu-latest") == len(JOBS) - 1
 
 
+def test_the_pins_are_audited():
+    """Exactly the file that is installed, every pin of it: without ``--no-deps`` pip would choose others."""
+    commands = [step["run"] for step in JOBS["audit"]["steps"] if "run" in step]
+    assert re.fullmatch(r"python -m pip install pip-audit==[\d.]+", commands[0])
+    assert commands[1:] == ["python -m pip_audit --strict --disable-pip --no-deps -r requirements.txt"]
+
+
+def test_nothing_is_installed_unpinned():
+    """Beside the package itself an install names a pin or a file of pins."""
+    for command in re.findall(r"pip install (.*)", TEXT):
+        assert re.search(r"-[rc] \w+\.txt|grep '\^torch==' \w+\.txt|==[\d.]+$|--no-deps --no-build-isolation", command)
+
+
 def test_pins_and_actions_are_renewed():
     found = yaml.safe_load((ROOT / ".github" / "dependabot.yml").read_text(encoding="utf-8"))["updates"]
     assert {update["package-ecosystem"] for update in found} == {"pip", "github-actions"}

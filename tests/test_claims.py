@@ -29,7 +29,7 @@ def claim(**entry):
 def test_expectations(checkout, expectation, inside, outside):
     found = claim(**expectation)
     assert all(found.meets(value) for value in inside)
-    assert not any(found.meets(value) for value in [*outside, math.nan])
+    assert not any(found.meets(value) for value in [*outside, math.nan, math.inf, -math.inf])
 
 
 @pytest.mark.parametrize(
@@ -65,6 +65,11 @@ def test_values_are_rounded_so_that_machines_agree(checkout, expectation, value,
         ({"below": "3"}, "finite numbers"),
         ({"below": math.inf}, "finite numbers"),
         ({"below": True}, "finite numbers"),
+        ({"below": 10**400}, "finite numbers"),
+        ({"statement": 3}, "statement must be text"),
+        ({"outcome": ["so"]}, "outcome must be text"),
+        ({"id": ["27-x"]}, "an id is"),
+        ({"pinned": "no"}, "pinned must be true or false"),
     ],
 )
 def test_entries_that_are_refused(checkout, entry, message):
@@ -116,7 +121,7 @@ def test_check_raises_for_what_should_hold_and_refuses_what_is_no_number(checkou
     with pytest.raises(claims.ClaimFailed, match="27-margin: margin at depth 2 is 0.5000, expected 0.3333 ± 0.0001"):
         claims.check("27-margin", 0.5)
     assert "27-margin fails" in capsys.readouterr().out
-    for value in ([1, 2], "a third", None, torch.ones(2)):
+    for value in ([1, 2], "a third", None, torch.ones(2), 10**400):
         with pytest.raises(DufmError, match="one number"):
             claims.check("27-margin", value)
     with pytest.raises(DufmError, match="did you mean 27-margin"):

@@ -2,11 +2,15 @@
 
 import http.client
 import os
+import pickle
+import re
+import struct
 import subprocess
 import sys
 import threading
 import time
 import types
+import zipfile
 import zlib
 from urllib.error import URLError
 
@@ -14,7 +18,7 @@ import numpy as np
 import pytest
 import sklearn.datasets
 import torch
-from conftest import ROOT
+from conftest import ROOT, posix
 
 from dufm import DufmError, claims, data
 
@@ -231,6 +235,108 @@ def test_a_file_that_is_no_npz_with_X_and_y_is_refused(kind, tmp_path):
         data.load("fashion", tmp_path)
 
 
+def member(header, data=b""):
+    """An array as NumPy writes it, with any text for its header."""
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + data
+
+
+def declared(*shape):
+    return member(str({"descr": "<f4", "fortran_order": False, "shape": shape}), bytes(64))
+
+
+MEMBERS = {
+    "10**12 samples": declared(10**12, 784),
+    "10**30 samples": declared(10**30, 784),
+    "less than none": declared(-1, 784),
+    "more than there are": declared(1000, 784),
+    "unclosed": member("{'descr': ("),
+    "deep": member("(" * 5000),
+    "long": member("[" * 60_000),
+    "NUL": member("\0"),
+    "no such type": member("{'descr': 'zz', 'fortran_order': False, 'shape': (1,)}"),
+    "objects": member("{'descr': '|O', 'fortran_order': False, 'shape': (1,)}", pickle.dumps([1])),
+    "later version": b"\x93NUMPY\x09\x00",
+    "no array": b"text",
+}
+
+
+def packed(folder, X, how=zipfile.ZIP_DEFLATED):
+    path = folder / "mnist.npz"
+    with zipfile.ZipFile(path, "w", how) as archive:
+        archive.writestr("X.npy", X)
+        archive.writestr("y.npy", declared(10))
+    return path
+
+
+def refused(folder):
+    """What is said of ``mnist.npz`` in this folder: one line that names it."""
+    with pytest.raises(DufmError) as caught:
+        data.load("mnist", folder)
+    said = str(caught.value)
+    assert "\n" not in said and said.startswith(str(folder / "mnist.npz")) and len(said) < 400
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+    return said
+
+
+@pytest.mark.parametrize("how", MEMBERS)
+def test_a_broken_header_is_one_line(how, tmp_path):
+    packed(tmp_path, MEMBERS[how])
+    assert "not an .npz file with arrays X and y" in refused(tmp_path)
+
+
+@pytest.mark.parametrize("how", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_other_packings_are_refused_before_they_are_unpacked(how, tmp_path):
+    packed(tmp_path, declared(1), how)
+    assert "packed otherwise than numpy.savez does" in refused(tmp_path)
+
+
+def test_an_encrypted_archive_is_one_line(tmp_path):
+    path = packed(tmp_path, declared(1))
+    body = bytearray(path.read_bytes())
+    for head, flags in ((b"PK\x01\x02", 8), (b"PK\x03\x04", 6)):
+        body[body.index(head) + flags] |= 1
+    path.write_bytes(body)
+    assert "encrypted" in refused(tmp_path)
+
+
+def test_what_unpacks_to_more_than_a_gibibyte_is_refused_before(tmp_path, monkeypatch):
+    """The archive's directory says so; nothing of it is read."""
+    path = packed(tmp_path, declared(1))
+    body = bytearray(path.read_bytes())
+    struct.pack_into("<I", body, body.index(b"PK\x01\x02") + 24, 2**30)
+    path.write_bytes(body)
+    monkeypatch.setattr(np, "load", None)
+    assert re.search(rf"10737\d{{5}} bytes unpacked, more than {2**30}", refused(tmp_path))
+
+
+@posix
+@pytest.mark.parametrize("what", ["folder", "fifo", "link"])
+def test_what_is_no_file_is_not_waited_for_nor_fetched_over(what, tmp_path):
+    path = tmp_path / "mnist.npz"
+    {"folder": path.mkdir, "fifo": lambda: os.mkfifo(path), "link": lambda: path.symlink_to("nowhere")}[what]()
+    assert "something else is in its place" in refused(tmp_path)
+
+
+@pytest.mark.parametrize("root", [5, True, b"x", [], "~nouser/x", "a\0b"])
+def test_a_root_that_is_no_folder_is_one_line(root):
+    with pytest.raises(DufmError, match="root must be a folder|folder cannot be written"):
+        data.load("mnist", root)
+
+
+def test_a_full_disk_keeps_no_half_file(tmp_path, monkeypatch):
+    X, y = arrays("mnist")
+
+    def full(file, **arrays):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    bunch = types.SimpleNamespace(data=np.round(X * 255), target=y.astype(str))
+    monkeypatch.setattr(sklearn.datasets, "fetch_openml", lambda *args, **options: bunch)
+    monkeypatch.setattr(np, "savez_compressed", full)
+    assert "cannot be written" in refused(tmp_path)
+    assert [path.name for path in tmp_path.iterdir() if "lock" not in path.name] == []
+
+
 def test_balanced_takes_the_first_of_every_class():
     X, y = np.arange(20, dtype=np.float32).reshape(10, 2), np.array([1, 0, 0, 1, 2, 2, 0, 2, 1, 0])
     columns, labels = data.balanced(X, y, 2)
@@ -262,6 +368,13 @@ def test_balanced_takes_tensors_and_lists():
         (np.zeros((5, 3)), [0, 1] * 3, r"a row for each of the 6 labels, got float64 of shape \(5, 3\)"),
         (np.full((6, 3), np.nan), [0, 1] * 3, "finite numbers"),
         (np.zeros((6, 3), dtype=object), [0, 1] * 3, "got object"),
+        (np.zeros((8, 3)), [0, 1] * 3, r"a row for each of the 6 labels, got float64 of shape \(8, 3\)"),
+        (np.zeros((6, 0)), [0, 1] * 3, r"got float64 of shape \(6, 0\)"),
+        (np.full((6, 3), 1e300, dtype=np.longdouble), [0, 1] * 3, "finite numbers"),
+        ([[1.0], [1.0, 2.0]], [0, 1], "that NumPy can hold"),
+        (torch.zeros(6, 3, dtype=torch.bfloat16), [0, 1] * 3, "that NumPy can hold"),
+        (torch.zeros(6, 3).to_sparse(), [0, 1] * 3, "that NumPy can hold"),
+        (torch.zeros(6, 3, device="meta"), [0, 1] * 3, "that NumPy can hold"),
     ],
 )
 def test_balanced_refuses_in_words(X, y, said):

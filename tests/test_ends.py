@@ -219,7 +219,7 @@ def test_reasons():
         (lambda: end(gaussian_init(3, 8, 4, seed=0), 4), "depth must be the run's own, 3, got 4"),
         (lambda: end(torch.eye(4).half(), 3), "got torch.float16"),
         (lambda: limit([f.bfloat16() for f in gaussian_init(3, 8, 4, seed=0)]), "got torch.bfloat16"),
-        (lambda: end(torch.full((4, 4), math.nan), 3), "Z must be finite"),
+        (lambda: end(torch.full((4, 4), math.nan), 3), "run must be finite"),
         (lambda: spectral_limit(torch.ones(3).double(), 3, "hadamard", sharpness=1.0), "sharpness must be at least"),
         (lambda: spectral_end(torch.ones(4).double(), 3, "hadamard"), "power of two"),
     ],

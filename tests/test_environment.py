@@ -1,10 +1,12 @@
 """pyproject's ranges, requirements' pins and environment.yml say the same, and Binder would use the last."""
 
+import contextlib
 import os
 import re
 import subprocess
 import sys
 import tomllib
+from importlib import metadata
 
 import pytest
 import yaml
@@ -12,6 +14,7 @@ from conftest import ROOT, posix
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from rattler import MatchSpec
+from test_ci import PYTHONS
 
 import dufm
 
@@ -36,6 +39,49 @@ def test_every_requirement_is_pinned_inside_its_range():
     for name, allowed in EVERYTHING.items():
         assert pins[name].startswith("=="), name
         assert allowed.contains(pins[name][2:]), f"{name}{pins[name]} is outside {allowed}"
+
+
+SYSTEMS = [("linux", "Linux", "posix"), ("win32", "Windows", "nt"), ("darwin", "Darwin", "posix")]
+PLACES = [
+    {
+        "python_version": python,
+        "python_full_version": f"{python}.0",
+        "sys_platform": platform,
+        "platform_system": system,
+        "os_name": name,
+    }
+    for python in PYTHONS
+    for platform, system, name in SYSTEMS
+]
+
+
+def needed(name, extras):
+    """What a package asks for, at any Python and on any system that is promised; nothing where it is not installed."""
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        for requirement in map(Requirement, metadata.requires(name) or []):
+            places = ({**place, "extra": extra} for place in PLACES for extra in extras)
+            if requirement.marker is None or any(map(requirement.marker.evaluate, places)):
+                yield requirement
+
+
+def test_the_pins_are_complete_and_agree_with_each_other():
+    """All that the installed packages ask for, from the direct ones on; a build of PyTorch chooses its own CUDA."""
+    pins = {canonicalize_name(pin.name): pin for pin in PINS}
+    waiting = [Requirement(name) for name in EVERYTHING]
+    seen = set()
+    while waiting:
+        asked = waiting.pop()
+        name = canonicalize_name(asked.name)
+        if name.startswith(("nvidia-", "cuda-", "triton")):
+            continue
+        assert name in pins, f"{name} has no pin"
+        version = str(pins[name].specifier)[2:]
+        assert asked.specifier.contains(version), f"{name}=={version}, but {asked} is asked for"
+        if (name, frozenset(asked.extras)) not in seen:
+            seen.add((name, frozenset(asked.extras)))
+            waiting += needed(name, {"", *asked.extras})
+    here = {name for name, pin in pins.items() if pin.marker is None}
+    assert here <= {name for name, _ in seen}, "a pin that nothing asks for"
 
 
 def test_pins_are_plain():

@@ -182,6 +182,7 @@ def test_sliders_take_the_keyboard_and_move_the_pictures(sliders):
     whole, controls = sliders
     assert list(controls) == ["K", "L", "width", "scale", "seed", "sharpness", "turn"]
     assert all(isinstance(item, ipywidgets.Widget) and item.tabbable is not False for item in controls.values())
+    assert all(item.tooltip for item in controls.values()), "the label would say null"
     before = pictures(whole)
     assert all('<img alt="' in value and "end:" in value for value in before)
     controls["turn"].value = 90

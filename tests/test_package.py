@@ -93,9 +93,10 @@ def installed(wheel, tmp_path_factory):
 def outside(installed, tmp_path):
     """Run a command of that environment in another folder."""
 
-    def run(*command):
+    def run(*command, **variables):
         program = [installed.with_name(command[0]), *command[1:]]
-        return subprocess.run(program, capture_output=True, text=True, timeout=300, cwd=tmp_path, env=bare())
+        environment = bare() | variables
+        return subprocess.run(program, capture_output=True, text=True, timeout=300, cwd=tmp_path, env=environment)
 
     return run
 
@@ -133,10 +134,15 @@ def test_a_command_on_notebooks_says_where_a_checkout_is(outside, tmp_path, comm
     assert not list(tmp_path.iterdir())
 
 
-def test_in_a_checkout_it_says_what_is_missing(outside, checkout, tmp_path):
+def test_it_runs_no_notebook_of_the_folder_you_are_in(outside, checkout, tmp_path):
     shutil.copytree(checkout, tmp_path, dirs_exist_ok=True)
-    for command in (["reproduce"], ["list", "27"]):
-        done = outside("dufm", *command)
+    done = outside("dufm", "reproduce")
+    assert (done.returncode, done.stdout) == (2, "") and done.stderr.startswith("dufm: no checkout found")
+
+
+def test_in_a_checkout_it_says_what_is_missing(outside, checkout):
+    for command in (["reproduce"], ["figures", "27"]):
+        done = outside("dufm", *command, DUFM_ROOT=str(checkout))
         assert done.returncode == 2
         assert 'pip install -e ".[notebooks]"' in done.stderr and done.stderr.count("\n") == 1
 

@@ -116,7 +116,7 @@ def test_shapes_and_scales_solved_together_agree_with_each_alone():
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, 1.5, 1e-31, math.nan, torch.empty(0), "small", True, None])
 def test_bad_scales_are_refused(scale):
-    with pytest.raises(DufmError, match="scale must be"):
+    with pytest.raises(DufmError, match="scale must "):
         collapse_share(3, scale)
 
 

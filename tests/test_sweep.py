@@ -1,17 +1,17 @@
-"""Sweeps: the table, the cache, kill −9 on the way, and a dask cluster that loses a worker."""
+"""Sweeps: the table, what is kept of it, and kill −9 on the way."""
 
+import asyncio
 import functools
+import json
 import os
-import re
-import signal
-import socket
+import random
 import subprocess
 import sys
-import threading
 import time
 
 import numpy as np
 import pandas
+import psutil
 import pytest
 import torch
 from conftest import ROOT, posix
@@ -78,6 +78,11 @@ def ran(folder, cell):
     return [int(pid) for pid in (folder / f"ran-{cell}").read_text().split()]
 
 
+def kept(folder):
+    """The cells in a cache."""
+    return [cell for path in folder.rglob("*.json") for cell, _ in json.loads(path.read_text())]
+
+
 def leaving(seeds, depth):
     sys.exit(3)
 
@@ -123,7 +128,7 @@ def test_a_failed_cell_is_a_row_with_its_message_and_is_tried_again(tmp_path):
     table = sweep.run(failing, {"depth": [2, 3]}, seeds=[0, 1], cache_dir=tmp_path)
     assert table["error"].tolist() == ["", "", *["ValueError: three is refused"] * 2]
     assert table["value"].tolist()[:2] == [2, 2] and np.isnan(table["value"][2:]).all()
-    assert len(list(tmp_path.rglob("output.pkl"))) == 1
+    assert kept(tmp_path) == [{"depth": 2}]
 
 
 WRONG = [{"depth": 1}, {"seed": 1}, {"a": [1, 2, 3]}, {"a": [None, None]}, [1, 2]]
@@ -189,6 +194,54 @@ def test_a_task_that_exits_is_a_failed_cell():
     assert table["error"].tolist() == ["SystemExit: 3"]
 
 
+class Mute(Exception):
+    def __str__(self):
+        raise RuntimeError
+
+
+RAISED = {
+    "GeneratorExit": (GeneratorExit("left"), "GeneratorExit: left"),
+    "CancelledError": (asyncio.CancelledError(), "CancelledError:"),
+    "surrogate": (ValueError("a\ud800b"), "ValueError: a\\ud800b"),
+    "lines": (ValueError("one\n  two\r\nthree"), "ValueError: one two three"),
+    "mute": (Mute(), "Mute: (its message cannot be read)"),
+}
+
+
+def raising(seeds, kind):
+    raise RAISED[kind][0]
+
+
+def test_whatever_a_task_raises_is_one_line_that_any_file_can_hold(tmp_path):
+    table = sweep.run(raising, {"kind": list(RAISED)}, seeds=[0])
+    assert table["error"].tolist() == [said for _, said in RAISED.values()]
+    table.to_csv(tmp_path / "table.csv", encoding="utf-8")
+
+
+def interrupted(seeds, a):
+    raise KeyboardInterrupt
+
+
+def test_an_interruption_is_no_failure_of_a_cell():
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run(interrupted, {"a": [1]}, seeds=[0])
+
+
+def tiny(seeds, a):
+    return {"value": a}
+
+
+def test_a_thousand_tiny_cells_cost_less_than_half_a_millisecond_each(tmp_path):
+    grid = {"a": list(range(1000))}
+    sweep.run(tiny, {"a": [0]}, seeds=[0])
+    for options in ({}, {"cache_dir": tmp_path}):
+        began = time.process_time()
+        table = sweep.run(tiny, grid, seeds=[0], **options)
+        assert time.process_time() - began < 0.5
+        assert table["value"].tolist() == grid["a"]
+    assert len(kept(tmp_path)) == 1000 and len(list(tmp_path.rglob("*.json"))) < 50
+
+
 def test_cells_may_name_their_parameters_in_any_order_and_hold_numpy_numbers():
     table = sweep.run(task, [{"depth": np.int64(2), "scale": 1.0}, {"scale": 0.5, "depth": 3}], seeds=[1])
     assert table[["depth", "scale", "value"]].to_numpy().tolist() == [[2, 1.0, 2.0], [3, 0.5, 0.25]]
@@ -225,8 +278,7 @@ def test_a_change_in_the_tasks_module_is_seen(tmp_path):
         code = ONCE.format(folder=str(tmp_path), cache=str(tmp_path / "cache"))
         done = subprocess.run([sys.executable, "-B", "-c", code], capture_output=True, text=True, check=True)
         prints.append(int(done.stdout))
-        kept = len(list((tmp_path / "cache").rglob("output.pkl")))
-        assert kept == (1 if len(prints) < 3 else 2)
+        assert len(kept(tmp_path / "cache")) == (1 if len(prints) < 3 else 2)
     assert prints == [2, 2, 18]
 
 
@@ -240,8 +292,9 @@ def test_a_change_in_dufm_is_seen(tmp_path, monkeypatch):
 
 def test_a_worker_with_another_package_is_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(sweep, "_PACKAGE", "another")
-    there = sweep.run(task, GRID, seeds=[1], jobs=2, cache_dir=tmp_path)
-    assert there["error"].str.contains("another version").all() and not list(tmp_path.rglob("output.pkl"))
+    with pytest.raises(DufmError, match="^task stopped, .+ another version of dufm or of the task"):
+        sweep.run(task, GRID, seeds=[1], jobs=2, cache_dir=tmp_path)
+    assert kept(tmp_path) == []
 
 
 def test_strided_and_memoised_tasks_run_in_workers():
@@ -256,96 +309,83 @@ import sys
 sys.path.insert(0, {tests!r})
 from dufm import sweep
 from test_sweep import slow
-table = sweep.run(slow, {{"cell": list(range(10)), "folder": [{folder!r}]}}, seeds=[0, 1], jobs=2, cache_dir={cache!r})
+table = sweep.run(slow, {{"cell": list(range({cells})), "folder": [{folder!r}]}}, seeds=[0, 1], jobs={jobs},
+                  cache_dir={cache!r})
 table.to_csv({out!r}, index=False)
 """
 
 
+def start(folder, cells=10, jobs=2):
+    """A process that sweeps over ``slow`` with a cache in ``folder`` and writes ``table.csv`` there."""
+    text = SCRIPT.format(
+        tests=str(ROOT / "tests"),
+        folder=str(folder),
+        cache=str(folder / "cache"),
+        out=str(folder / "table.csv"),
+        cells=cells,
+        jobs=jobs,
+    )
+    environment = {**os.environ, "TQDM_DISABLE": "1"}
+    return subprocess.Popen([sys.executable, "-c", text], env=environment, start_new_session=True)
+
+
+def ends(pids, seconds):
+    """Whether these processes end in so many seconds; one that nobody has waited for yet has ended."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        alive = [psutil.Process(pid).status() for pid in pids if psutil.pid_exists(pid)]
+        if set(alive) <= {psutil.STATUS_ZOMBIE}:
+            return True
+        time.sleep(0.05)
+    return False
+
+
 @posix
 def test_kill_9_loses_nothing_and_runs_no_finished_cell_twice(tmp_path):
-    cache, out = tmp_path / "cache", tmp_path / "table.csv"
-    script = SCRIPT.format(tests=str(ROOT / "tests"), folder=str(tmp_path), cache=str(cache), out=str(out))
-    environment = {**os.environ, "TQDM_DISABLE": "1"}
-    child = subprocess.Popen([sys.executable, "-c", script], env=environment, start_new_session=True)
+    """The caller alone is killed: its workers end by themselves."""
+    child = start(tmp_path)
     deadline = time.monotonic() + 60
-    while len(list(cache.rglob("output.pkl"))) < 3 and time.monotonic() < deadline:
+    while len(kept(tmp_path)) < 3 and time.monotonic() < deadline:
         time.sleep(0.02)
-    os.killpg(child.pid, signal.SIGKILL)
+    child.kill()
     child.wait()
-    finished = {path: path.stat().st_mtime_ns for path in cache.rglob("output.pkl")}
-    assert 3 <= len(finished) < 10 and not out.exists()
+    workers = {pid for path in tmp_path.glob("ran-*") for pid in ran(tmp_path, path.name[4:])}
+    assert child.pid not in workers and ends(workers, 3)
+    finished = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.json")}
+    assert 3 <= len(finished) < 10 and not (tmp_path / "table.csv").exists()
     begun = {path.name for path in tmp_path.glob("ran-*")}
-    subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=120)
-    table = pandas.read_csv(out)
+    assert start(tmp_path).wait(120) == 0
+    table = pandas.read_csv(tmp_path / "table.csv")
     assert table["value"].tolist() == [10 * cell + seed for cell in range(10) for seed in (0, 1)]
-    assert finished.items() <= {path: path.stat().st_mtime_ns for path in cache.rglob("output.pkl")}.items()
+    assert finished.items() <= {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.json")}.items()
     runs = [len(ran(tmp_path, i)) for i in range(10)]
     # A cell that was running when the kill came may run again; none of the finished ones does.
     assert sum(runs) - 10 == sum(count == 2 for count in runs) <= len(begun) - len(finished)
 
 
-# ---------------------------------------------------------------- a cluster
-
-
-def _free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-@pytest.fixture
-def cluster(tmp_path):
-    """A scheduler and two workers, real processes on loopback: its address, and the workers."""
-    address = f"tcp://127.0.0.1:{_free_port()}"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "OMP_NUM_THREADS": "1"}
-
-    def start(*command):
-        return subprocess.Popen(
-            [sys.executable, "-m", *command],
-            cwd=tmp_path,
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-
-    scheduler = start("distributed.cli.dask_scheduler", "--host", address, "--no-dashboard")
-    own = ("--nthreads", "1", "--no-dashboard", "--no-nanny", "--local-directory", str(tmp_path))
-    workers = [start("distributed.cli.dask_worker", address, *own) for _ in range(2)]
-    yield address, workers
-    for process in (*workers, scheduler):
-        process.kill()
-        process.wait()
+def killed_at_random(folder, kills, jobs, seed):
+    """The table of a sweep of six cells that is killed so many times, a moment after a cell has begun or before any."""
+    draw = random.Random(seed)
+    for begun in sorted(draw.randrange(7) for _ in range(kills)):
+        child = start(folder, 6, jobs)
+        while len(list(folder.glob("ran-*"))) < begun and child.poll() is None:
+            time.sleep(0.02)
+        time.sleep(draw.uniform(0.0, 0.5 if begun else 2.0))
+        child.kill()
+        child.wait()
+    assert start(folder, 6, jobs).wait(120) == 0
+    return (folder / "table.csv").read_text()
 
 
 @posix
-def test_a_cluster_that_loses_a_worker_gives_the_same_table(cluster, tmp_path):
-    address, workers = cluster
-    victim = workers[0]
-    grid = {"cell": list(range(8)), "folder": [str(tmp_path)]}
-    local = sweep.run(slow, grid, seeds=[0, 1])
-    for path in tmp_path.glob("ran-*"):
-        path.unlink()
-
-    def kill_on_the_way():
-        deadline = time.monotonic() + 60
-        while len(list(tmp_path.glob("ran-*"))) < 3 and time.monotonic() < deadline:
-            time.sleep(0.02)
-        victim.kill()
-
-    killer = threading.Thread(target=kill_on_the_way)
-    killer.start()
-    table = sweep.run(slow, grid, seeds=[0, 1], backend=address, cache_dir=tmp_path / "cache")
-    killer.join()
-    assert victim.wait(10) == -signal.SIGKILL
-    pandas.testing.assert_frame_equal(table, local)
-    assert len(list((tmp_path / "cache").rglob("output.pkl"))) == 8
-    assert {pid for cell in range(8) for pid in ran(tmp_path, cell)} == {worker.pid for worker in workers}
+def test_three_kills_at_random_moments_leave_the_table_as_it_is(tmp_path):
+    expected = sweep.run(slow, {"cell": list(range(6)), "folder": [str(tmp_path)]}, seeds=[0, 1])
+    assert killed_at_random(tmp_path, kills=3, jobs=1, seed=1) == expected.to_csv(index=False)
 
 
-def test_reproduce_refuses_a_scheduler_that_does_not_answer(checkout, capsys, tmp_path):
-    from dufm.__main__ import main
-
-    address = f"tcp://127.0.0.1:{_free_port()}"
-    assert main(["reproduce", "00", "--cluster", address, "--out", str(tmp_path / "out")]) == 2
-    said = capsys.readouterr().err
-    assert re.fullmatch(r"dufm: backend must be 'local' or a dask scheduler that answers, got .+\n", said)
+@posix
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(20))
+def test_a_kill_at_a_random_moment_leaves_the_table_as_it_is(seed, tmp_path):
+    expected = sweep.run(slow, {"cell": list(range(6)), "folder": [str(tmp_path)]}, seeds=[0, 1])
+    assert killed_at_random(tmp_path, kills=1, jobs=2, seed=seed) == expected.to_csv(index=False)

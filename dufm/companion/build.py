@@ -3,9 +3,10 @@
 import os
 from pathlib import Path
 
+from dufm._checks import DufmError
 from dufm.companion import files
 
-__all__ = ["QUIET", "outputs", "own_kernel", "pair_differs", "source_notebook"]
+__all__ = ["QUIET", "outputs", "own_kernel", "pair_differs", "read_notebook", "source_notebook"]
 
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 JUPYTEXT = {"formats": "ipynb,py:percent", "notebook_metadata_filter": "kernelspec,-all"}
@@ -29,6 +30,21 @@ def source_notebook(name):
     return made
 
 
+def read_notebook(path):
+    """The notebook in a file; ``DufmError`` that names the file if it is none."""
+    from nbformat import ValidationError, v4, validate
+
+    content = files.read_json(path)
+    cells, version = content.get("cells"), (content.get("nbformat"), content.get("nbformat_minor"))
+    if not isinstance(cells, list) or [*map(type, version)] != [int, int] or version[0] != 4:
+        raise DufmError(f"{path} is no notebook of format 4")
+    try:
+        validate(content)
+        return v4.nbjson.JSONReader().to_notebook(content)
+    except (ValidationError, TypeError, RecursionError) as error:  # TypeError: a cell that is no object
+        raise DufmError(f"{path} is no notebook: {str(error).splitlines()[0]}") from None
+
+
 def pair_differs(name):
     """What distinguishes a notebook from its source, in a line; None if they are a pair."""
     import jupytext
@@ -36,8 +52,11 @@ def pair_differs(name):
     path = files.source_path(name).with_suffix(".ipynb")
     if not path.is_file():
         return f"{path.name} is missing"
-    text = files.source_path(name).read_text(encoding="utf-8")
-    back = jupytext.writes(jupytext.read(path), fmt="py:percent")
+    text = files.read_text(files.source_path(name))
+    try:
+        back = jupytext.writes(read_notebook(path), fmt="py:percent")
+    except DufmError as error:
+        return str(error)
     if back == text:
         return None
     lines = zip(text.splitlines(), back.splitlines(), strict=False)

@@ -5,12 +5,12 @@ One ``[[claim]]`` a claim; its expectation is one of ``equals`` with ``within``,
 
 import math
 import re
-import tomllib
+import sys
 from dataclasses import dataclass
 
 from dufm._checks import DufmError
 from dufm.companion import files
-from dufm.companion.build import outputs
+from dufm.companion.build import outputs, read_notebook
 from dufm.companion.words import did_you_mean, number
 
 __all__ = ["Claim", "ClaimFailed", "Verdict", "check", "counts", "failures", "ledger", "recorded", "table"]
@@ -51,7 +51,9 @@ class Claim:
         return words.get(self.kind, f"{self.kind} {a}")
 
     def meets(self, value):
-        """Whether ``value`` meets the expectation; NaN never does."""
+        """Whether ``value`` meets the expectation; NaN and infinities never do."""
+        if not math.isfinite(value):
+            return False
         a, b = (*self.bounds, 0.0)[:2]
         return {
             "equals": lambda: abs(value - a) <= b,
@@ -95,13 +97,12 @@ class Verdict:
 def ledger():
     """All claims, by id, in the order of the file; every entry is checked."""
     path, found = files.root() / "notebooks" / "claims.toml", {}
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise DufmError(f"{path.name}: {error}") from None
-    if set(content) - {"claim"}:
-        raise DufmError(f"{path.name}: only [[claim]] entries, got {', '.join(sorted(set(content) - {'claim'}))}")
-    for entry in content.get("claim", []):
+    content = files.read_toml(path)
+    entries = content.pop("claim", [])
+    listed = isinstance(entries, list) and entries and all(isinstance(entry, dict) for entry in entries)
+    if content or not listed:
+        raise DufmError(f"{path}: [[claim]] entries and nothing else, got {', '.join(sorted(content)) or entries!r}")
+    for entry in entries:
         claim = _claim(entry)
         if claim.id in found:
             raise DufmError(f"claim {claim.id}: this id stands twice in the ledger")
@@ -117,6 +118,9 @@ def _claim(entry):
         raise DufmError(f"{name}: missing {missing}, unknown {unknown}; an entry has {', '.join(FIELDS + OPTIONAL)}")
     if not re.fullmatch(r"\d\d-[a-z0-9-]+", str(entry["id"])):
         raise DufmError(f"{name}: an id is the notebook's number and words, such as 57-label-flat")
+    texts = [field for field in (*FIELDS, "outcome") if not isinstance(entry.get(field, ""), str)]
+    if texts or not isinstance(entry.get("pinned", False), bool):
+        raise DufmError(f"{name}: {', '.join(texts) or 'pinned'} must be {'text' if texts else 'true or false'}")
     files.find(entry["id"])
     for field, accepted in (("status", STATUS), ("source", SOURCES)):
         if entry[field] not in accepted:
@@ -135,7 +139,7 @@ def _expectation(name, entry):
     value = entry[given[0]]
     bounds = tuple(value) if given == ["between"] and isinstance(value, list) else (value,)
     bounds += (entry["within"],) if given == ["equals"] else ()
-    numbers = all(isinstance(x, (int, float)) and not isinstance(x, bool) and math.isfinite(x) for x in bounds)
+    numbers = all(type(x) in (int, float) and abs(x) <= sys.float_info.max for x in bounds)
     right = len(bounds) == (1 if given[0] in ("below", "above") else 2)
     if not (numbers and right) or (given == ["between"] and bounds[0] > bounds[1]) or entry.get("within", 0) < 0:
         raise DufmError(f"{name}: {given[0]} needs finite numbers in order, got {value!r}")
@@ -156,7 +160,7 @@ def check(id, value):
     claim = claims[id]
     try:
         value = float(value)
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         raise DufmError(f"claim {id}: value must be one number, got {value!r}") from None
     verdict = Verdict(claim.show(value), claim.judge(value) if run is None or run.published else "not applicable")
     _display(claim, verdict)
@@ -179,19 +183,20 @@ def _display(claim, verdict):
         display({"text/plain": text, "text/markdown": markdown}, raw=True, metadata={"dufm_claim": record})
 
 
-def recorded(folder=None):
-    """Verdicts kept in executed notebooks, by claim id; ``folder`` is searched, default: the published notebooks."""
-    import nbformat
-
+def recorded(folder=None, names=None):
+    """Verdicts kept in executed notebooks, by claim id: those in ``folder``, default: the published, of these names."""
     paths = sorted((folder or files.root() / "notebooks").glob("**/[0-9][0-9]_*.ipynb"))
-    return recorded_in(nbformat.read(path, as_version=4) for path in paths)
+    return recorded_in(read_notebook(path) for path in paths if names is None or path.stem in names)
 
 
 def recorded_in(notebooks):
     """Verdicts kept in these executed notebooks, by claim id."""
     found = (output for made in notebooks for _, output in outputs(made))
-    records = (output.get("metadata", {}).get("dufm_claim") for output in found)
-    return {record["id"]: Verdict(record["shown"], record["verdict"]) for record in records if record}
+    records = [output["metadata"]["dufm_claim"] for output in found if "dufm_claim" in output.get("metadata", {})]
+    try:
+        return {record["id"]: Verdict(record["shown"], record["verdict"]) for record in records}
+    except (KeyError, TypeError):
+        raise DufmError(f"a notebook keeps a verdict without id, value shown and verdict among {records}") from None
 
 
 def failures(records, names):

@@ -32,10 +32,11 @@ __all__ = [
     "depth_color",
     "depth_style",
     "draw",
-    "stored",
+    "origin",
     "published",
     "show",
     "store",
+    "stored",
     "subplots",
 ]
 
@@ -130,12 +131,16 @@ def store(name, table):
         if kind in "bf":
             frame[key] = frame[key].astype(int) if kind == "b" else frame[key] + 0.0  # no negative zero
     text = frame.to_csv(index=False, float_format="%.8g", na_rep="nan", lineterminator="\n")
-    files.write_atomic(files.out_dir() / "figures" / f"{name}.csv", text)
+    files.write_atomic(_folder() / f"{name}.csv", text)
+
+
+def _folder():
+    return files.spared(files.out_dir() / "figures")
 
 
 def _data(name):
     """Path of a figure's numbers: this output folder's, else the published, which a refresh does not take."""
-    folders = [files.out_dir() / "figures", *([] if files.refreshing() else [files.root() / "figures"])]
+    folders = [_folder(), *([] if files.refreshing() else [files.root() / "figures"])]
     for folder in folders:
         if (folder / f"{name}.csv").is_file():
             return folder / f"{name}.csv"
@@ -145,7 +150,11 @@ def _data(name):
 def stored(name):
     """The columns of figure ``name``: a dict of arrays, numbers where a whole column is numbers."""
     _check_name(name)
-    table = pandas.read_csv(_data(name), keep_default_na=False, na_values=["nan"])
+    path = _data(name)
+    try:
+        table = pandas.read_csv(path, keep_default_na=False, na_values=["nan"])
+    except (OSError, ValueError, OverflowError) as error:
+        raise DufmError(f"{path} is no table: {str(error).strip()}") from None
     return {key: column.to_numpy() for key, column in table.items()}
 
 
@@ -187,7 +196,7 @@ def show(name, *, alt):
 
 def write(name, about):
     """Draw figure ``name`` into the output folder with its provenance; returns the picture for a page, PNG bytes."""
-    data, folder = _data(name), files.out_dir() / "figures"
+    data, folder = _data(name), _folder()
     with style():
         fig = draw(name, stored(name))
         made = {kind: _bytes(fig, kind, FILE_DPI) for kind in ("pdf", "png")}
@@ -196,8 +205,8 @@ def write(name, about):
         files.write_atomic(folder / data.name, data.read_bytes())
     for kind, content in made.items():
         files.write_atomic(folder / f"{name}.{kind}", content)
-    origin = {"figure": name, "script": files.digest(_script(name)), "data": files.digest(data), "versions": versions()}
-    files.write_json(folder / f"{name}.json", {**about, **origin})
+    made_of = {"figure": name, "script": files.digest(_script(name)), "data": files.digest(data)}
+    files.write_json(folder / f"{name}.json", {**about, **made_of, "versions": versions()})
     return page
 
 
@@ -215,19 +224,41 @@ def _small(png):
     return buffer.getvalue()
 
 
+def origin(name):
+    """Where the numbers of figure ``name`` come from: alt text, notebook and parameters, from the file beside them.
+
+    ``DufmError`` if that file is damaged, or describes other numbers.
+    """
+    _check_name(name)
+    data = _data(name)
+    about = _about(data.with_suffix(".json"))
+    if about["data"] != files.digest(data):
+        raise DufmError(f"{data} is not the table that {name}.json describes; run its notebook again")
+    return {key: about[key] for key in ("alt", "notebook", "parameters")}
+
+
+def _about(path):
+    about = files.read_json(path)
+    if missing := sorted({"alt", "data", "notebook", "parameters"} - set(about)):
+        raise DufmError(f"{path} is damaged: it lacks {', '.join(missing)}")
+    return about
+
+
 def published(name):
     """Show the committed picture of figure ``name``, as a notebook does on its first screen."""
     _check_name(name)
-    folder = files.root() / "figures"
-    about = files.read_json(folder / f"{name}.json", None)
-    if about is None:
+    path = files.root() / "figures" / f"{name}.json"
+    if not path.is_file():
         _display(b"", name, f"figure {name} has not been published yet")
-    else:
-        buffer = io.BytesIO()
-        with Image.open(folder / f"{name}.png") as picture:
+        return
+    about, buffer = _about(path), io.BytesIO()
+    try:
+        with Image.open(path.with_suffix(".png")) as picture:
             size = [round(side * PAGE_DPI / FILE_DPI) for side in picture.size]
             picture.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(buffer, "PNG")
-        _display(_small(buffer.getvalue()), name, about["alt"])
+    except (OSError, SyntaxError, ValueError) as error:  # SyntaxError: what Pillow says of a broken PNG
+        raise DufmError(f"{path.with_suffix('.png')} is no picture: {error}") from None
+    _display(_small(buffer.getvalue()), name, about["alt"])
 
 
 def bundle(png, alt):

@@ -4,7 +4,10 @@ import contextlib
 import hashlib
 import json
 import os
+import re
+import shutil
 import tempfile
+import tomllib
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -12,6 +15,7 @@ from pathlib import Path
 from dufm._checks import DufmError
 
 __all__ = [
+    "CELLS",
     "NotebookRun",
     "digest",
     "find",
@@ -20,17 +24,26 @@ __all__ = [
     "package_digest",
     "processes",
     "read_json",
+    "read_text",
+    "read_toml",
     "refreshing",
+    "remove_parts",
     "root",
     "running",
+    "scratch",
     "shell",
     "source_path",
+    "spared",
     "write_atomic",
     "write_json",
 ]
 
 MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")
 _PACKAGE = Path(__file__).resolve().parent.parent
+#: Folder in the output folder for the cells of sweeps: removed when a run has ended well, so named like no other.
+CELLS = "dufm-cells"
+# What is being written has a name that nobody else gives.
+_PART = ".dufm-part"
 
 
 @dataclass(frozen=True)
@@ -59,15 +72,15 @@ def running():
 
 
 def root():
-    """Folder of the checkout: ``DUFM_ROOT``, else where this package lies, else the folder you are in or one above."""
+    """Folder of the checkout: ``DUFM_ROOT``, else the one in which this package lies; what is found there is run."""
     named = os.environ.get("DUFM_ROOT")
-    for folder in [Path(named)] if named else [_PACKAGE.parent, Path.cwd(), *Path.cwd().parents]:
-        if (folder / "notebooks").is_dir() and (folder / "pyproject.toml").is_file():
-            return folder.resolve()
+    folder = Path(named) if named else _PACKAGE.parent
+    if (folder / "notebooks").is_dir() and (folder / "pyproject.toml").is_file():
+        return folder.resolve()
     if named:
         raise DufmError(f"no checkout found: DUFM_ROOT is {named}, which has no notebooks")
     address = metadata.metadata("dufm")["Project-URL"].removeprefix("Repository, ")
-    raise DufmError(f"no checkout found: git clone {address}, then run this inside it, or name it in DUFM_ROOT")
+    raise DufmError(f"no checkout found: git clone {address}, then name its folder in DUFM_ROOT")
 
 
 def refreshing():
@@ -81,14 +94,34 @@ def out_dir():
     """
     run = running()
     if os.environ.get("DUFM_OUT"):
-        return Path(os.environ["DUFM_OUT"]).resolve()
+        return spared(os.environ["DUFM_OUT"])
     if run and run.output_notebook:
-        path = Path(run.output_notebook).resolve()
-        return path.with_name(f"{path.stem}_files")
+        return spared(_beside(run))
     if run is None or run.published:
-        return root() / "out"
+        return spared(root() / "out")
     values = json.dumps(run.parameters, sort_keys=True)
-    return root() / "out" / f"{run.name[:2]}-{hashlib.sha256(values.encode()).hexdigest()[:8]}"
+    return spared(root() / "out" / f"{run.name[:2]}-{hashlib.sha256(values.encode()).hexdigest()[:8]}")
+
+
+def _beside(run):
+    path = Path(run.output_notebook).resolve()
+    return path.with_name(f"{path.stem}_files")
+
+
+def spared(path):
+    """``path`` with its links followed; ``DufmError`` if it leads into the checkout elsewhere than into ``out``, or
+    than beside papermill's output.
+    """
+    try:
+        real = Path(path).resolve()
+    except (OSError, RuntimeError) as error:  # links in a circle
+        raise DufmError(f"cannot write to {path}: {error}") from None
+    checkout, run = root(), running()
+    free = [checkout / "out", *([_beside(run)] if run and run.output_notebook else [])]
+    if real.is_relative_to(checkout) and not any(real.is_relative_to(folder) for folder in free):
+        leads = "" if Path(path) == real else f", which leads to {real}"
+        raise DufmError(f"cannot write to {path}{leads}: inside the checkout only out is written to")
+    return real
 
 
 def names():
@@ -140,17 +173,50 @@ def write_atomic(path, data):
     """Write bytes or text so that a reader, or a killed run, sees the old file or the new one."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_PART)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes private files
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        Path(temporary).unlink(missing_ok=True)  # its folder may have gone
         raise
+
+
+def scratch(path):
+    """A folder beside ``path`` for what is on its way there, until the end of the block."""
+    return tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=_PART)
+
+
+def remove_parts(folder):
+    """Remove what a killed run was writing in ``folder``, and nothing else."""
+    for left in folder.glob(f".*{_PART}"):
+        if re.fullmatch(rf"\..+\.\w{{8}}{re.escape(_PART)}", left.name) and not left.is_symlink():
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
+def read_text(path):
+    """The text of a file; ``DufmError`` that names the file if it cannot be read."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise DufmError(f"{path} is missing") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DufmError(f"{path} cannot be read: {error}") from None
+
+
+def read_toml(path):
+    """The content of a TOML file; ``DufmError`` that names the file if it is none."""
+    text = read_text(path)
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DufmError(f"{path} is no TOML: {error}") from None
 
 
 def write_json(path, value):
@@ -158,9 +224,15 @@ def write_json(path, value):
     write_atomic(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path, default):
-    """Read JSON, or return ``default`` if there is no such file."""
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+def read_json(path, default=...):
+    """The object in a JSON file; ``default``, if one is given, where there is no file; ``DufmError`` if damaged."""
+    if default is not ... and not Path(path).exists():
         return default
+    text = read_text(path)
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DufmError(f"{path} is damaged: {error}") from None
+    if not isinstance(content, dict):
+        raise DufmError(f"{path} is damaged: it holds no object but {type(content).__name__}")
+    return content

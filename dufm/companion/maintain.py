@@ -9,12 +9,11 @@ import shutil
 import sys
 import tempfile
 import time
-import tomllib
 from pathlib import Path
 
 from dufm._checks import DufmError
 from dufm.companion import claims, files, pages
-from dufm.companion.build import QUIET, outputs, own_kernel, source_notebook
+from dufm.companion.build import QUIET, outputs, own_kernel, read_notebook, source_notebook
 from dufm.companion.reproduce import select
 
 __all__ = ["address", "binder", "main", "redraw", "refresh", "run_here", "set_links"]
@@ -55,14 +54,15 @@ def _refresh_one(root, staging, name):
         raise DufmError(f"{name} does not check {', '.join(failed)}; nothing was written")
     if source.read_bytes() != text:
         raise DufmError(f"{source.name} was edited while it ran; nothing was written")
+    drawn = {path.name: path.read_bytes() for path in (staging / "figures").glob(f"{name[:2]}_*")}
+    for figure, content in drawn.items():
+        files.write_atomic(root / "figures" / figure, content)
     for path in (root / "figures").glob(f"{name[:2]}_*"):
-        if path.suffix in (".csv", ".json", ".pdf", ".png"):
+        if path.suffix in (".csv", ".json", ".pdf", ".png") and path.name not in drawn:
             path.unlink()
-    for path in (staging / "figures").glob(f"{name[:2]}_*"):
-        shutil.copyfile(path, root / "figures" / path.name)
     _first_screen(made)
     files.write_atomic(target, nbformat.writes(made) + "\n")
-    files.write_atomic(source, jupytext.writes(jupytext.read(target), fmt="py:percent"))
+    files.write_atomic(source, jupytext.writes(read_notebook(target), fmt="py:percent"))
     _note_time(root, name, seconds)
     print(f"{name} refreshed in {seconds:.0f} s", flush=True)
 
@@ -106,15 +106,15 @@ def redraw(wanted):
 
     root, numbers = files.root(), {name[:2] for name in select(wanted)}
     for path in sorted(path for path in (root / "figures").glob("*.json") if path.name[:2] in numbers):
-        about = files.read_json(path, {})
         with tempfile.TemporaryDirectory() as folder:
-            os.environ["DUFM_OUT"] = folder
-            page = figures.write(path.stem, {key: about[key] for key in ("alt", "notebook", "parameters")})
+            os.environ["DUFM_OUT"] = folder  # empty: the numbers are the published ones
+            about = figures.origin(path.stem)
+            page = figures.write(path.stem, about)
             for made in Path(folder, "figures").iterdir():
-                shutil.copyfile(made, path.parent / made.name)
+                files.write_atomic(path.parent / made.name, made.read_bytes())
             del os.environ["DUFM_OUT"]
         target = files.source_path(about["notebook"]).with_suffix(".ipynb")
-        executed = nbformat.read(target, as_version=4)
+        executed = read_notebook(target)
         for _, output in outputs(executed):
             if _is_picture(output) and output.metadata.dufm_figure == path.stem:
                 output["data"] = figures.bundle(page, about["alt"])
@@ -129,7 +129,7 @@ def _note_time(root, name, seconds):
 
 def address():
     """Owner and name of the public repository, ``OWNER/REPO``, from pyproject.toml."""
-    project = tomllib.loads((files.root() / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    project = files.read_toml(files.root() / "pyproject.toml")["project"]
     return project["urls"]["Repository"].removeprefix("https://github.com/")
 
 
@@ -180,7 +180,7 @@ def _write_run_here(name):
     files.write_atomic(source, "\n\n# %%".join(cells))
     target = source.with_suffix(".ipynb")
     if target.is_file():
-        executed = nbformat.read(target, as_version=4)
+        executed = read_notebook(target)
         executed.cells[0].source = _ending_in(run_here(name), executed.cells[0].source)
         files.write_atomic(target, nbformat.writes(executed) + "\n")
 

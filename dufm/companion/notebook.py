@@ -61,7 +61,10 @@ def _published_parameters(name, defaults):
     """What the committed outputs were made with: in Lab, editing the notebook edits its source too."""
     if not files.refreshing():
         for path in sorted((files.root() / "figures").glob(f"{name[:2]}_*.json")):
-            return files.read_json(path, {"parameters": defaults})["parameters"]
+            about = files.read_json(path)
+            if "parameters" not in about:
+                raise DufmError(f"{path} is damaged: it lacks parameters")
+            return about["parameters"]
     return defaults
 
 
@@ -102,7 +105,7 @@ def sweep_options():
         raise DufmError(f"DUFM_JOBS must be a whole number, 1 or more, got {text!r}")
     return {
         "jobs": 1 if device() == "cuda" else int(text),
-        "cache_dir": os.environ.get("DUFM_CELLS") or files.out_dir() / "cells",
+        "cache_dir": os.environ.get("DUFM_CELLS") or files.spared(files.out_dir() / files.CELLS),
         "backend": os.environ.get("DUFM_CLUSTER") or "local",
     }
 
@@ -120,8 +123,8 @@ def committed(name):
     import pandas
 
     folder = files.source_path(files.find(name)).parent
-    content = (folder / f"{name}.csv").read_bytes().replace(b"\r\n", b"\n")  # as an editor on Windows saves it
-    if hashlib.sha256(content).hexdigest() != files.read_json(folder / f"{name}.json", {}).get("data"):
+    content = files.read_text(folder / f"{name}.csv").encode()  # line ends as an editor on Windows leaves them, too
+    if hashlib.sha256(content).hexdigest() != files.read_json(folder / f"{name}.json").get("data"):
         raise DufmError(f"{name}.csv is not the table that {name}.json describes")
     return pandas.read_csv(folder / f"{name}.csv")
 

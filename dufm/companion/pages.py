@@ -1,8 +1,5 @@
 """The pages that are generated: LEDGER.md, and the regions of README.md between ``<!-- name:begin -->`` marks."""
 
-import csv
-import tomllib
-
 from dufm._checks import DufmError
 from dufm.companion import claims, files
 from dufm.companion.parameters import title
@@ -22,8 +19,13 @@ def seconds():
     path = files.root() / "notebooks" / "times.csv"
     if not path.is_file():
         return {}
-    with open(path, encoding="utf-8", newline="") as file:
-        return {row["notebook"]: float(row["seconds"]) for row in csv.DictReader(file)}
+    rows = [line.split(",") for line in files.read_text(path).splitlines()]
+    try:
+        if rows[:1] != [["notebook", "seconds"]]:
+            raise ValueError
+        return {name: float(seconds) for name, seconds in rows[1:]}
+    except ValueError:
+        raise DufmError(f"{path} must hold the columns notebook and seconds, and a number in each row") from None
 
 
 def ledger_page():
@@ -39,8 +41,9 @@ def ledger_page():
 
 def by_part():
     """``(folder, entry of parts.toml, its notebooks)`` for each part."""
-    content = tomllib.loads((files.root() / "notebooks" / "parts.toml").read_text(encoding="utf-8"))
-    for folder, part in content.items():
+    for folder, part in files.read_toml(files.root() / "notebooks" / "parts.toml").items():
+        if not isinstance(part, dict) or not {"title", "question", "answer", "figure"} <= set(part):
+            raise DufmError(f"parts.toml: {folder} must be a table of title, question, answer and figure, got {part!r}")
         yield folder, part, [name for name in files.names() if files.source_path(name).parent.name == folder]
 
 
@@ -67,7 +70,7 @@ def overview():
 
 def readme():
     """README.md with its generated regions rewritten."""
-    text = (files.root() / "README.md").read_text(encoding="utf-8")
+    text = files.read_text(files.root() / "README.md")
     records, known = claims.recorded(), claims.ledger().values()
     paper = claims.table(records, [claim for claim in known if claim.source == "paper"], folder="notebooks/")
     totals = f"All {len(known)} claims: {claims.counts(records)}; every one stands in [LEDGER.md](LEDGER.md)."

@@ -147,19 +147,28 @@ def _panel(title, work, draw, views):
 
 def sliders(p, explorer):
     """The explorer of notebook 92: sliders that begin at its parameters ``p``, over the functions of ``explorer``."""
-    wide = {"style": {"description_width": "6em"}, "continuous_update": False}
     levels = ["start", *(f"{-level:g}" for stretch in explorer.LOG_LOSSES for level in stretch), "end"]
+
+    def words(name, meaning):
+        about = {"description": name, "tooltip": meaning, "continuous_update": False}
+        return {**about, "style": {"description_width": "6em"}}
+
+    classes, factors = words("K", "number of classes"), words("L", "depth: weight matrices, the features included")
     controls = {
-        "num_classes": widgets.IntSlider(p.num_classes, 3, 8, description="K", **wide),
-        "depth": widgets.IntSlider(p.depth, 2, 8, description="L", **wide),
-        "width": widgets.IntSlider(p.width, 2, 32, description="width", **wide),
-        "scale": widgets.FloatLogSlider(p.scale, min=-3, max=0, step=0.25, description="scale", **wide),
-        "seed": widgets.IntSlider(p.seed, 0, 99, description="seed", **wide),
+        "num_classes": widgets.IntSlider(p.num_classes, 3, 8, **classes),
+        "depth": widgets.IntSlider(p.depth, 2, 8, **factors),
+        "width": widgets.IntSlider(p.width, 2, 32, **words("width", "width of the network, hidden layers")),
+        "scale": widgets.FloatLogSlider(
+            p.scale, min=-3, max=0, step=0.25, **words("scale", "size of the singular values at the start")
+        ),
+        "seed": widgets.IntSlider(p.seed, 0, 99, **words("seed", "of the random draw")),
     }
     options = [(name, index) for index, name in enumerate(levels)]
     views = {
-        "shown": widgets.SelectionSlider(options=options, value=p.state, description="sharpness", **wide),
-        "turn": widgets.IntSlider(p.turn, 0, 360, 5, description="turn", **wide),
+        "shown": widgets.SelectionSlider(
+            options=options, value=p.state, **words("sharpness", "how far training has gone, minus the log loss")
+        ),
+        "turn": widgets.IntSlider(p.turn, 0, 360, 5, **words("turn", "turns the picture, degrees")),
     }
 
     def spectral(num_classes, depth, width, scale, seed):

@@ -8,7 +8,6 @@ import ast
 import contextlib
 import math
 import re
-import tomllib
 from dataclasses import dataclass
 
 from dufm._checks import DufmError
@@ -18,8 +17,14 @@ from dufm.companion.words import did_you_mean
 __all__ = ["Parameter", "budget_parameters", "declared", "title", "typed"]
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool}
-BOUNDS = re.compile(r"(?P<meaning>.*?)\s*(?:\[(?P<range>[^\[\]]*)\]|\{(?P<choices>[^{}]*)\})\s*$")
+# No second `=`, even in the comment: papermill would see no parameter there.
+DECLARATION = re.compile(
+    r"(?P<name>\w+): (?P<type>[\w\[\]]+) = (?P<default>[^=#]+?) +# (?P<meaning>[^=\[\]{}]+?),?"
+    r"(?: (?:\[(?P<low>[^\[\],]+), (?P<high>[^\[\],]+)\]|\{(?P<choices>[^{}]*)\}))?"
+)
 BUDGETS = ("smoke", "default", "full")
+# What a text that is no literal, or nested too deep for one, raises.
+NOT_LITERAL = (ValueError, SyntaxError, MemoryError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -44,12 +49,12 @@ class Parameter:
 
 
 def _cells(name):
-    return files.source_path(name).read_text(encoding="utf-8").split("\n# %%")
+    return files.read_text(files.source_path(name)).split("\n# %%")
 
 
 def title(name):
     """First heading of a notebook."""
-    for line in _cells(name)[1].splitlines():
+    for line in "".join(_cells(name)[1:2]).splitlines():
         if line.startswith("# # "):
             return line[4:].strip()
     raise DufmError(f"{name}: the first cell must begin with a heading")
@@ -57,34 +62,35 @@ def title(name):
 
 def declared(name):
     """Parameters a notebook declares: a list of :class:`Parameter`."""
-    from papermill.translators import PythonTranslator
-
-    tagged = [cell for cell in _cells(name) if cell.splitlines()[0].strip() == 'tags=["parameters"]']
+    tagged = [cell for cell in _cells(name) if cell.split("\n")[0].strip() == 'tags=["parameters"]']
     if len(tagged) != 1:
         raise DufmError(f"{name}: expected one cell tagged parameters, found {len(tagged)}")
-    source = tagged[0].split("\n", 1)[1]
-    found = [_declaration(name, item) for item in PythonTranslator.inspect({"source": source})]
-    missing = {"seed", "budget"} - {parameter.name for parameter in found}
-    lines = [line for line in source.splitlines() if line.strip()]
-    if missing or len(found) != len(lines):
-        raise DufmError(
-            f"{name}: one parameter a line, `name: type = literal  # meaning [low, high]` without a second `=`, "
-            f"seed and budget among them; papermill sees {len(found)} of {len(lines)}"
-        )
+    found = [_declaration(name, line) for line in tagged[0].splitlines()[1:] if line.strip()]
+    if missing := {"seed", "budget"} - {parameter.name for parameter in found}:
+        raise DufmError(f"{name}: every notebook declares seed and budget; {', '.join(sorted(missing))} is missing")
     return found
 
 
-def _declaration(notebook, seen):
-    kind, bounds = seen.inferred_type_name, BOUNDS.match(seen.help)
-    if _element(kind) not in TYPES or not seen.help:
-        raise DufmError(f"{notebook}: {seen.name} needs a type ({', '.join(TYPES)} or a list of one) and a meaning")
+def _declaration(notebook, line):
+    seen = DECLARATION.fullmatch(line)
+    if not seen or _element(seen["type"]) not in TYPES:
+        raise DufmError(
+            f"{notebook}: a parameter needs a type ({', '.join(TYPES)}, or a list of one), a literal and a meaning, "
+            f"`name: type = literal  # meaning [low, high]` without a second `=`; got {line!r}"
+        )
+    name, kind = seen["name"], seen["type"]
     accepted: tuple | list | None = None
-    if bounds and bounds["range"] is not None:
-        accepted = tuple(float(end) for end in bounds["range"].split(","))
-    elif bounds:
-        accepted = [_typed(seen.name, _element(kind), choice.strip()) for choice in bounds["choices"].split(",")]
-    meaning = bounds["meaning"] if bounds else seen.help
-    parameter = Parameter(seen.name, kind, ast.literal_eval(seen.default), meaning.rstrip(" ,"), accepted)
+    try:
+        default = ast.literal_eval(seen["default"])
+        if seen["low"]:
+            accepted = (float(seen["low"]), float(seen["high"]))
+    except NOT_LITERAL:
+        raise DufmError(f"{notebook}: the default and the bounds of {name} must be literals; got {line!r}") from None
+    if accepted and not -math.inf < accepted[0] <= accepted[1] < math.inf:
+        raise DufmError(f"{notebook}: the bounds of {name} must be finite and in order; got {line!r}")
+    if seen["choices"]:
+        accepted = [_typed(name, _element(kind), choice.strip()) for choice in seen["choices"].split(",")]
+    parameter = Parameter(name, kind, default, seen["meaning"], accepted)
     typed(parameter, parameter.default)
     return parameter
 
@@ -98,14 +104,15 @@ def _typed(name, kind, value):
     if kind != "str" and isinstance(value, str):
         text = value.strip()
         value = {"true": True, "false": False}.get(text.lower(), text)
-        with contextlib.suppress(ValueError, SyntaxError):
+        with contextlib.suppress(*NOT_LITERAL):
             value = ast.literal_eval(text)
     if kind.startswith("list["):
-        if not isinstance(value, (list, tuple)):
+        if not isinstance(value, (list, tuple)) or not value:
             raise DufmError(f"{name} must be a {kind} such as [1, 2], got {value!r}")
         return [_typed(name, _element(kind), element) for element in value]
     if kind == "float" and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        with contextlib.suppress(OverflowError):
+            value = float(value)
     if type(value) is not TYPES[kind]:
         raise DufmError(f"{name} must be {kind}, got {value!r}")
     return value
@@ -133,8 +140,9 @@ def _accepts(accepted, value):
 
 def budget_parameters(name, budget):
     """The parameters that a budget other than ``default`` sets for a notebook, from ``notebooks/budgets.toml``."""
-    path = files.root() / "notebooks" / "budgets.toml"
-    found = tomllib.loads(path.read_text(encoding="utf-8")).get(name, {})
+    found = files.read_toml(files.root() / "notebooks" / "budgets.toml").get(name, {})
+    if not isinstance(found, dict) or not all(isinstance(values, dict) for values in found.values()):
+        raise DufmError(f"budgets.toml: {name} must be tables such as [{name}.smoke], got {found!r}")
     unknown = [word for word in found if word not in BUDGETS]
     if unknown:
         raise DufmError(f"budgets.toml: {name} has a budget {unknown[0]!r}; {did_you_mean(unknown[0], BUDGETS)}")

@@ -1,5 +1,6 @@
 """``dufm reproduce``: run notebooks through papermill into an output folder, and judge their claims."""
 
+import contextlib
 import json
 import os
 import re
@@ -10,28 +11,21 @@ import tempfile
 import textwrap
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+import uuid
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from dufm._checks import DufmError
-from dufm.companion import claims, files, notebook
-from dufm.companion.build import QUIET, outputs, own_kernel, pair_differs, source_notebook
-from dufm.companion.parameters import declared, typed
+from dufm.companion import child, claims, files, notebook
+from dufm.companion.build import QUIET, outputs, own_kernel, pair_differs, read_notebook, source_notebook
+from dufm.companion.parameters import budget_parameters, declared, typed
 from dufm.companion.words import did_you_mean
 
-__all__ = ["reproduce", "select", "typed_parameters", "writable"]
+__all__ = ["folder_for", "reproduce", "select", "typed_parameters"]
 
-# One interpreter a notebook. It ends when its parent does, killed or not: the parent holds its standard input.
-CHILD = """
-import json, os, sys, threading
-threading.Thread(target=lambda: (sys.stdin.read(), os._exit(1)), daemon=True).start()
-import papermill
-source, target, parameters, folder = json.loads(sys.argv[1])
-bar = {"disable": False, "mininterval": 0, "bar_format": "{n_fmt}/{total_fmt} "}
-papermill.execute_notebook(source, target, parameters, kernel_name="python3", progress_bar=bar, cwd=folder)
-"""
+LOCK = ".run.lock"
 
 
 def select(wanted):
@@ -57,19 +51,33 @@ def typed_parameters(names, given):
     }
 
 
-def writable(out):
-    """The output folder (None: the usual one), made if need be; refused if it holds committed files."""
-    folder, root = Path(out).resolve() if out else files.out_dir(), files.root()
-    committed = [root / part for part in ("dufm", "figures", "notebooks", "tests")]
-    if folder == root or any(folder.is_relative_to(part) for part in committed):
-        raise DufmError(f"cannot write to {folder}: it holds committed files; choose another folder, such as out")
+@contextlib.contextmanager
+def folder_for(out):
+    """The output folder (None: the usual one), made if need be, which no other command writes to until the block ends.
+
+    ``DufmError`` if it, or a link in it, leads to committed files; if it cannot be written; if it is taken.
+    """
+    folder = files.spared(out) if out else files.out_dir()
+    parts = [folder / part for part in ("", "notebooks", "figures")]
+    for part in (*parts, folder / files.CELLS, folder / LOCK):
+        files.spared(part)
     try:
-        for part in (folder, folder / "notebooks", folder / "figures"):
+        for part in parts:
             part.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=part).close()
     except OSError as error:
         raise DufmError(f"cannot write to {folder} ({error.strerror}); choose another folder with --out") from None
-    return folder
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            for part in parts:
+                files.remove_parts(part)
+            yield folder
+    except Timeout:
+        raise DufmError(f"another run writes to {folder}; wait for it, or choose another folder with --out") from None
+    except BrokenPipeError:  # not the folder, but whoever reads what is printed
+        raise
+    except (OSError, NotImplementedError) as error:
+        raise DufmError(f"cannot run in {folder}: {error}") from None
 
 
 def reproduce(wanted, given, *, jobs, device, out, cluster=None):
@@ -81,6 +89,9 @@ def reproduce(wanted, given, *, jobs, device, out, cluster=None):
     names = select(wanted)
     parameters = typed_parameters(names, given)
     claims.ledger()
+    for name, chosen in parameters.items():
+        if "budget" in chosen:  # refused now rather than in each notebook
+            budget_parameters(name, chosen["budget"])
     inside = max(1, jobs // len(names))
     os.environ.update(QUIET, DUFM_DEVICE=device, DUFM_ROOT=str(files.root()), DUFM_JOBS=str(inside))
     for variable in ("DUFM_REFRESH", "DUFM_CLUSTER"):
@@ -91,103 +102,122 @@ def reproduce(wanted, given, *, jobs, device, out, cluster=None):
 
         with sweep.workers(cluster):  # refused now rather than in the middle of a notebook
             os.environ["DUFM_CLUSTER"] = cluster
-    folder = writable(out)
-    os.environ["DUFM_OUT"] = str(folder)
-    try:
-        with FileLock(folder / ".run.lock", timeout=0), tempfile.TemporaryDirectory() as kernel:
-            own_kernel(kernel)
-            return _Runner(folder, parameters).run(names, jobs)
-    except Timeout:
-        raise DufmError(f"another run writes to {folder}; wait for it, or choose another folder with --out") from None
-    except (OSError, NotImplementedError) as error:
-        raise DufmError(f"cannot run in {folder}: {error}") from None
+    with folder_for(out) as folder, tempfile.TemporaryDirectory(prefix="dufm-", ignore_cleanup_errors=True) as own:
+        os.environ["DUFM_OUT"] = str(folder)
+        own_kernel(own)
+        return _Runner(folder, parameters, Path(own)).run(names, jobs)
 
 
 class _Runner:
     """The notebooks of one command: what runs, what is done, what an interrupted run had finished before."""
 
-    def __init__(self, folder, parameters):
-        self.folder, self.parameters = folder, parameters
-        self.done = files.read_json(folder / "state.json", {})
-        self.errors, self.children, self.cells = {}, [], {}
-        self.interrupted, self.screen = threading.Event(), threading.Lock()
+    def __init__(self, folder, parameters, logs):
+        self.folder, self.parameters, self.logs = folder, parameters, logs
+        self.done, self.errors, self.cells, self.made = {}, {}, {}, set()
+        self.mark, self.interrupted = uuid.uuid4().hex, threading.Event()
+        self.starting, self.noting, self.screen = threading.Lock(), threading.Lock(), threading.Lock()
 
     def run(self, names, jobs):
-        for left in (self.folder / "notebooks").glob(".[0-9]*"):  # by a run that was killed
-            shutil.rmtree(left)
         began = time.perf_counter()
         self.say(f"running {len(names)} of {len(files.names())} notebooks, {min(jobs, len(names))} at a time")
+        try:
+            self.done = files.read_json(self.folder / "state.json", {})
+        except DufmError as error:
+            self.say(f"note: {error}; what an interrupted run had finished runs again")
         pool = ThreadPoolExecutor(jobs)
         try:
-            list(pool.map(self.one, names))
-        except KeyboardInterrupt:
-            self.interrupted.set()
+            waiting = {pool.submit(self.one, name) for name in names}
+            while waiting:  # half a second at a time: Windows hears Ctrl-C only in between
+                ended, waiting = wait(waiting, timeout=0.5, return_when=FIRST_EXCEPTION)
+                for thread in ended:
+                    thread.result()
+            return self.judge(names, time.perf_counter() - began)
+        except BaseException:
+            with self.starting:
+                self.interrupted.set()
+            self.clear()
             pool.shutdown(wait=False, cancel_futures=True)
-            for child in self.children:
-                child.kill()
-            print("interrupted; the same command goes on from here", file=sys.stderr)
-            return 130
-        (self.folder / "state.json").unlink(missing_ok=True)  # only an interrupted run is resumed
-        if not self.errors:  # what a notebook with an error had finished serves the next run
-            shutil.rmtree(self.folder / "cells", ignore_errors=True)
-        return self.judge(names, time.perf_counter() - began)
+            child.end(self.mark)
+            raise
+        finally:
+            pool.shutdown()
 
     def one(self, name):
-        key = _key(name, self.parameters[name])
-        if self.done.get(name) == key and (self.folder / "notebooks" / f"{name}.ipynb").exists():
-            self.say(f"{name}  done before the interruption")
-            return
-        if difference := pair_differs(name):
-            self.say(f"{name}  note: {difference}; the source runs")
-        self.say(f"{name}  started")
         start = time.perf_counter()
-        error = self.execute(name)
+        try:
+            if self.done.get(name) == self.key(name):
+                self.made.add(name)
+                self.say(f"{name}  done before the interruption")
+                return
+            target = self.folder / "notebooks" / f"{name}.ipynb"
+            target.unlink(missing_ok=True)
+            if difference := pair_differs(name):
+                self.say(f"{name}  note: {difference}; the source runs")
+            self.say(f"{name}  started")
+            error = self.execute(name, target)
+            if not error and not self.interrupted.is_set():
+                self.note(name)
+        except Exception as stopped:  # whatever it is, the other notebooks go on
+            error = f"{type(stopped).__name__}: {stopped}".splitlines()[0]
         self.cells.pop(name, None)
         if self.interrupted.is_set():
             return
-        self.say(f"{name}  {time.perf_counter() - start:.0f} s  {error or 'done'}")
         if error:
             self.errors[name] = error
-        else:
-            self.done[name] = key
-            files.write_json(self.folder / "state.json", dict(self.done))
+        self.say(f"{name}  {time.perf_counter() - start:.0f} s  {error or 'done'}")
 
-    def execute(self, name):
-        """Run one notebook; returns what went wrong in a few words, or None."""
+    def key(self, name):
+        """What a finished notebook was made from, and a digest of what it made."""
+        source = files.digest(files.source_path(name))
+        parameters = json.dumps(self.parameters[name], sort_keys=True)
+        found = [self.folder / "notebooks" / f"{name}.ipynb", *sorted((self.folder / "figures").glob(f"{name[:2]}_*"))]
+        made = files.digest(*(path for path in found if path.is_file()))
+        return f"{files.package_digest()} {source} {os.environ['DUFM_DEVICE']} {parameters} {made}"
+
+    def note(self, name):
+        """Keep that a notebook is done, for the run after an interruption."""
+        with self.noting:
+            self.done[name] = self.key(name)
+            files.write_json(self.folder / "state.json", self.done)
+
+    def execute(self, name, target):
+        """Run one notebook and publish what can be read of it; returns what went wrong in a few words, or None."""
         import nbformat
 
-        target = self.folder / "notebooks" / f"{name}.ipynb"
-        target.unlink(missing_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{name}.") as scratch:
-            source, made = Path(scratch) / "source.ipynb", Path(scratch) / f"{name}.ipynb"
+        log, mark = self.logs / f"{name}.log", f"{self.mark} {name}"
+        with files.scratch(target) as scratch:
+            source, made = Path(scratch) / "source.ipynb", Path(scratch) / target.name
             nbformat.write(source_notebook(name), source)
-            arguments = json.dumps([str(source), str(made), self.parameters[name], str(target.parent)])
-            child = subprocess.Popen(
-                [sys.executable, "-c", CHILD, arguments],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-            )
-            self.children.append(child)
-            log = self.follow(name, child)
-            code = child.wait()
-            if made.exists():
-                os.replace(made, target)
-        if code == 0:
-            return None
-        return _first_error(target) or (log.strip().splitlines() or [f"exit {code}"])[-1]
+            with self.starting:
+                if self.interrupted.is_set():
+                    return None
+                process = child.start(source, made, self.parameters[name], target.parent, mark=mark, log=log)
+            said = self.follow(name, process, log)
+            child.end(mark)  # a kernel that died, or that was killed, leaves the workers of its sweeps
+            if self.interrupted.is_set():
+                return None
+            failed = (said.strip().splitlines() or [f"exit {process.returncode}"])[-1] if process.returncode else None
+            try:
+                executed = read_notebook(made)
+            except DufmError as error:
+                return failed or str(error)
+            files.write_atomic(target, made.read_bytes())
+            self.made.add(name)
+        return _first_error(executed) or failed
 
-    def follow(self, name, child):
-        """Read what the child says, and show how many cells have run on a terminal."""
-        log = ""
-        with child.stdin, child.stderr:
-            while chunk := child.stderr.read1(4096):
-                log = (log + chunk.decode(errors="replace"))[-8000:]
-                counted = re.findall(r"(\d+)/(\d+) ", log)
+    def follow(self, name, process, log):
+        """Show how many cells have run, on a terminal, until the child ends; returns what else it said."""
+        text = ""
+        with process, open(log, "rb") as said:
+            while process.returncode is None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(0.2)
+                text = (text + said.read().decode(errors="replace"))[-8000:]
+                counted = re.findall(r"(\d+)/(\d+) ", text)
                 if counted:
                     self.cells[name] = "/".join(counted[-1])
                     self.status()
-        return re.sub(r"\r?\d+/\d+ ", "", log)
+        return re.sub(r"\r?\d+/\d+ ", "", text)
 
     def say(self, line):
         """A line for good, above the status line of a terminal."""
@@ -195,21 +225,29 @@ class _Runner:
             print(f"\r\033[K{line}" if sys.stdout.isatty() else line, flush=True)
         self.status()
 
+    def clear(self):
+        """Take the status line away."""
+        if sys.stdout.isatty():
+            print("\r\033[K", end="", flush=True)
+
     def status(self):
-        if sys.stdout.isatty() and self.cells:
+        if sys.stdout.isatty() and self.cells and not self.interrupted.is_set():
             running = ", ".join(f"{name[:2]} cell {count}" for name, count in sorted(self.cells.items()))
             with self.screen:
                 print(f"\r\033[K{running[: shutil.get_terminal_size().columns - 1]}", end="", flush=True)
 
     def judge(self, names, seconds):
         """The closing table: failures first, then what holds in one line; 1 if something failed."""
-        records = claims.recorded(self.folder / "notebooks")
+        records = claims.recorded(self.folder / "notebooks", self.made)
         numbers = {name[:2] for name in names}
         known = [claim for claim in claims.ledger().values() if claim.id[:2] in numbers]
         failed = claims.failures(records, names)
         width = max(40, shutil.get_terminal_size().columns)
         print(f"\n{closing(known, records, failed, self.errors, width)}")
         print(f"{seconds:.0f} s; figures in {self.folder / 'figures'}, notebooks in {self.folder / 'notebooks'}")
+        (self.folder / "state.json").unlink(missing_ok=True)  # only an interrupted run is resumed
+        if not self.errors:  # what a notebook with an error had finished serves the next run
+            shutil.rmtree(self.folder / files.CELLS, ignore_errors=True)
         return 1 if self.errors or failed else 0
 
 
@@ -228,21 +266,12 @@ def closing(known, records, failed, errors, width):
             lines.append(f"{claim.id} {verdict}: {claim.statement} {found}")
     if any(verdict == "not applicable" for *_, verdict in rows):
         lines.append("not applicable: the parameters are not the published ones, for which the expectation was set")
-    lines.append(f"{len(rows)} claims: {claims.counts(records, known)}")
+    lines.append(f"{len(rows)} claims: {claims.counts(records, known)}" if rows else "no claims to judge")
     return "\n".join(textwrap.fill(line, width, subsequent_indent="    ") for line in lines)
 
 
-def _key(name, parameters):
-    source = files.digest(files.source_path(name))
-    return f"{files.package_digest()} {source} {os.environ['DUFM_DEVICE']} {json.dumps(parameters, sort_keys=True)}"
-
-
-def _first_error(path):
-    import nbformat
-
-    if not path.exists():
-        return None
-    for _, output in outputs(nbformat.read(path, as_version=4)):
-        if output.output_type == "error":
+def _first_error(executed):
+    for _, output in outputs(executed):
+        if output.output_type == "error":  # sys.exit(0) too, after which papermill is content
             return f"{output.ename}: {output.evalue.splitlines()[0] if output.evalue else ''}"
     return None

@@ -10,16 +10,18 @@ A task is a function of a module that computes one cell for all its seeds in one
 """
 
 import contextlib
+import functools
+import importlib
 import inspect
 import itertools
 import math
-import re
 import sys
+import time
+from collections import Counter, deque
 from collections.abc import Iterable
-from pathlib import Path
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any
 
-import joblib
 import numpy as np
 import pandas
 import torch
@@ -27,11 +29,15 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from dufm._checks import DufmError, check_count
+from dufm.companion import cells as kept
 from dufm.companion import files
+from dufm.companion.pools import died, workers
 
-__all__ = ["run", "run_again", "workers"]
+__all__ = ["run", "run_again"]
 
 RESERVED = ("seed", "seeds", "error")
+# A worker begins no other cell of a batch after this many seconds; a batch has this many cells at most.
+MOMENT, LARGEST = 0.2, 32
 # Of the code that is loaded: the files may change under a session that goes on.
 _PACKAGE = files.package_digest()
 
@@ -46,30 +52,37 @@ def run(task, grid, *, seeds, jobs=1, cache_dir=None, backend="local", cost=None
     ``jobs``: worker processes (1: none, all in this process); every call computes on one thread wherever it runs.
     ``backend``: ``"local"``, or the address of a dask scheduler, ``"tcp://scheduler:8786"``, whose workers take the
     calls; they need the same ``dufm`` and one thread each (``dask worker --nthreads 1``), and the extra
-    ``dufm[cluster]`` here.  ``cache_dir``: folder of a ``joblib.Memory`` in which whoever computes a cell keeps it,
-    under the task's name and module source, the cell, the seeds, and the digest of the whole package: a run that was
-    killed goes on from there; a cell that failed is tried again.  ``cost``: relative time of a cell, ``cost(**cell)``;
-    dear cells start first and the time left is weighted by it.
+    ``dufm[cluster]`` here; see ``pools.workers`` on trust.  ``cache_dir``: folder in which finished cells are kept,
+    as JSON, under the task's name, a digest of its module's source, of the whole package and of the seeds: a run that
+    was killed goes on from there; a cell that failed is tried again, and so is one whose file is damaged.  ``cost``:
+    relative time of a cell, ``cost(**cell)``; dear cells start first and the time left is weighted by it.
 
     Columns: the cell's parameters, ``seed``, the task's columns, and ``error``, empty or the message of a cell that
-    failed, its other columns NaN.  Rows are in the order of the grid.  ``DufmError`` for a grid or seeds that are not
-    as above, a task that no worker could import, or a scheduler that does not answer.
+    failed, its other columns NaN.  Rows are in the order of the grid.  A cell whose process dies is tried once more,
+    and then has failed.  ``DufmError`` for a grid or seeds that are not as above, a task that no worker could import, a
+    scheduler that does not answer or has no worker, workers with other code; what is finished by then is kept.
     """
     cells, seeds = _cells(grid), _seeds(seeds)
     jobs = check_count("jobs", jobs, 1)
     source = _source(task)
-    folder = _folder(cache_dir)
     weights = [1.0 if cost is None else float(cost(**cell)) for cell in cells]
-    order = sorted(range(len(cells)), key=lambda i: -weights[i])
-    found = {}
+    known, folder = {}, None
+    if cache_dir is not None:
+        folder = kept.folder(cache_dir, task.__name__, source, seeds)
+        known = kept.load(folder, functools.partial(_checked, count=len(seeds)))
+    found = {i: known[text] for i, text in enumerate(map(kept.key, cells)) if text in known}
+    waiting = sorted(set(range(len(cells))) - set(found), key=lambda i: -weights[i])
     form = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}, {remaining} left]"
     bar = tqdm(total=sum(weights), desc=task.__name__, leave=False, delay=5, bar_format=form)
-    with bar, workers(backend):
-        parallel = joblib.Parallel(n_jobs=jobs, batch_size=1, return_as="generator_unordered")
-        for i, columns in parallel(joblib.delayed(_compute)(i, task, cells[i], seeds, folder, source) for i in order):
-            found[i] = columns
+    bar.update(sum(weights[i] for i in found))
+    with bar, workers(backend, jobs, source) as (submit, width):
+        for results in _results(task, cells, waiting, seeds, source, submit, width):
+            found.update(results)
+            whole = [(cells[i], columns) for i, columns in results if "error" not in columns]
+            if folder and whole:
+                kept.keep(folder, whole)
             bar.set_description_str(f"{task.__name__}, {len(found)} of {len(cells)} cells", refresh=False)
-            bar.update(weights[i])
+            bar.update(sum(weights[i] for i, _ in results))
     return _table(cells, seeds, [found[i] for i in range(len(cells))])
 
 
@@ -79,31 +92,26 @@ def run_again(task, known, cell, *, every, networks, **options):
     ``known``: what :func:`run` once made of ``task``, with the columns ``cell`` of a cell and a column ``name``, the
     end; of its seeds the first ``networks`` from the smallest on.  ``options`` as in :func:`run`.
     """
-    cells = known[cell].drop_duplicates().to_dict("records")[::every]
+    cells = known[cell].drop_duplicates().to_dict("records")[:: check_count("every", every, 1)]
     first = int(known["seed"].min())
-    here = run(task, cells, seeds=range(first, first + networks), **options)
+    here = run(task, cells, seeds=range(first, first + check_count("networks", networks, 1)), **options)
     both = here.merge(known, on=[*cell, "seed"], suffixes=("", "_known"))
     return len(here), len(both), int((both["name"] != both["name_known"]).sum())
 
 
 def _source(task):
-    """What decides a task besides this package: its name and the source of its module."""
+    """What decides a task besides its arguments: this package, its name and the source of its module."""
     module: Any = sys.modules.get(getattr(task, "__module__", ""))
     found = inspect.isfunction(task) and getattr(module, task.__qualname__, None) is task
-    if not found or module.__name__ == "__main__":
+    if not found or module.__name__ == "__main__" or not getattr(module, "__file__", None):
         raise DufmError(f"task must be a function of a module that workers can import, got {task!r}")
-    return f"{_PACKAGE} {torch.__version__} {task.__module__}.{task.__qualname__} {files.digest(module.__file__)}"
+    return f"{_PACKAGE} {torch.__version__} {task.__module__}.{task.__qualname__} {_loaded(task)}"
 
 
-def _folder(cache_dir):
-    if cache_dir is None:
-        return None
-    folder = Path(cache_dir).resolve()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DufmError(f"cache_dir must be a folder, got {cache_dir!r}: {error}") from None
-    return str(folder)
+@functools.cache
+def _loaded(task):
+    """Digest of the module of a task, once: who edits it under a sweep does not change what the sweep has loaded."""
+    return files.digest(sys.modules[task.__module__].__file__)
 
 
 def _cells(grid):
@@ -143,53 +151,92 @@ def _seeds(seeds):
     return seeds
 
 
-@contextlib.contextmanager
-def workers(backend):
-    """Where joblib's calls run until the end of the block; ``backend`` as in :func:`run`."""
-    if backend == "local":
-        yield
-        return
-    if not re.fullmatch(r"(tcp|tls)://.+:\d{1,5}", str(backend)):
-        raise DufmError(f"backend must be 'local' or the address of a dask scheduler, tcp://host:8786, got {backend!r}")
-    try:
-        from distributed import Client
-    except ImportError:
-        raise DufmError(f"backend {backend!r} needs dask: pip install 'dufm[cluster]'") from None
-    try:
-        client = Client(backend, timeout=10, set_as_default=False)
-    except (OSError, OverflowError, ValueError) as error:
-        raise DufmError(f"backend must be 'local' or a dask scheduler that answers, got {backend!r}: {error}") from None
-    with client, joblib.parallel_config(backend="dask", client=client, wait_for_workers_timeout=60):
-        yield
+def _results(task, cells, waiting, seeds, source, submit, width):
+    """Yield ``[(index, columns), …]`` as batches come back, each of as many cells as take a moment."""
+    waiting, size = deque(waiting), 1
+    flying: dict[Future, list[int]] = {}
+    deaths: Counter[int] = Counter()
+    while waiting or flying:
+        at_once = width()
+        while waiting and len(flying) < at_once:
+            most = min(size, LARGEST, len(waiting) // (2 * at_once))
+            batch = [waiting.popleft()]
+            while len(batch) < most and not deaths[batch[0]] and not deaths[waiting[0]]:
+                batch.append(waiting.popleft())
+            arguments = (task.__module__, task.__qualname__, source, [cells[i] for i in batch], seeds)
+            flying[submit(_batch, *arguments)] = batch
+        done, _ = wait(flying, timeout=1, return_when=FIRST_COMPLETED)
+        ready: list[tuple[int, dict]] = []
+        stopped = None
+        for future in done:
+            batch, error = flying.pop(future), future.exception()
+            if error is None:
+                columns, quick = future.result()
+                size = 2 * len(columns) if quick else 1
+                waiting.extendleft(reversed(batch[len(columns) :]))
+                ready += zip(batch, columns, strict=False)
+            elif died(error):
+                deaths.update(batch)
+                if len(batch) == 1 and deaths[batch[0]] > 1:
+                    ready.append((batch[0], {"error": _said(error)}))
+                else:
+                    waiting.extendleft(reversed(batch))
+            else:
+                stopped = error
+        if ready:
+            yield ready
+        if stopped is not None:
+            raise DufmError(f"{task.__name__} stopped, finished cells stay in cache_dir: {_said(stopped)}")
 
 
-def _compute(index, task, cell, seeds, folder, source):
-    """One cell, in whatever process: its columns, or its error."""
-    try:
-        if _source(task) != source:
-            raise DufmError("this worker has another version of dufm or of the task than the process that called")
-        kept = folder if folder and Path(folder).is_dir() else None
-        cached = joblib.Memory(kept, verbose=0).cache(_columns, ignore=["task"])
-        return index, cached(task, source, cell, seeds)
-    except (Exception, SystemExit) as error:
-        return index, {"error": f"{type(error).__name__}: {error}"}
-
-
-def _columns(task, source, cell, seeds):
+def _batch(module, name, source, cells, seeds):
+    """In whatever process: columns or error of each cell that was begun in a moment, and whether they took less."""
+    task = getattr(importlib.import_module(module), name)
+    if _source(task) != source:
+        raise DufmError("a worker has another version of dufm or of the task than the process that called")
+    until = time.monotonic() + MOMENT
+    results = []
     with _one_thread():
-        result = task(list(seeds), **cell)
+        for cell in cells:
+            results.append(_columns(task, cell, seeds))
+            if time.monotonic() > until:
+                break
+    return results, time.monotonic() < until
+
+
+def _columns(task, cell, seeds):
+    try:
+        return _checked(task(list(seeds), **cell), cell, len(seeds))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit and GeneratorExit too
+        return {"error": _said(error)}
+
+
+def _said(error):
+    """An error in one line that any file can hold."""
+    try:
+        text = str(error)
+    except Exception:
+        text = "(its message cannot be read)"
+    return " ".join(f"{type(error).__name__}: {text}".split()).encode(errors="backslashreplace").decode()
+
+
+def _checked(result, cell, count):
+    """The columns of a cell as lists, or the refusal of them."""
     if not isinstance(result, dict):
         raise DufmError(f"the task must return a dict of columns, got {type(result).__name__}")
     columns = {}
     for name, values in result.items():
         array = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
-        fits = array.shape in ((), (len(seeds),)) and array.dtype.kind in "bifuU"
-        if name in RESERVED or name in cell or not fits:
+        fits = array.shape in ((), (count,)) and array.dtype.kind in "bifuU"
+        if not isinstance(name, str) or name in RESERVED or name in cell or not fits:
             raise DufmError(
-                f"column {name!r} must be new and hold {len(seeds)} numbers or texts, or one; "
+                f"column {name!r} must be new and hold {count} numbers or texts, or one; "
                 f"got shape {array.shape} of {array.dtype}"
             )
-        columns[name] = np.broadcast_to(array, (len(seeds),)).tolist()
+        plain = array.astype(float) if array.dtype.kind == "f" else array
+        columns[name] = np.broadcast_to(plain, (count,)).tolist()
     return columns
 
 
