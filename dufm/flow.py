@@ -26,7 +26,7 @@ from dufm._stepping import Record, follow
 from dufm._steps import Linearised, Model, norm
 from dufm.loss import evaluate
 from dufm.metrics import numerical_rank
-from dufm.model import chain
+from dufm.model import chain, check_slope
 
 __all__ = ["History", "Trajectory", "gradient_descent", "gradient_flow", "loss_scaled_descent"]
 
@@ -122,6 +122,7 @@ def follow_factors(model: FactorModel, factors: Sequence[Tensor], **control: Any
     def shaped(flat: Tensor, shape: tuple[int, ...]) -> list[Tensor]:
         return [part.reshape(*shape, *part.shape[-2:]) for part in model.split(flat)]
 
+    check_slope(factors, model.evaluate(chain(factors))[1])
     run = follow(model, model.flatten(factors), **control)
     return _together(run.in_shape(factors[0].shape[:-2], shaped, Trajectory, History), model.evaluate)
 
@@ -281,11 +282,8 @@ class FactorModel(Model):
         """Rank of Z where the slope is rounding noise beside what the factors above and below would let through."""
         factors = self.split(flat)
         *below, Z = _below(factors)
-
-        def size(matrix: Tensor | None) -> float | Tensor:
-            return 1.0 if matrix is None else norm(matrix.flatten(1))
-
-        through = sum(size(a) * size(b) for a, b in zip(_above(factors), below, strict=True))
+        sizes = [[1.0 if M is None else norm(M.flatten(1)) for M in side] for side in (_above(factors), below)]
+        through = sum(above * below for above, below in zip(*sizes, strict=True))
         stalled = norm(slope) <= 1e-12 * norm(self.evaluate(Z)[1].flatten(1)) * through
         if not stalled.any():
             return torch.full_like(stalled, -1, dtype=torch.int64)

@@ -64,6 +64,27 @@ def chain(factors: Sequence[Tensor]) -> Tensor:
     return Z
 
 
+def check_slope(factors: Sequence[Tensor], back: Tensor) -> None:
+    """``DufmError`` where a slope ``back`` in Z leaves all factors slopes below the floats: nothing would move."""
+    ordinary = [in_range(W)[0] for W in factors]
+    if any(a is not b for a, b in zip(ordinary, factors, strict=True)):
+        lost = _moves(ordinary, back) & ~_moves(factors, back)
+        if lost.any():
+            raise DufmError(f"factors: the slope of the start is below the range of {back.dtype}")
+
+
+def _moves(factors: Sequence[Tensor], back: Tensor) -> Tensor:
+    moves = torch.zeros(back.shape[:-2], dtype=torch.bool, device=back.device)
+    for layer in range(len(factors)):
+        slope = back
+        for left in reversed(factors[layer + 1 :]):
+            slope = left.mT @ slope
+        for right in factors[:layer]:
+            slope = slope @ right.mT
+        moves |= slope.ne(0).any(-1).any(-1)
+    return moves
+
+
 def imbalance(factors: Sequence[Tensor]) -> list[Tensor]:
     r"""The conserved matrices :math:`D_l = W_{l+1}^\top W_{l+1} - W_l W_l^\top`, ``l = 1 … L−1``.
 

@@ -407,6 +407,7 @@ BEYOND = [
     (lambda: dufm.split_at(HUGE, 2), "factors: a product"),
     (lambda: dufm.gradient_flow(HUGE), "factors: the loss of the start"),
     (lambda: dufm.gradient_flow([W.float() * 1e20 for W in network(0)]), "factors: the loss of the start"),
+    (lambda: dufm.gradient_flow([W * 1e-200 for W in network(0)]), "factors: the slope of the start is below"),
     (lambda: dufm.spectral_flow(torch.full((3,), 1.7e308, dtype=F64), 3, "hadamard"), "s0: the loss of the start"),
     (lambda: networks.train([W * 1e103 for W in WEIGHTS], *DATA), "weights: the loss of the start"),
     (lambda: networks.forward([W * 1e110 for W in WEIGHTS], DATA[0]), "weights: an output"),
