@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from dufm._checks import DufmError, check_each, check_finite, short
+from dufm._scaling import check_in_range
 from dufm._steps import Control, Model, Step, control_of, explicit_step, implicit_step, norm
 
 __all__ = ["Batch", "Record", "Run", "begin", "follow", "recorded", "slope_at"]
@@ -33,7 +34,7 @@ _PROPORTIONAL, _INTEGRAL = 0.7, 0.4
 _STALL_EVERY = 16
 # Share of the allowed error from which an explicit step counts as grown; and the price beyond which none is implicit.
 _HELD, _DEAREST = 0.1, 200.0
-_LANDED, _LANDINGS = 1e-11, 12
+_LANDED = 1e-11
 
 
 @dataclass
@@ -189,6 +190,7 @@ def follow(model: Model, state: Tensor, *, until_log_loss: float, rtol: float, m
     control = control_of(rtol)
     kind, levels = _levels(record, until_log_loss, state) if record is not None else (None, state.new_empty(0))
     batch = begin(model, state, control)
+    check_in_range(f"{model.name}: the loss of the start, or its slope,", batch.log_loss, batch.speed)
     batch.code[batch.log_loss <= until_log_loss + rounding(batch.log_loss)] = REACHED
     if kind == "log_loss":
         # A level that the start has passed already is not on the path.
@@ -199,21 +201,29 @@ def follow(model: Model, state: Tensor, *, until_log_loss: float, rtol: float, m
         kept = tuple(state.new_full(size, torch.nan) for size in ((*shape, state.shape[1]), shape, shape))
 
     def land(rows: Tensor, kind: str, goal: Tensor, length: Tensor, longest: Tensor) -> tuple[Step, Tensor]:
-        """Steps of ``rows`` ending where log ℒ or log t equals ``goal``, and log t there; ``length`` a first guess."""
-        log_time = batch.log_time[rows]
-        for _ in range(_LANDINGS):
+        """Steps of ``rows`` ending where log ℒ or log t equals ``goal``, and log t there; ``length`` a first guess.
+
+        Newton's method, safeguarded by halving: steps as long as ``longest`` pass the goal.
+        """
+        log_time, exact = batch.log_time[rows], max(_LANDED, 8 * torch.finfo(goal.dtype).eps)
+        low, high, before = torch.zeros_like(length), longest, torch.full_like(length, torch.inf)
+        while True:
             step = batch.step(model, control, rows, length)
             reached = step.log_time(log_time)
             if kind == "log_loss":
-                miss, rate = step.log_loss - goal, -length * step.speed * step.speed
+                miss, rate = goal - step.log_loss, length * step.speed * step.speed
             else:
                 miss, rate = reached - goal, length * torch.exp(-step.log_loss - reached)
-            away = miss.abs() > _LANDED * goal.abs().clamp(min=1.0)
+            low, high = torch.where(miss < 0, length, low), torch.where(miss < 0, high, length)
+            closer, middle = length * (1 - miss / rate), (low + high) / 2
+            fast = (closer > low) & (closer < high) & (miss.abs() < 0.5 * before)
+            closer, before = torch.where(fast, closer, middle), miss.abs()
+            # Where rounding hides the goal the shortest step that passes it counts.
+            closer = torch.where((closer > low) & (closer < high), closer, high)
+            away = (miss.abs() > exact * goal.abs().clamp(min=1.0)) & (closer != length)
             if not away.any():
-                break
-            closer = torch.minimum(length * (1 - miss / rate).nan_to_num(1.0).clamp(0.5, 1.5), longest)
+                return step, reached
             length = torch.where(away, closer, length)
-        return step, reached
 
     def keep(rows: Tensor, step: Step, reached: Tensor, final: bool = False) -> None:
         """Store the states at the levels that the steps of ``rows`` pass."""
@@ -250,9 +260,7 @@ def follow(model: Model, state: Tensor, *, until_log_loss: float, rtol: float, m
             last = accepted & (step.log_loss <= until_log_loss)
             if last.any():
                 # The step that passes the target is taken again, to it, when all others have got there.
-                passing = step[last]
-                target = torch.full_like(passing.log_loss, until_log_loss)
-                batch.put(rows[last], h=passing.part("log_loss", target, batch.log_time[rows[last]]), code=LAST)
+                batch.code[rows[last]] = LAST
                 accepted &= ~last
             reached = step.log_time(batch.log_time[rows])
             moved, there, reached = rows[accepted], step[accepted], reached[accepted]
@@ -270,7 +278,9 @@ def follow(model: Model, state: Tensor, *, until_log_loss: float, rtol: float, m
             batch.adapt(rows[onward], step.error[onward], step.edge[onward], accepted[onward], model, control)
     for rows in batch.kinds(batch.code == LAST):
         goal = torch.full_like(batch.h[rows], until_log_loss)
-        step, reached = land(rows, "log_loss", goal, batch.h[rows], 1.5 * batch.h[rows])
+        passing = batch.step(model, control, rows)
+        length = passing.part("log_loss", goal, batch.log_time[rows])
+        step, reached = land(rows, "log_loss", goal, length, batch.h[rows])
         step = step[torch.ones_like(rows, dtype=torch.bool)]
         keep(rows, step, reached, final=True)
         batch.put(rows, state=step.state, log_loss=step.log_loss, log_time=reached, code=REACHED)

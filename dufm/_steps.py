@@ -25,6 +25,7 @@ from torch import Tensor
 
 from dufm._clock import Clock
 from dufm._methods import BS32, DP54, ROS34PW2, Pair
+from dufm._scaling import in_range, times_power
 
 __all__ = [
     "Control",
@@ -42,11 +43,13 @@ __all__ = [
 class Model:
     """What is followed: states are rows ``(batch, n)`` of a floating tensor.
 
-    ``depth`` L, the gaps D being homogeneous of that degree; ``price``: the cost of an implicit step in explicit ones.
+    ``name`` of the argument that is the start; ``depth`` L, the gaps D being homogeneous of that degree; ``price``: the
+    cost of an implicit step in explicit ones.
     The pairs of ``field``, ``gaps`` and ``gap_rate`` may be more than those of ``linearise``, which are the ``live``
     ones; the others weigh 0.
     """
 
+    name = "factors"
     depth: int
     price: float
     live: slice | Tensor = slice(None)
@@ -106,12 +109,15 @@ _TIGHT = 2e-6
 SPREAD, _SPREAD_PER_RTOL, _NEAR = 0.1, 100.0, 6.0
 
 
+_SMALL = {torch.float64: 1e-150, torch.float32: 1e-16}
+
+
 def norm(v: Tensor) -> Tensor:
     """Euclidean norm along the last dimension, also where the squares underflow."""
     size = torch.linalg.vector_norm(v, dim=-1)
-    if bool((size < 1e-150).any()) and size.dtype == torch.float64:
-        top = v.abs().amax(-1)
-        size = torch.linalg.vector_norm(v / torch.where(top > 0, top, 1.0).unsqueeze(-1), dim=-1) * top
+    if bool((size < _SMALL[size.dtype]).any()):
+        v, e = in_range(v, -1)
+        size = times_power(torch.linalg.vector_norm(v, dim=-1), e.squeeze(-1))
     return size
 
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_logits, check_rank
+from dufm._checks import DufmError, check_rank
 from dufm._door import guard
 from dufm._polish import cut, frames, least_multipliers, newton, pair_margins, pairs, slsqp, spread
+from dufm._scaling import in_range
 from dufm.metrics import final_rank
 from dufm.model import balanced_init
 
@@ -184,7 +185,8 @@ def _check_size(Z: Tensor) -> None:
 def _by_rank(function: Callable[..., tuple[Tensor, ...]], ranks: Tensor, *batches: Tensor) -> list[Tensor]:
     """``function(r, *parts)`` on the networks of each rank r, in blocks, in float64 on the CPU; results together."""
     shape, size = ranks.shape, _size(batches[0])
-    flat = [batch.detach().reshape(-1, *batch.shape[-2:]).cpu().double() for batch in batches]
+    Z, *rest = (batch.detach().reshape(-1, *batch.shape[-2:]).cpu() for batch in batches)
+    flat = [part.double() for part in (in_range(Z)[0], *rest)]
     ranks = ranks.reshape(-1).cpu()
     order, parts = [], []
     for rank in ranks.unique().tolist():
@@ -266,7 +268,6 @@ def polish(Z: Tensor, depth: int, rank: int | Tensor | None = None, *, fallback:
     >>> torch.linalg.svdvals(solved.Z)[:3]
     tensor([1.0000, 1.0000, 1.0000], dtype=torch.float64)
     """
-    check_logits(Z)
     _check_size(Z)
     ranks = final_rank(Z) if rank is None else check_rank(rank, Z)
     fallback = fallback and _size(Z) <= _SLSQP_MARGINS

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dufm._checks import DufmError, check_count, check_fits, check_tensor
 from dufm._door import guard
+from dufm._scaling import check_in_range, in_range, times_power
 
 __all__ = ["Characters", "characters", "check_spectrum"]
 
@@ -67,7 +68,10 @@ class Characters:
 
     def at_margin_one(self, s: Tensor) -> Tensor:
         """Spectra ``(..., F)`` scaled to smallest margin 1."""
-        return s / (s @ self.rates.to(s)).amin(-1, keepdim=True)
+        s = in_range(s, -1)[0]
+        scaled = s / (s @ self.rates.to(s)).amin(-1, keepdim=True)
+        check_in_range("s: a value at margin 1", scaled)
+        return scaled
 
     def logits(self, s: Tensor) -> Tensor:
         """Logits ``(..., K, K)`` of a spectrum ``s`` ``(..., F)``: symmetric, rows and columns sum to zero."""
@@ -83,6 +87,7 @@ class Characters:
         K = self.num_classes
         if Z.shape[-2:] != (K, K):
             raise DufmError(f"Z must have shape (..., {K}, {K}), got {tuple(Z.shape)}")
+        Z, e = in_range(Z)
         basis = self.basis[:, 1:].to(Z)
         inner = basis.mT @ Z @ basis
         size = torch.linalg.matrix_norm(Z)
@@ -95,7 +100,8 @@ class Characters:
             )
         one_hot = torch.nn.functional.one_hot(self.owner, self.num_free).to(Z)
         s = inner.diagonal(dim1=-2, dim2=-1) @ one_hot / self.multiplicity.to(Z)
-        return s, torch.linalg.matrix_norm(Z - self.logits(s)) / size
+        off = torch.linalg.matrix_norm(Z - self.logits(s))
+        return times_power(s, e[..., 0]), torch.where(size > 0, off / size, 0.0)
 
 
 # "hadamard", the orders of cyclic factors, or what :func:`characters` makes of them.

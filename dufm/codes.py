@@ -16,6 +16,7 @@ from torch import Tensor
 from dufm._checks import DufmError, check_count, check_dtype, check_logits
 from dufm._door import guard
 from dufm._nnls import nonnegative_least_squares
+from dufm._scaling import in_range, times_power
 from dufm.metrics import centred, margins, numerical_rank
 
 __all__ = [
@@ -162,7 +163,7 @@ def code_matrix(W: Tensor) -> Tensor:
 
     ``W``: ``(..., K, d)``.  ``DufmError`` if a row does not win against all others.
     """
-    W = _check_code(W)
+    W = in_range(_check_code(W))[0]
     Z = W @ W.mT
     smallest = margins(Z).amin((-2, -1), keepdim=True)
     if not (smallest > 0).all():
@@ -171,8 +172,13 @@ def code_matrix(W: Tensor) -> Tensor:
 
 
 def smallest_angle(W: Tensor) -> Tensor:
-    """Smallest angle between two rows of ``W`` ``(..., K, d)``, in degrees, ``(...)``; ``DufmError`` for another."""
-    W = _check_code(W)
+    """Smallest angle between two rows of ``W`` ``(..., K, d)``, in degrees, ``(...)``.
+
+    ``DufmError`` for another shape, or a row of zeros, which has no direction.
+    """
+    W = in_range(_check_code(W), -1)[0]
+    if not W.any(-1).all():
+        raise DufmError("W must have no row of zeros")
     W = W / W.norm(dim=-1, keepdim=True)
     distance = (W.unsqueeze(-2) - W.unsqueeze(-3)).norm(dim=-1)
     own = torch.eye(W.shape[-2], dtype=torch.bool, device=W.device)
@@ -197,7 +203,7 @@ def separators(W: Tensor) -> tuple[Tensor, Tensor]:
     h where a vector lies in the hull of the others.  By non-negative least squares, exact up to rounding (Lawson &
     Hanson 1974, chapter 23).  ``DufmError`` for a W of another shape, or not finite.
     """
-    W = _check_code(W)
+    W, e = in_range(_check_code(W))
     flat = W.detach().reshape(-1, *W.shape[-2:]).cpu().double().numpy()
     distance, H = np.zeros(flat.shape[:-1]), np.zeros(flat.shape)
     for index, k in np.ndindex(distance.shape):
@@ -208,7 +214,8 @@ def separators(W: Tensor) -> tuple[Tensor, Tensor]:
         nearest = system[:-1] @ (weights / weights.sum())
         distance[index, k] = np.linalg.norm(nearest)
         H[index, k] = nearest / max(distance[index, k], np.finfo(float).tiny)
-    return W.new_tensor(H).reshape(W.shape), W.new_tensor(distance).reshape(W.shape[:-1])
+    distances = times_power(W.new_tensor(distance).reshape(W.shape[:-1]), e.squeeze(-1))
+    return W.new_tensor(H).reshape(W.shape), distances
 
 
 def one_vs_rest_margin(W: Tensor) -> Tensor:
@@ -231,6 +238,7 @@ def code_logits(W: Tensor) -> Tensor:
     Centring changes no margin and raises no singular value, so every solution of the depth problem is centred.
     ``W``: ``(..., K, d)``; returns ``(..., K, K)``.  ``DufmError`` if a vector lies in the hull of the others.
     """
+    W = in_range(_check_code(W))[0]
     H, distance = separators(W)
     smallest = distance.amin(-1)[..., None, None]
     if not (smallest > 0).all():
@@ -240,7 +248,7 @@ def code_logits(W: Tensor) -> Tensor:
 
 def principal_points(features: Tensor, rank: int) -> Tensor:
     """Classes in the leading directions of features ``(..., d, K)``: ``(..., K, rank)``, of mean length 1."""
-    _, sigma, Vh = torch.linalg.svd(features, full_matrices=False)
+    _, sigma, Vh = torch.linalg.svd(in_range(features)[0], full_matrices=False)
     X = (sigma[..., :rank, None] * Vh[..., :rank, :]).mT
     return X / X.norm(dim=-1, keepdim=True).mean(-2, keepdim=True)
 
@@ -254,7 +262,7 @@ def class_code(Z: Tensor, rank: int) -> Tensor:
     """
     num_classes, _ = check_logits(Z)
     rank = check_count("rank", rank, 1, num_classes - 1)
-    U, sigma, _ = torch.linalg.svd(Z)
+    U, sigma, _ = torch.linalg.svd(in_range(Z)[0])
     W = U[..., :rank] * sigma[..., None, :rank].sqrt()
     length = W.norm(dim=-1, keepdim=True)
     if not (length > 0).all():

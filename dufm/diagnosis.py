@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dufm._checks import DufmError
 from dufm._door import guard
+from dufm._scaling import check_in_range, in_range, times_power
 from dufm.agreement import selected_code
 from dufm.certificate import MAX_MARGINS, Certificate
 from dufm.codes import class_code, named, one_vs_rest_margin
@@ -117,8 +118,9 @@ def diagnose(
     classes of their own covariances.
 
     Units: none.  Raises: ``DufmError`` for lengths that do not fit, a square matrix that reads differently both ways, a
-    class without a sample, labels that are no class, logits that are no finite floating numbers, and a depth below 2.
-    Source: Papyan, Han & Donoho (2020) for the metrics; this companion, notebook 91.
+    class without a sample, labels that are no class, logits that are no finite floating numbers or whose margins are
+    beyond the floats, and a depth below 2.  Source: Papyan, Han & Donoho (2020) for the metrics; this companion,
+    notebook 91.
 
     >>> labels = [0, 1, 2, 3, 0]
     >>> square = dufm.polygon(4) @ dufm.polygon(4).mT
@@ -126,22 +128,26 @@ def diagnose(
     'rank 2 of 3: nearest the orthoplex, 0% away'
     """
     logits, labels = _logits_and_labels(logits, labels)
+    logits, e = in_range(logits)
     samples, num_classes = logits.shape
     own = logits.gather(1, labels[:, None])
-    gaps = (own - logits).scatter(1, labels[:, None], torch.inf).amin(1)
-    Z = centred(_means(logits, labels, num_classes).mT)
+    gaps = times_power((own - logits).scatter(1, labels[:, None], torch.inf).amin(1), e[0])
+    check_in_range("logits: a margin", gaps)
+    means = centred(_means(logits, labels, num_classes).mT)
+    # All but the margins is blind to scale.
+    Z = in_range(means)[0]
     sigma = torch.linalg.svdvals(Z)
     codes = named(num_classes)
     name, distance = _nearest(Z, codes)
     rank, certificate, reason = _decide(Z, depth, gaps, name, codes[name], distance)
     nc, layer = _collapse(logits, labels, features, classifier, rank or num_classes - 1)
     return Diagnosis(
-        Z=Z,
+        Z=times_power(means, e),
         samples=samples,
         depth=depth,
         margins=(float(gaps.min()), float(gaps.median()), float(gaps.max())),
         effective_rank=float(effective_rank(Z)),
-        stable_rank=float(sigma.square().sum() / sigma[0].square()) if sigma[0] > 0 else 0.0,
+        stable_rank=float((sigma / sigma[0]).square().sum()) if sigma[0] > 0 else 0.0,
         rank=rank,
         decided=rank is not None,
         reason=reason,
@@ -162,7 +168,7 @@ def code_distance(Z: Matrix, code: Matrix, *, tries: int = _TRIES, seed: int = 0
     centred.  The permutation is searched (FAQ, then exchanges of two; Vogelstein et al. 2015), from ``tries`` random
     starts: an upper bound.  1 where nothing is alike, and for Z = 0.
     """
-    Z, code = (centred(torch.as_tensor(part)).double().cpu().numpy() for part in (Z, code))
+    Z, code = (centred(in_range(torch.as_tensor(part).double())[0]).cpu().numpy() for part in (Z, code))
     size = np.linalg.norm(Z) * np.linalg.norm(code)
     if size == 0:
         return 1.0
@@ -298,7 +304,7 @@ def _collapse(
             raise DufmError("classifier needs the features that it reads: pass features of shape (N, d) too")
         layer, features, classifier = "logits", logits, torch.eye(num_classes, dtype=logits.dtype)
     else:
-        layer, features = "features", _matrix("features", features)
+        layer, features = "features", in_range(_matrix("features", features))[0]
         if len(features) != len(labels):
             raise DufmError(f"features must have shape (N, d), N = {len(labels)}, got {tuple(features.shape)}")
         wanted = num_classes, features.shape[1]

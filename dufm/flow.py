@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dufm._checks import check_count
+from dufm._checks import DufmError, check_count
 from dufm._door import guard
 from dufm._stepping import Record, follow
 from dufm._steps import Linearised, Model, norm
@@ -31,8 +31,7 @@ from dufm.model import chain
 
 __all__ = ["History", "Trajectory", "gradient_descent", "gradient_flow", "loss_scaled_descent"]
 
-# Multiplications in one product of a batch below which torch does not call BLAS.
-_TINY = 400
+_TINY = 400  # multiplications in one product of a batch below which torch does not call BLAS
 _STEEPEST = 200.0  # ‖∇ log ℒ‖² from which loss_scaled_descent shortens its step
 
 
@@ -106,9 +105,9 @@ def gradient_flow(
     A network that is already there returns at once with ``log_time = −inf``.  ``status`` says how each one ended;
     "stalled at a saddle of rank r" means the gradient vanished to 1e-12 of what its factors allow.
 
-    Units: time is that of dW/dt = −∇ℒ.  Raises: ``DufmError`` for NaN, bad shapes, integer tensors, or an argument out
-    of range.  Source: Bogacki & Shampine (1989), Dormand & Prince (1980), Rang & Angermann (2005) for the steps; this
-    companion, notebook 22.
+    Units: time is that of dW/dt = −∇ℒ.  Raises: ``DufmError`` for NaN, bad shapes, integer tensors, an argument out of
+    range, or a start whose loss or slope is beyond the floats.  Source: Bogacki & Shampine (1989), Dormand & Prince
+    (1980), Rang & Angermann (2005) for the steps; this companion, notebook 22.
 
     >>> run = dufm.gradient_flow([torch.eye(2).double() / 2] * 2, until_log_loss=-1000.0)
     >>> run.log_time.exp().isinf().item(), run.log_time.round(decimals=1).item()
@@ -125,7 +124,13 @@ def follow_factors(model: FactorModel, factors: Sequence[Tensor], **control: Any
         return [part.reshape(*shape, *part.shape[-2:]) for part in model.split(flat)]
 
     run = follow(model, model.flatten(factors), **control)
-    return run.in_shape(factors[0].shape[:-2], shaped, Trajectory, History)
+    return _together(run.in_shape(factors[0].shape[:-2], shaped, Trajectory, History), model.evaluate)
+
+
+def _together(run: Trajectory, loss: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Trajectory:
+    """The run with the losses of the very factors that it returns: other orders of summation differ at large logits."""
+    history = run.history and replace(run.history, log_loss=loss(run.history.Z)[0])
+    return replace(run, log_loss=loss(run.Z)[0], history=history)
 
 
 @torch.no_grad()
@@ -145,27 +150,24 @@ def gradient_descent(
     (10.0, -4.1985)
     """
     wanted = [check_count("record", number, 0, steps) for number in ([] if record is None else record)]
-    factors = [factor.clone() for factor in factors]
-    gradient = [torch.empty_like(factor) for factor in factors]
-    kept: dict[int, tuple[list[Tensor], Tensor]] = {}
+    factors, gradient = [W.clone() for W in factors], [torch.empty_like(W) for W in factors]
+    kept: dict[int, list[Tensor]] = {}
     for number in range(steps + 1):
         log_loss = _matrix_field(factors, gradient)[0]
         if number in wanted:
-            kept[number] = ([factor.clone() for factor in factors], log_loss)
+            kept[number] = [factor.clone() for factor in factors]
         if number < steps:
             rate = lr * torch.exp(log_loss)[..., None, None]
             for factor, slope in zip(factors, gradient, strict=True):
                 factor.addcmul_(rate, slope)
     history = None
     if wanted:
-        history = History(
-            [torch.stack(parts) for parts in zip(*(kept[number][0] for number in wanted), strict=True)],
-            torch.stack([kept[number][1] for number in wanted]),
-            torch.stack([torch.full_like(log_loss, lr * number).log() for number in wanted]),
-        )
-    status = np.where(torch.isfinite(log_loss).cpu().numpy(), "max steps", "diverged")
-    log_time = torch.full_like(log_loss, math.log(lr * steps))
-    return Trajectory(factors, log_loss, log_time, status, torch.full_like(log_loss, steps, dtype=torch.int64), history)
+        states = [torch.stack(parts) for parts in zip(*(kept[number] for number in wanted), strict=True)]
+        log_times = math.log(lr) + torch.stack([torch.full_like(log_loss, number).log() for number in wanted])
+        history = History(states, log_times, log_times)
+    log_time, count = torch.full_like(log_loss, math.log(lr) + math.log(steps)), torch.full_like(log_loss, steps).long()
+    run = _together(Trajectory(factors, log_loss, log_time, np.empty(0), count, history), evaluate)
+    return replace(run, status=np.where(torch.isfinite(run.log_loss).cpu().numpy(), "max steps", "diverged"))
 
 
 def loss_scaled_descent(factors: Sequence[Tensor], epsilon: float, levels: Sequence[float]) -> History:
@@ -174,17 +176,19 @@ def loss_scaled_descent(factors: Sequence[Tensor], epsilon: float, levels: Seque
     :math:`W_l \leftarrow W_l - h\,\partial_{W_l}\mathcal L/\mathcal L`, h = ε min(1, 200/‖∇ log ℒ‖²): to first order no
     step lowers log ℒ by more than 200 ε.  ``levels``: descending values of log ℒ.  Returns the :class:`History` at the
     first step below each, ``log_time`` that of the steps taken.  Halve ``epsilon`` to see how far from the flow it is.
-    ``DufmError`` for bad factors, or an epsilon that is not positive.
+    ``DufmError`` for bad factors, an epsilon that is not positive, or where the loss no longer moves or is no number.
     """
-    factors = [factor.clone() for factor in factors]
-    slopes = [torch.empty_like(factor) for factor in factors]
+    factors, slopes = [W.clone() for W in factors], [torch.empty_like(W) for W in factors]
     time = torch.tensor(-torch.inf)
     kept: list[tuple[list[Tensor], Tensor, Tensor]] = []
     while len(kept) < len(levels):
         log_loss = _matrix_field(factors, slopes)[0]
+        steepness = float(sum(slope.square().sum() for slope in slopes))
+        if not 0.0 < steepness < math.inf:
+            raise DufmError(f"factors must lead to log loss {levels[len(kept)]:g}, but rest at {float(log_loss):g}")
         if log_loss <= levels[len(kept)]:
             kept.append(([factor.clone() for factor in factors], log_loss, time))
-        h = epsilon * min(1.0, _STEEPEST / float(sum(slope.square().sum() for slope in slopes)))
+        h = epsilon * min(1.0, _STEEPEST / steepness)
         time = torch.logaddexp(time, math.log(h) - log_loss)
         for factor, slope in zip(factors, slopes, strict=True):
             factor.add_(slope, alpha=h)
@@ -202,18 +206,14 @@ class FactorModel(Model):
         self.shapes = [tuple(factor.shape[-2:]) for factor in factors]
         self.sizes = [rows * columns for rows, columns in self.shapes]
         num_classes, samples = self.shapes[-1][0], self.shapes[0][1]
-        device = factors[0].device
-        self.sample = torch.arange(samples, device=device)
+        self.sample = torch.arange(samples, device=factors[0].device)
         self.true = self.sample // (samples // num_classes)
-        own = torch.nn.functional.one_hot(self.true, num_classes).mT.bool()
-        self.own = own
-        self.wrong, self.of = (~own).nonzero().T.unbind(0)
-        self.winner = self.true[self.of]
-        self.live = self.wrong * samples + self.of
+        self.own = torch.nn.functional.one_hot(self.true, num_classes).mT.bool()
+        self.wrong, self.of = (~self.own).nonzero().T.unbind(0)
+        self.winner, self.live = self.true[self.of], self.wrong * samples + self.of
         rows = [a.unsqueeze(1) * num_classes + b for a in (self.wrong, self.winner) for b in (self.wrong, self.winner)]
         self.kernel = [(row * samples + self.of.unsqueeze(1)) * samples + self.of for row in rows]
-        self.depth = len(factors)
-        self.price = _price(self.shapes, len(self.of))
+        self.depth, self.price = len(factors), _price(self.shapes, len(self.of))
 
     def flatten(self, factors: Sequence[Tensor]) -> Tensor:
         """Flat states of factors with any leading dimensions."""

@@ -15,11 +15,14 @@ from torch import Tensor
 
 from dufm._checks import DufmError, check_factors, check_finite, check_tensor
 from dufm._door import guard
+from dufm._scaling import check_in_range
+from dufm.model import chain
 
 __all__ = ["first_layer", "linear_network_flow"]
 
 # From here on log softplus(x) = x to the last bit of a float64.
 _LINEAR_BELOW = -36
+_LOWEST = -700  # e^700 is in the floats
 
 
 def first_layer(H: Tensor, X: Tensor, beside: Tensor) -> Tensor:
@@ -27,16 +30,33 @@ def first_layer(H: Tensor, X: Tensor, beside: Tensor) -> Tensor:
 
     ``H`` ``(d, N)``; ``X`` ``(m, N)`` of rank N; ``beside`` B ``(d, m)``: what it does to all that no input sees.
 
-    Units: none.  Raises: PyTorch's ``RuntimeError`` for shapes that do not fit; a X of lower rank is not refused.
-    Source: this companion, notebook 11.
+    Units: none.  Raises: ``DufmError`` for shapes or dtypes that do not fit; a X of lower rank is not refused.  Source:
+    this companion, notebook 11.
 
     >>> X = torch.eye(3, 2)
     >>> dufm.first_layer(torch.eye(2), X, torch.full((2, 3), 5.0)) @ X
     tensor([[1., 0.],
             [0., 1.]])
     """
+    _check_first(X, beside, "beside")
+    check_tensor("H", H)
+    if H.shape != (beside.shape[0], X.shape[1]) or H.dtype != X.dtype:
+        raise DufmError(f"H must have shape {(len(beside), X.shape[1])} and {X.dtype}, got {tuple(H.shape)}, {H.dtype}")
     inverse = torch.linalg.pinv(X)
-    return H @ inverse + beside - (beside @ X) @ inverse
+    first = H @ inverse + beside - (beside @ X) @ inverse
+    check_in_range("X: the layer", first)
+    return first
+
+
+def _check_first(X: Tensor, first: Tensor, name: str) -> None:
+    """Refuse inputs ``X`` that are no matrix, and what does not act on them."""
+    check_tensor("X", X)
+    check_tensor(name, first)
+    if X.ndim != 2 or first.shape[1:] != X.shape[:1] or first.dtype != X.dtype:
+        raise DufmError(
+            f"{name} must have shape (d, m) and X (m, N), of one dtype, got {tuple(first.shape)} {first.dtype} and "
+            f"{tuple(X.shape)} {X.dtype}"
+        )
 
 
 def linear_network_flow(
@@ -49,15 +69,22 @@ def linear_network_flow(
     stepped in τ, ``dt = dτ/ℒ``, and ``log(1 + t)`` is a state beside the weights.
 
     Units: time is that of dW/dt = −∇ℒ.  Raises: ``DufmError`` for shapes that do not fit, NaN, levels that do not
-    increase, or a level that is not reached.  Source: Dormand & Prince's pair, by SciPy; this companion, notebook 11.
+    increase, a level that is not reached, or a start with a product beyond the floats or a log ℒ below −700.  Source:
+    Dormand & Prince's pair, by SciPy; this companion, notebook 11.
 
     >>> weights = [torch.eye(2).double() / 2] * 2
     >>> dufm.linear_network_flow(torch.eye(2).double(), weights, [0.0, 2.0])[1][:, 0].round(decimals=4)
     tensor([[ 0.7618, -0.2618],
             [ 1.2997, -0.7997]], dtype=torch.float64)
     """
-    check_tensor("X", X)
-    check_factors([weights[0] @ X, *weights[1:]], "weights")
+    _check_first(X, weights[0], "weights: W_1")
+    factors = [weights[0] @ X, *weights[1:]]
+    check_factors(factors, "weights")
+    Z = chain([W.double() for W in factors])
+    check_in_range("weights: the product", Z)
+    begin = float(_loss(Z.numpy())[0])
+    if begin < _LOWEST:
+        raise DufmError(f"weights must have log ℒ of at least {_LOWEST} on X, or time has no scale, got {begin:g}")
     for level in log_times:
         check_finite("log_times", level)
     if sorted(set(log_times)) != list(log_times):

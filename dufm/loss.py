@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dufm._door import guard
+from dufm._scaling import check_in_range
 
 __all__ = ["log_loss", "log_loss_residual"]
 
@@ -29,15 +30,16 @@ def log_loss(Z: Tensor) -> Tensor:
     ``Z``: logits ``(..., K, N)``, columns class by class, ``N = K·n_per_class``.  Returns shape ``(...)``; no autograd
     graph, the derivative is :func:`log_loss_residual`.
 
-    Units: none, a natural logarithm.  Raises: ``DufmError`` for a NaN, a non-float dtype or a shape that is not
-    ``(..., K, nK)``.  Source: this companion, notebook 22; Lyu & Li (2020) train in the log domain too.
+    Units: none, a natural logarithm.  Raises: ``DufmError`` for a NaN, a non-float dtype, a shape that is not
+    ``(..., K, nK)``, or differences beyond the floats.  Source: this companion, notebook 22; Lyu & Li (2020) train in
+    the log domain too.
 
     >>> dufm.log_loss(torch.zeros(4, 4))  # 4 classes, log 4 each
     tensor(1.7129)
     >>> dufm.log_loss(1e4 * torch.eye(4).double())
     tensor(-9997.5151, dtype=torch.float64)
     """
-    return evaluate(Z)[0]
+    return _evaluated(Z)[0]
 
 
 @torch.no_grad()
@@ -53,7 +55,13 @@ def log_loss_residual(Z: Tensor) -> Tensor:
     tensor([[ 0.5000, -0.5000],
             [-0.5000,  0.5000]], dtype=torch.float64)
     """
-    return evaluate(Z)[1]
+    return _evaluated(Z)[1]
+
+
+def _evaluated(Z: Tensor) -> tuple[Tensor, Tensor]:
+    found = evaluate(Z)
+    check_in_range("Z: a difference of its entries", *found)
+    return found
 
 
 def true_class(labels: Tensor, num_classes: int, dtype: torch.dtype) -> Marks:

@@ -13,8 +13,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count, check_logits
+from dufm._checks import DufmError, check_count
 from dufm._door import guard
+from dufm._scaling import check_in_range, in_range, times_power
 from dufm.metrics import margins
 
 __all__ = [
@@ -32,17 +33,20 @@ def schatten(Z: Tensor, p: float) -> Tensor:
     ``Z``: ``(..., K, N)``.  Singular values below ``K·eps·σ_1`` count as zero: for small p, rounding noise would
     dominate the sum.
 
-    Units: those of Z, none.  Raises: ``DufmError`` for bad logits or a p that is not positive.  Source: the definition;
-    this companion, notebook 12.
+    Units: those of Z, none.  Raises: ``DufmError`` for bad logits, a p that is not positive, or a norm beyond the
+    floats, as at small p.  Source: the definition; this companion, notebook 12.
 
     >>> dufm.schatten(torch.eye(4), 2.0), dufm.schatten(torch.eye(4), 0.5)
     (tensor(2.), tensor(16.))
     """
+    Z, e = in_range(Z)
     sigma = torch.linalg.svdvals(Z)
     top = sigma[..., :1]
     share = sigma / torch.where(top > 0, top, 1.0)
     share = torch.where(share > Z.shape[-2] * torch.finfo(Z.dtype).eps, share**p, 0.0)
-    return top.squeeze(-1) * share.sum(-1) ** (1.0 / p)
+    norm = times_power(top.squeeze(-1) * share.sum(-1) ** (1.0 / p), e[..., 0, 0])
+    check_in_range(f"Z: its norm at p = {p:g}", norm)
+    return norm
 
 
 def normalized_margin(Z: Tensor, depth: int) -> Tensor:
@@ -57,7 +61,7 @@ def normalized_margin(Z: Tensor, depth: int) -> Tensor:
     >>> dufm.normalized_margin(torch.eye(4) - 1 / 4, 3)  # 3^(−3/2)
     tensor(0.1925)
     """
-    check_logits(Z)
+    Z = in_range(Z)[0]
     return margins(Z).amin((-2, -1)) / schatten(Z, 2.0 / depth)
 
 

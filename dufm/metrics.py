@@ -5,6 +5,7 @@ from torch import Tensor
 
 from dufm._checks import DufmError, check_logits, check_rank, check_tensor
 from dufm._door import guard
+from dufm._scaling import check_in_range, in_range
 
 __all__ = [
     "effective_rank",
@@ -37,7 +38,7 @@ def effective_rank(Z: Tensor) -> Tensor:
     >>> dufm.effective_rank(torch.diag(torch.tensor([2.0, 1.0, 1.0, 0.0])))
     tensor(2.8284)
     """
-    sigma = torch.linalg.svdvals(_scaled(Z))
+    sigma = torch.linalg.svdvals(in_range(Z)[0])
     share = sigma / sigma.sum(-1, keepdim=True).clamp(min=torch.finfo(Z.dtype).tiny)
     return torch.where(sigma[..., 0] > 0, torch.exp(torch.special.entr(share).sum(-1)), 0.0)
 
@@ -53,7 +54,7 @@ def numerical_rank(Z: Tensor, rtol: float | None = None) -> Tensor:
     >>> dufm.numerical_rank(dufm.polygon(5) @ dufm.polygon(5).mT)
     tensor(2)
     """
-    sigma = torch.linalg.svdvals(_scaled(Z))
+    sigma = torch.linalg.svdvals(in_range(Z)[0])
     floor = _floor(Z) if rtol is None else rtol
     return (sigma > floor * sigma[..., :1]).sum(-1)
 
@@ -97,7 +98,7 @@ def rank_ratio(Z: Tensor) -> Tensor:
 
 
 def _gap(Z: Tensor) -> tuple[Tensor, Tensor]:
-    Z = _scaled(Z)
+    Z = in_range(Z)[0]
     # Z itself sets the floor: its entries were rounded before they were centred.
     floor = _floor(Z) * torch.linalg.matrix_norm(Z).unsqueeze(-1)
     sigma = torch.linalg.svdvals(centred(Z))[..., :-1]
@@ -111,12 +112,6 @@ def _gap(Z: Tensor) -> tuple[Tensor, Tensor]:
     return rank, torch.where(nonzero, ratio.squeeze(-1), 0.0)
 
 
-def _scaled(Z: Tensor) -> Tensor:
-    """Each matrix over its largest entry, so that squares and products neither overflow nor vanish."""
-    top = Z.abs().amax((-2, -1), keepdim=True)
-    return Z / torch.where(top > 0, top, 1.0)
-
-
 def _floor(Z: Tensor) -> float:
     return Z.shape[-2] * torch.finfo(Z.dtype).eps
 
@@ -126,7 +121,8 @@ def margins(Z: Tensor) -> Tensor:
 
     ``Z``: ``(..., K, N)``.  The true class holds ``+inf``, so ``margins(Z).amin((-2, -1))`` is the smallest margin.
 
-    Units: those of Z, none.  Raises: ``DufmError`` for bad logits.  Source: the definition.
+    Units: those of Z, none.  Raises: ``DufmError`` for bad logits, or margins beyond the floats.  Source: the
+    definition.
 
     >>> dufm.margins(torch.tensor([[2.0, 0.5], [1.0, 3.0]]))
     tensor([[   inf, 2.5000],
@@ -136,6 +132,7 @@ def margins(Z: Tensor) -> Tensor:
     rows = torch.arange(num_classes, device=Z.device).repeat_interleave(n_per_class)
     columns = torch.arange(Z.shape[-1], device=Z.device)
     gap = Z[..., rows, columns].unsqueeze(-2) - Z
+    check_in_range("Z: a margin", gap)
     gap[..., rows, columns] = torch.inf
     return gap
 
@@ -174,7 +171,7 @@ def nc_metrics(features: Tensor, classifier: Tensor, rank: int | Tensor | None =
             f"{tuple(classifier.shape)} {classifier.dtype} and {tuple(features.shape)} {features.dtype}"
         )
     # No metric depends on either scale.
-    features, classifier = _scaled(features), _scaled(classifier)
+    features, classifier = in_range(features)[0], in_range(classifier)[0]
     logits = classifier @ features
     num_classes, n_per_class = check_logits(logits, "classifier @ features")
     rank = final_rank(logits) if rank is None else check_rank(rank, logits)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dufm._checks import DufmError, check_count, check_factors, check_fits, check_logits
 from dufm._door import guard
+from dufm._scaling import check_in_range, in_range, times_power
 
 __all__ = [
     "balanced_init",
@@ -32,15 +33,26 @@ def product(factors: Sequence[Tensor]) -> Tensor:
 
     Shapes ``(..., d, N)``, ``(..., d, d)`` … ``(..., K, d)``; the leading dimensions are networks.
 
-    Units: none.  Raises: ``DufmError`` for fewer than two factors, or shapes, dtypes or devices that do not fit.
-    Source: this companion, notebook 11.
+    Units: none.  Raises: ``DufmError`` for fewer than two factors, shapes, dtypes or devices that do not fit, or a
+    product beyond the floats.  Source: this companion, notebook 11.
 
     >>> dufm.product([torch.eye(2), 3 * torch.eye(2)])
     tensor([[3., 0.],
             [0., 3.]])
     """
-    check_factors(factors)
-    return chain(factors)
+    Z = _wide_chain(factors)
+    check_in_range("factors: the product", Z)
+    return Z
+
+
+def _wide_chain(factors: Sequence[Tensor]) -> Tensor:
+    """The product where what stands between leaves the floats, inf only where it does itself; NaN is let through."""
+    Z, total = in_range(factors[0])
+    for factor in factors[1:]:
+        factor, own = in_range(factor)
+        Z, grown = in_range(factor @ Z)
+        total = total + own + grown
+    return times_power(Z, total)
 
 
 def chain(factors: Sequence[Tensor]) -> Tensor:
@@ -57,15 +69,16 @@ def imbalance(factors: Sequence[Tensor]) -> list[Tensor]:
     Gradient flow keeps each ``(..., d, d)`` matrix constant, so their drift measures the integrator.  All zero means
     *balanced*.
 
-    Units: those of W², none.  Raises: ``DufmError`` as :func:`product`.  Source: Arora, Cohen & Hazan (2018); this
-    companion, notebook 12.
+    Units: those of W², none.  Raises: ``DufmError`` as :func:`product`, of these matrices.  Source: Arora, Cohen &
+    Hazan (2018); this companion, notebook 12.
 
     >>> dufm.imbalance([2 * torch.eye(2), torch.eye(2)])
     [tensor([[-3.,  0.],
             [ 0., -3.]])]
     """
-    check_factors(factors)
-    return _imbalance(factors)
+    found = _imbalance(factors)
+    check_in_range("factors: an imbalance", *found)
+    return found
 
 
 def _imbalance(factors: Sequence[Tensor]) -> list[Tensor]:
@@ -78,18 +91,24 @@ def imbalance_drift(before: Sequence[Tensor], after: Sequence[Tensor]) -> Tensor
     ``before``: the factors at the start, D_l theirs; ``after``: factors later on, with any further dimensions in front,
     such as the levels of a record.  Shape of those and the batch; NaN where ``after`` is.
 
-    Units: none.  Raises: ``DufmError`` for a ``before`` that :func:`product` refuses.  Source: this companion, notebook
-    12.
+    Units: none.  Raises: ``DufmError`` for a ``before`` whose factors do not fit, or a drift beyond the floats.
+    Source: this companion, notebook 12.
 
     >>> start = dufm.gaussian_init(3, 8, 4, seed=0)
     >>> run = dufm.gradient_flow(start, until_log_loss=-20.0, rtol=1e-5)
     >>> dufm.imbalance_drift(start, run.factors) < 1e-5
     tensor([True])
     """
-    pairs = zip(_imbalance(after), imbalance(before), strict=True)
+    check_factors(before)
+    e = torch.stack([in_range(W)[1] for W in after]).amax(0)
+    before, after = ([times_power(W, -e) for W in factors] for factors in (before, after))
+    pairs = zip(_imbalance(after), _imbalance(before), strict=True)
     change = [torch.linalg.matrix_norm(later - first) for later, first in pairs]
     size = [W.square().sum((-2, -1)) for W in after]
-    return torch.stack(change).amax(0) / torch.stack(size).amax(0)
+    largest = torch.stack(change).amax(0)
+    drift = torch.where(largest == 0, 0.0, largest / torch.stack(size).amax(0))
+    check_in_range("before: the drift", drift.nan_to_num(0.0, torch.inf))
+    return drift
 
 
 def split_at(factors: Sequence[Tensor], layer: int) -> tuple[Tensor, Tensor]:
@@ -98,14 +117,17 @@ def split_at(factors: Sequence[Tensor], layer: int) -> tuple[Tensor, Tensor]:
     Shapes ``(..., d, N)`` and ``(..., K, d)``, as :func:`dufm.nc_metrics` takes them; NaN is let through, for the
     levels of a record that were never reached.
 
-    Units: none.  Raises: ``DufmError`` for a layer out of range.  Source: this companion, notebook 13.
+    Units: none.  Raises: ``DufmError`` for a layer out of range, or products beyond the floats.  Source: this
+    companion, notebook 13.
 
     >>> features, classifier = dufm.split_at(dufm.gaussian_init(3, 5, 4, seed=0), 2)
     >>> features.shape, classifier.shape
     (torch.Size([1, 5, 4]), torch.Size([1, 4, 5]))
     """
     layer = check_count("layer", layer, 1, len(factors) - 1, why="the last layer has no classifier above it")
-    return chain(factors[:layer]), chain(factors[layer:])
+    parts = _wide_chain(factors[:layer]), _wide_chain(factors[layer:])
+    check_in_range("factors: a product", *(part.nan_to_num(0.0, torch.inf, -torch.inf) for part in parts))
+    return parts
 
 
 def gaussian_init(
@@ -128,7 +150,9 @@ def gaussian_init(
 
 def fan_in_gaussian(sizes: Sequence[int], scale: float, batch: int, seed: int) -> list[Tensor]:
     """Matrices ``(batch, sizes[l], sizes[l − 1])`` of independent N(0, scale²/fan-in) entries; sizes unchecked."""
-    return [draw * (scale / draw.shape[-1] ** 0.5) for draw in _normal(sizes, batch, seed)]
+    factors = [draw * (scale / draw.shape[-1] ** 0.5) for draw in _normal(sizes, batch, seed)]
+    check_in_range("scale: an entry", *factors)
+    return factors
 
 
 def orthogonal_init(
@@ -164,6 +188,7 @@ def balanced_init(Z: Tensor, depth: int, width: int | None = None) -> list[Tenso
     num_classes, _ = check_logits(Z)
     width = num_classes if width is None else width
     check_fits("depth and width", Z.shape[:-2].numel(), depth, max(width, num_classes, Z.shape[-1]), width)
+    Z, e = in_range(Z)
     U, sigma, Vh = torch.linalg.svd(Z, full_matrices=False)
     kept = min(width, num_classes)
     floor = num_classes * torch.finfo(Z.dtype).eps * sigma[..., :1]
@@ -173,7 +198,7 @@ def balanced_init(Z: Tensor, depth: int, width: int | None = None) -> list[Tenso
         raise DufmError(
             f"width must be at least the rank of Z, got {width} for rank {int((sigma > floor).sum(-1).max())}"
         )
-    root = sigma[..., :kept] ** (1.0 / depth)
+    root = sigma[..., :kept] ** (1.0 / depth) * torch.exp2(e[..., 0].to(Z) / depth)
     first = Z.new_zeros(*Z.shape[:-2], width, Z.shape[-1])
     hidden = Z.new_zeros(*Z.shape[:-2], width, width)
     last = Z.new_zeros(*Z.shape[:-2], num_classes, width)
@@ -197,7 +222,8 @@ def cheapest_factors(factors: Sequence[Tensor]) -> list[Tensor]:
     >>> (cost / torch.linalg.matrix_norm(Z, "nuc")).round(decimals=4)  # L = 2 times the nuclear norm
     tensor([2.], dtype=torch.float64)
     """
-    check_factors(factors)
+    e = torch.stack([in_range(W)[1] for W in factors]).amax(0)
+    factors = [times_power(W, -e) for W in factors]
     hidden = [torch.zeros_like(W @ W.mT, requires_grad=True) for W in factors[:-1]]
     search = torch.optim.LBFGS(
         hidden, max_iter=2000, tolerance_grad=1e-6, tolerance_change=1e-12, line_search_fn="strong_wolfe"
@@ -211,7 +237,9 @@ def cheapest_factors(factors: Sequence[Tensor]) -> list[Tensor]:
         return total
 
     search.step(cost)
-    return [W.detach() for W in turned(factors, hidden)]
+    found = [times_power(W.detach(), e) for W in turned(factors, hidden)]
+    check_in_range("factors: no least sum is within reach, a search", *found)
+    return found
 
 
 def turned(factors: Sequence[Tensor], generators: Sequence[Tensor]) -> list[Tensor]:

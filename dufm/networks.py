@@ -21,6 +21,7 @@ from torch import Tensor
 
 from dufm._checks import DufmError, check_count, check_tensor
 from dufm._door import guard
+from dufm._scaling import check_in_range, in_range
 from dufm._steps import norm
 from dufm.loss import Marks, log_sum_and_residual, true_class
 from dufm.metrics import effective_rank
@@ -71,11 +72,13 @@ def forward(weights: Sequence[Tensor], X: Tensor, relu_layers: int | None = None
     """Outputs ``[A_1, …, A_L]`` of all layers, ``(batch, d_l, n)``; ``A_L`` are the logits.
 
     ``relu_layers``: how many layers, counted from the first, end in a ReLU; default all but the last.  0 is a linear
-    network, in between the last layers are linear.  ``DufmError`` for shapes that do not follow one another, NaN, or
-    a number of layers outside 0 … L − 1.
+    network, in between the last layers are linear.  ``DufmError`` for shapes that do not follow one another, NaN,
+    outputs beyond the floats, or a number of layers outside 0 … L − 1.
     """
     relu_layers = _check_network(weights, X, relu_layers)
-    return _layers(weights, X, relu_layers)[1:]
+    outputs = _layers(weights, X, relu_layers)[1:]
+    check_in_range("weights: an output", *outputs)
+    return outputs
 
 
 def class_means(outputs: Tensor, y: Tensor) -> Tensor:
@@ -96,7 +99,8 @@ def layer_ranks(outputs: Tensor, y: Tensor) -> Tensor:
     ``outputs`` ``(..., d, n)``, ``y`` ``(n,)``; errors as there.  0 where a layer is dead.
     """
     # R of a QR decomposition has the same singular values, and K columns make it square once K rows of zeros follow.
-    means = class_means(outputs, y)
+    check_tensor("outputs", outputs)
+    means = class_means(in_range(outputs)[0], y)
     return effective_rank(torch.linalg.qr(torch.nn.functional.pad(means, (0, 0, 0, means.shape[-1]))).R)
 
 
@@ -120,7 +124,7 @@ def train(
     ``weights`` as from :func:`he_init`, ``X`` ``(features, n)``, ``y`` integer labels, ``relu_layers`` as in
     :func:`forward`; ``max_steps`` counts steps or epochs tried.  Returns :class:`Trained`; that a network did not get
     there is its ``status``, not an error.  ``DufmError`` for bad shapes, NaN, labels that are not 0 … K − 1 each at
-    least once, a batch size out of range.
+    least once, a batch size out of range, or a start whose loss or slope is beyond the floats.
     """
     relu_layers = _check_network(weights, X, relu_layers)
     samples = X.shape[1]
@@ -130,6 +134,8 @@ def train(
         batch_size = check_count("batch_size", batch_size, 1, samples, why="the data have no more samples")
     rng = np.random.default_rng(seed)
     marks = true_class(y, weights[-1].shape[-2], X.dtype)
+    log_sum, slopes = _gradient(weights, X, marks, relu_layers)
+    check_in_range("weights: the loss of the start, or its slope,", log_sum, _size(slopes))
     if batch_size is None:
         return _flow(weights, X, marks, relu_layers, until_log_loss, max_steps)
     return _descend(weights, X, y, marks, relu_layers, batch_size, rng, until_log_loss, max_steps)
@@ -190,16 +196,9 @@ def _stages(
 
 
 def _descend(
-    weights: Sequence[Tensor],
-    X: Tensor,
-    y: Tensor,
-    marks: Marks,
-    relu_layers: int,
-    batch_size: int,
-    rng: np.random.Generator,
-    until_log_loss: float,
-    max_steps: int,
-) -> Trained:
+    weights: Sequence[Tensor], X: Tensor, y: Tensor, marks: Marks, relu_layers: int, batch_size: int,
+    rng: np.random.Generator, until_log_loss: float, max_steps: int,
+) -> Trained:  # fmt: skip
     """Minibatch descent; layer by layer, so that a step changes the weights in place."""
     num_classes, samples = weights[-1].shape[-2], X.shape[1]
     rows = X.mT.contiguous()

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from dufm._checks import DufmError, check_count, check_logits
 from dufm._door import guard
+from dufm._scaling import check_in_range, in_range, times_power
 from dufm._stepping import recorded
 from dufm.characters import Group, characters, check_spectrum
 from dufm.flow import gradient_flow
-from dufm.laws import early_singular_values, escape_time, nc_log_loss, nc_perturbation_growth
+from dufm.laws import deviation_growth, early_singular_values, escape_time, nc_log_loss, nc_perturbation_growth
 from dufm.model import balanced_init
 from dufm.spectral import spectral_flow
 
@@ -52,6 +53,7 @@ def project(E: Tensor) -> Tensor:
     What they leave is the part along C and ``u uᵀ``.  ``DufmError`` unless E is square and K at least 3.
     """
     K = _check_square(E)
+    E, e = in_range(E)
     C = _centring(K).to(E)
     inner = C @ E @ C
     x = _diagonal(inner, K)
@@ -60,7 +62,9 @@ def project(E: Tensor) -> Tensor:
     even = (inner + inner.mT) / 2 - own - trace / (K - 1) * C
     shift = E.mean(-2, keepdim=True).expand_as(E) @ C
     tilt = C @ E.mean(-1, keepdim=True).expand_as(E)
-    return torch.stack([even, (inner - inner.mT) / 2, shift, own + tilt])
+    parts = times_power(torch.stack([even, (inner - inner.mT) / 2, shift, own + tilt]), e)
+    check_in_range("E: a projection", parts)
+    return parts
 
 
 def imbalance_coordinates(E: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,8 +73,11 @@ def imbalance_coordinates(E: Tensor) -> tuple[Tensor, Tensor]:
     ``DufmError`` as :func:`project`.
     """
     K = _check_square(E)
+    E, e = in_range(E)
     C = _centring(K).to(E)
-    return _diagonal(C @ E @ C, K), (C @ E).sum(-1) / math.sqrt(K)
+    x, b = (times_power(part, e[..., 0]) for part in (_diagonal(C @ E @ C, K), (C @ E).sum(-1) / math.sqrt(K)))
+    check_in_range("E: a coordinate", x, b)
+    return x, b
 
 
 def random_directions(num_classes: int, seed: int) -> Tensor:
@@ -119,10 +126,9 @@ def family_growth(family: str, s: float | Tensor, s0: float | Tensor, num_classe
     """
     if family not in FAMILIES[:3]:
         raise DufmError(f"family must be one of {', '.join(FAMILIES[:3])}, got {family!r}")
-    decay = nc_perturbation_growth(s, s0, num_classes, 2)
-    if family == "shift":
-        return (s / s0) ** (-1 / depth)
-    return decay * (s / s0) ** (1 - 2 / depth if family == "symmetric" else -1)
+    K = num_classes
+    power, pace = {"symmetric": (1 - 2 / depth, 1 / K), "antisymmetric": (-1, 1 / K), "shift": (-1 / depth, 0)}[family]
+    return deviation_growth(s, s0, power, pace)
 
 
 def imbalance_path(

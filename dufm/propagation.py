@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dufm._checks import DufmError, check_count, check_fits
 from dufm._door import guard
+from dufm._scaling import in_range
 from dufm.model import balanced_init, chain
 
 __all__ = ["FAMILIES", "efficiency", "haar_frames", "rank_r_factors"]
@@ -24,15 +25,15 @@ FAMILIES = ("balanced", "powers", "shared", "turned")
 def efficiency(factors: Sequence[Tensor]) -> Tensor:
     """``‖W_L ⋯ W_1‖_F / Π‖W_l‖_F``, shape ``(...)``: 1 is the most that any factors reach, and rank one reaches it.
 
-    ``factors``: ``[W_1, …, W_L]``, any leading dimensions.
+    ``factors``: ``[W_1, …, W_L]``, any leading dimensions.  NaN where a factor is zero.
 
     Units: none.  Raises: ``DufmError`` for shapes that do not follow one another.  Source: this companion, notebook 15.
 
     >>> dufm.efficiency([torch.eye(4)] * 3)  # 4^(−(L − 1)/2)
     tensor(0.2500)
     """
-    norms = torch.stack([torch.linalg.matrix_norm(W) for W in factors])
-    return torch.linalg.matrix_norm(chain(factors)) / norms.prod(0)
+    scaled = [in_range(W)[0] for W in factors]
+    return torch.linalg.matrix_norm(chain([W / torch.linalg.matrix_norm(W)[..., None, None] for W in scaled]))
 
 
 def haar_frames(dimension: int, rank: int, draws: int, rng: np.random.Generator) -> Tensor:

@@ -100,6 +100,7 @@ def spectral_flow(
 class SpectralModel(Model):
     """Spectra as states ``u_i = √(m_i L) s_i^{1/L}`` ``(batch, F)``; a pair is a distinct margin."""
 
+    name = "s0"
     # Measured, 20,000 starts at K = 4 and 8: small solves against sums along the batch.
     price = 3.0
 

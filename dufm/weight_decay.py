@@ -64,7 +64,7 @@ def critical_decay(num_classes: int, depth: int) -> float:
     ``DufmError`` for other counts.
     """
     K, q = check_count("num_classes", num_classes, 4), 1 - 2 / depth
-    return K * (K * q) ** q / (math.exp(K * q) + K - 1)
+    return K * (K * q) ** q * math.exp(-K * q) / (1 + (K - 1) * math.exp(-K * q))
 
 
 # ---------------------------------------------------------------- the cost and its stationary points

@@ -24,10 +24,11 @@ from torch import Tensor
 
 from dufm._checks import DufmError, check_count
 from dufm._door import guard
+from dufm._scaling import check_in_range
 from dufm._stepping import recorded
 from dufm.ends import UNDECIDED, end, limit
 from dufm.flow import gradient_flow
-from dufm.loss import log_loss
+from dufm.loss import log_loss, log_loss_residual
 from dufm.model import balanced_init, chain, gaussian_init, orthogonal_init
 
 if TYPE_CHECKING:
@@ -160,13 +161,11 @@ def rank_change(first: Any, last: Any) -> tuple[float, float, float]:
 
 
 def layer_products(factors: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """``[A_1, …, A_L]`` and ``[B_1, …, B_L]``, each ``(..., K, K)`` and ``(..., N, N)``; A_L and B_1 are identities."""
-    return _layer_products(factors)
+    """``[A_1, …, A_L]`` and ``[B_1, …, B_L]``, each ``(..., K, K)`` and ``(..., N, N)``; A_L and B_1 are identities.
 
-
-def _layer_products(factors: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    above = torch.eye(factors[-1].shape[-2], dtype=factors[-1].dtype, device=factors[-1].device)
-    below = torch.eye(factors[0].shape[-1], dtype=factors[0].dtype, device=factors[0].device)
+    ``DufmError`` for bad factors, or products beyond the floats.
+    """
+    above, below = (torch.eye(n).to(factors[0]) for n in (factors[-1].shape[-2], factors[0].shape[-1]))
     lefts, rights = [above], [below]
     for lower, upper in zip(factors[:-1], reversed(factors[1:]), strict=True):
         above, below = above @ upper, lower @ below
@@ -174,6 +173,7 @@ def _layer_products(factors: Sequence[Tensor]) -> tuple[list[Tensor], list[Tenso
         rights.append(below)
     shape = factors[0].shape[:-2]
     A, B = [M @ M.mT for M in reversed(lefts)], [M.mT @ M for M in rights]
+    check_in_range("factors: a product of layers", *A, *B)
     return [M.expand(*shape, *M.shape[-2:]) for M in A], [M.expand(*shape, *M.shape[-2:]) for M in B]
 
 
@@ -182,8 +182,8 @@ def logit_rate(factors: Sequence[Tensor]) -> Tensor:
 
     One sample a class.  Times are those of the flow of the loss.  ``DufmError`` for bad factors.
     """
-    A, B = _layer_products(factors)
-    force = torch.eye(A[0].shape[-1], dtype=A[0].dtype, device=A[0].device) - torch.softmax(chain(factors), -2)
+    A, B = layer_products(factors)
+    force = log_loss_residual(chain(factors))  # (I − P)/ℒ: I − P itself is lost at large margins
     velocity = sum(a @ force @ b for a, b in zip(A, B, strict=True))
     return (velocity * force).sum((-2, -1)) / force.square().sum((-2, -1))
 

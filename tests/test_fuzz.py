@@ -134,7 +134,8 @@ def drawn(function, parameter):
     for kind in _door.alternatives(parameter.annotation):
         kind = kind.partition("[")[2].strip("]") or kind
         if kind == "int":
-            found.append(st.sampled_from(INTEGERS.get(f"{function.__name__}.{name}", INTEGERS.get(name, [0, 1, 2, 3, 5]))))
+            ends = INTEGERS.get(name, [0, 1, 2, 3, 5])
+            found.append(st.sampled_from(INTEGERS.get(f"{function.__name__}.{name}", ends)))
         elif kind == "float":
             found.append(st.sampled_from(FLOATS.get(name, SIZES)))
         elif kind == "bool":

@@ -1,0 +1,41 @@
+"""Powers of two that keep squares and products within the floats: exact, and 1 for what is of ordinary size."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dufm._checks import DufmError
+
+__all__ = ["check_in_range", "in_range", "times_power"]
+
+# What has its largest entry between 2^-9 and 2^7 is left as it is, and the rest taken there by steps of 2^16.
+_LOW, _STEP = -9, 16
+
+
+def in_range(x: Tensor, dim: int | tuple[int, ...] = (-2, -1)) -> tuple[Tensor, Tensor]:
+    """``x·2^−e`` with its largest entry over ``dim`` from 2^−9 to 2^7, zeros apart; whole numbers e, ``dim`` kept."""
+    top = x.detach().abs().amax(dim, keepdim=True)
+    least, most = top.aminmax()
+    if 2.0**_LOW <= least and most < 2.0 ** (_LOW + _STEP):
+        return x, torch.zeros_like(top, dtype=torch.int32)
+    exponent = torch.frexp(top.nan_to_num(0.0, 0.0)).exponent - 1
+    e = torch.where(top > 0, (exponent - _LOW).div(_STEP, rounding_mode="floor") * _STEP, 0)
+    return times_power(x, -e), e
+
+
+def times_power(x: Tensor, e: Tensor) -> Tensor:
+    """``x·2^e``, exact but for what leaves the floats."""
+    most = math.frexp(torch.finfo(x.dtype).max)[1] - 2
+    while e.any():
+        part = e.clamp(-most, most)
+        x, e = x * torch.exp2(part.to(x)), e - part
+    return x
+
+
+def check_in_range(what: str, *results: Any) -> None:
+    """``DufmError`` for a result that has left the floats."""
+    for result in results:
+        if not torch.isfinite(result).all():
+            raise DufmError(f"{what} leaves the range of {result.dtype}")
