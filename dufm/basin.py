@@ -113,7 +113,7 @@ def critical_ratio(depth: int, sizes: Iterable[float], *, rounds: int = 4) -> Te
     return torch.cat(found)
 
 
-def late_ratio(ratio: Tensor, growth: Tensor, depth: int, beta: float = 2.0) -> Tensor:
+def late_ratio(ratio: Tensor, growth: float | Tensor, depth: int, beta: float = 2.0) -> Tensor:
     r"""Late ratio x = ε/s of an extra value, of β times the force of the kept ones, after s has grown by a factor g:
     :math:`[\beta + (x_0^{-q} - \beta)\,g^q]^{-1/q}`, :math:`x_0g^{\beta-1}` at L = 2, and 1 once it has caught up.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_logits, check_rank
+from dufm._checks import DufmError, check_rank
 from dufm._door import guard
 from dufm._polish import cut, frames, least_multipliers, newton, pair_margins, pairs, slsqp, spread
 from dufm._scaling import in_range
@@ -268,7 +268,6 @@ def polish(Z: Tensor, depth: int, rank: int | Tensor | None = None, *, fallback:
     >>> torch.linalg.svdvals(solved.Z)[:3]
     tensor([1.0000, 1.0000, 1.0000], dtype=torch.float64)
     """
-    check_logits(Z)
     _check_size(Z)
     ranks = final_rank(Z) if rank is None else check_rank(rank, Z)
     fallback = fallback and _size(Z) <= _SLSQP_MARGINS

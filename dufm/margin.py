@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count, check_logits
+from dufm._checks import DufmError, check_count
 from dufm._door import guard
 from dufm._scaling import check_in_range, in_range, times_power
 from dufm.metrics import margins
@@ -61,7 +61,6 @@ def normalized_margin(Z: Tensor, depth: int) -> Tensor:
     >>> dufm.normalized_margin(torch.eye(4) - 1 / 4, 3)  # 3^(−3/2)
     tensor(0.1925)
     """
-    check_logits(Z)
     Z = in_range(Z)[0]
     return margins(Z).amin((-2, -1)) / schatten(Z, 2.0 / depth)
 

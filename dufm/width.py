@@ -165,7 +165,7 @@ def layer_products(factors: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor
 
     ``DufmError`` for bad factors, or products beyond the floats.
     """
-    above, below = (torch.eye(size).to(factors[0]) for size in (factors[-1].shape[-2], factors[0].shape[-1]))
+    above, below = (torch.eye(n).to(factors[0]) for n in (factors[-1].shape[-2], factors[0].shape[-1]))
     lefts, rights = [above], [below]
     for lower, upper in zip(factors[:-1], reversed(factors[1:]), strict=True):
         above, below = above @ upper, lower @ below

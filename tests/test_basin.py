@@ -38,7 +38,7 @@ def test_critical_deviation_has_its_label():
     [
         ([False] * 3, [0.1], "lags must name some of the characters"),
         ([True] * 3, [0.1], "lags must name some of the characters"),
-        (FOUR, [0.1, -1.0], "scales: each must be a finite positive number, got -1.0"),
+        (FOUR, [0.1, -1.0], r"scales\[1\] must be a finite positive number, got -1.0"),
         ([True, False, False, True], [0.1], "power of two"),
     ],
 )

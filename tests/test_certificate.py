@@ -230,7 +230,7 @@ def test_off_range_values_of_a_batch():
         alone = kkt_certificate(batch[i, j], 4, certificate.rank[i, j])
         close(values[i, j], off_range_values(batch[i, j], 4, alone), CERTIFIED)
     for wrong in (None, kkt_certificate(batch[0], 4)):
-        with pytest.raises(DufmError, match="certificate must be the kkt_certificate of Z"):
+        with pytest.raises(DufmError, match="certificate must be"):
             off_range_values(batch, 4, wrong)
 
 
