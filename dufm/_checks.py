@@ -87,7 +87,7 @@ def _whole(name: str, value: Any, span: str) -> int:
 
 
 def check_number(name: str, value: Any, low: float = -math.inf, high: float = math.inf, words: str = "") -> float:
-    """Return ``value``, one real number of whatever type, as a finite float in ``[low, high]``, or raise."""
+    """Return ``value``, one finite real number in ``[low, high]``, as Python has it, or raise."""
     words = words or ("a finite number" if low == -math.inf else f"a number from {low:g} to {high:g}")
     found = value
     if isinstance(value, (torch.Tensor, np.ndarray)):
@@ -101,7 +101,7 @@ def check_number(name: str, value: Any, low: float = -math.inf, high: float = ma
         found = math.inf
     if not (low <= found <= high and math.isfinite(found)):
         raise DufmError(f"{name} must be {words}, got {short(value)}")
-    return found
+    return value if isinstance(value, (int, float)) else found
 
 
 def check_finite(name: str, value: Any) -> float:

@@ -227,6 +227,7 @@ def cheapest_factors(factors: Sequence[Tensor]) -> list[Tensor]:
     """
     e = torch.stack([in_range(W)[1] for W in factors]).amax(0)
     factors = [times_power(W, -e) for W in factors]
+    factors = [W.detach() for W in factors]
     hidden = [torch.zeros_like(W @ W.mT, requires_grad=True) for W in factors[:-1]]
     search = torch.optim.LBFGS(
         hidden, max_iter=2000, tolerance_grad=1e-6, tolerance_change=1e-12, line_search_fn="strong_wolfe"
