@@ -87,7 +87,7 @@ def _whole(name: str, value: Any, span: str) -> int:
 
 
 def check_number(name: str, value: Any, low: float = -math.inf, high: float = math.inf, words: str = "") -> float:
-    """Return ``value``, one real number of whatever type, as a finite float in ``[low, high]``, or raise."""
+    """Return ``value``, one finite real number in ``[low, high]``, as Python has it, or raise."""
     words = words or ("a finite number" if low == -math.inf else f"a number from {low:g} to {high:g}")
     found = value
     if isinstance(value, (torch.Tensor, np.ndarray)):
@@ -101,7 +101,7 @@ def check_number(name: str, value: Any, low: float = -math.inf, high: float = ma
         found = math.inf
     if not (low <= found <= high and math.isfinite(found)):
         raise DufmError(f"{name} must be {words}, got {short(value)}")
-    return found
+    return value if isinstance(value, (int, float)) else found
 
 
 def check_finite(name: str, value: Any) -> float:
@@ -162,7 +162,7 @@ def check_dtype(name: str, value: Tensor) -> None:
         raise DufmError(f"{name} must be a strided tensor, got a {kind} one: .to_dense() makes a sparse one so")
 
 
-def check_tensor(name: str, value: Any, min_dim: int = 2) -> None:
+def check_tensor(name: str, value: Any, min_dim: int = 2, *, finite: bool = True) -> None:
     """Raise unless ``value`` is a finite float32 or float64 tensor, not empty, of at least ``min_dim`` dimensions."""
     if not isinstance(value, torch.Tensor):
         raise DufmError(f"{name} must be a torch tensor, got {type(value).__name__}")
@@ -172,7 +172,7 @@ def check_tensor(name: str, value: Any, min_dim: int = 2) -> None:
     if value.numel() == 0:
         raise DufmError(f"{name} must not be empty, got shape {tuple(value.shape)}")
     # The sum is finite only where every number is, and is quicker; it may overflow where all are.
-    if not math.isfinite(value.detach().sum()) and not torch.isfinite(value).all():
+    if finite and not math.isfinite(value.detach().sum()) and not torch.isfinite(value).all():
         raise DufmError(f"{name} must be finite, but it holds NaN or inf")
 
 
@@ -189,14 +189,16 @@ def check_logits(Z: Tensor, name: str = "Z") -> tuple[int, int]:
     return num_classes, columns // num_classes
 
 
-def check_factors(factors: Sequence[Tensor], name: str = "factors") -> tuple[int, int, torch.Size]:
+def check_factors(
+    factors: Sequence[Tensor], name: str = "factors", *, finite: bool = True
+) -> tuple[int, int, torch.Size]:
     """Check ``[W_1, …, W_L]`` of shapes (..., d_l, d_{l-1}); return ``(K, n_per_class, batch shape)``."""
     if not isinstance(factors, (list, tuple)):
         raise DufmError(f"{name} must be a list of matrices [W_1, …, W_L], got {short(factors)}")
     if len(factors) < 2:
         raise DufmError(f"{name}: depth must be at least 2 (depth 2 is the ordinary UFM), got {len(factors)}")
     for index, factor in enumerate(factors, start=1):
-        check_tensor(f"{name}: W_{index}", factor)
+        check_tensor(f"{name}: W_{index}", factor, finite=finite)
     shapes = [tuple(factor.shape) for factor in factors]
     first = factors[0]
     for index, (left, right) in enumerate(zip(factors[1:], factors[:-1], strict=True), start=2):

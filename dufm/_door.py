@@ -83,11 +83,10 @@ FLOATS: dict[str, Check] = {
 #: tables; or arrays in which NaN has a meaning.
 OWN = {
     "group", "labels", "lags", "logits", "record", "y", "balanced.X", "code_distance.Z", "code_distance.code",
-    "descend.stages",
-    "diagnose.classifier", "diagnose.features", "distance.Z", "distance.solution", "imbalance_drift.after",
+    "descend.stages", "diagnose.classifier", "diagnose.features", "distance.Z", "distance.solution",
     "kkt_certificate.rank", "kkt_residual.rank", "name_of.Z", "named_by_growth.earlier", "named_by_growth.later",
     "named_by_growth.orbits", "nc_metrics.rank", "orbit_of.decided", "orbit_of.spectra", "orbit_of_values.sigma",
-    "polish.rank", "split_at.factors",
+    "polish.rank",
 }  # fmt: skip
 
 
@@ -199,8 +198,9 @@ def _check_of_kind(kind: str, keys: list[str], namespace: dict[str, Any]) -> tup
     if kind == "bool":
         return _is((bool, np.bool_)), _of((bool, np.bool_), "True or False")
     if several := re.fullmatch(r"(?:Sequence|Iterable|list|tuple)\[(\w+)(?:, \.\.\.)?\]", kind):
-        if several[1] == "Tensor" and keys[-1] in ("balanced", "before", "factors"):
-            return _is(Iterable), _factors
+        if several[1] == "Tensor" and keys[-1] in ("after", "balanced", "before", "factors"):
+            # Levels of a record that were never reached are NaN.
+            return _is(Iterable), _factors(finite=not {"after", "split_at.factors"}.intersection(keys))
         return _is(Iterable), _each(_check_of_kind(several[1], keys, namespace)[1])
     if kind == "DataFrame":
         return _always, _table
@@ -269,10 +269,13 @@ def _each(check: Check) -> Check:
     return lambda name, value: check_each(name, value, check)
 
 
-def _factors(name: str, value: Any) -> list[Tensor]:
-    factors = check_each(name, value, passed)
-    check_factors(factors, name)
-    return factors
+def _factors(finite: bool) -> Check:
+    def check(name: str, value: Any) -> list[Tensor]:
+        factors = check_each(name, value, passed)
+        check_factors(factors, name, finite=finite)
+        return factors
+
+    return check
 
 
 def _table(name: str, value: Any) -> Any:

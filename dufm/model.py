@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count, check_factors, check_fits, check_logits
+from dufm._checks import DufmError, check_count, check_fits, check_logits
 from dufm._door import guard
 from dufm._scaling import check_in_range, in_range, times_power
 
@@ -120,7 +120,10 @@ def imbalance_drift(before: Sequence[Tensor], after: Sequence[Tensor]) -> Tensor
     >>> dufm.imbalance_drift(start, run.factors) < 1e-5
     tensor([True])
     """
-    check_factors(before)
+    first = [(W.shape[-2:], W.dtype, W.device) for W in before]
+    tails = {W.shape[:-2][W.ndim - before[0].ndim :] for W in after}
+    if [(W.shape[-2:], W.dtype, W.device) for W in after] != first or tails != {before[0].shape[:-2]}:
+        raise DufmError("after must hold the factors of before at a later time, of their shapes, dtype and device")
     e = torch.stack([in_range(W)[1] for W in after]).amax(0)
     before, after = ([times_power(W, -e) for W in factors] for factors in (before, after))
     pairs = zip(_imbalance(after), _imbalance(before), strict=True)
@@ -245,6 +248,7 @@ def cheapest_factors(factors: Sequence[Tensor]) -> list[Tensor]:
     """
     e = torch.stack([in_range(W)[1] for W in factors]).amax(0)
     factors = [times_power(W, -e) for W in factors]
+    factors = [W.detach() for W in factors]
     hidden = [torch.zeros_like(W @ W.mT, requires_grad=True) for W in factors[:-1]]
     search = torch.optim.LBFGS(
         hidden, max_iter=2000, tolerance_grad=1e-6, tolerance_change=1e-12, line_search_fn="strong_wolfe"

@@ -33,6 +33,8 @@ def efficiency(factors: Sequence[Tensor]) -> Tensor:
     tensor(0.2500)
     """
     scaled = [in_range(W)[0] for W in factors]
+    if not all(W.abs().amax((-2, -1)).all() for W in scaled):
+        raise DufmError("factors must have no zero matrix, which has no norm to keep")
     return torch.linalg.matrix_norm(chain([W / torch.linalg.matrix_norm(W)[..., None, None] for W in scaled]))
 
 

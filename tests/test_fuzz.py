@@ -22,9 +22,9 @@ FUNCTIONS = {name: getattr(dufm, name) for name in dufm.__all__ if inspect.isfun
 SLOW = {"best", "end", "limit", "max_margin", "softmax_code", "linear_network_flow", "cheapest_factors", "diagnose"}
 SLOW |= {"spectral_end", "spectral_limit", "polish", "hadamard_polyhedron", "gradient_flow", "gradient_descent"}
 # Where infinity or NaN is the documented answer: at the true class, after the escape, where nothing is defined, for a
-# run that did not get there or an end that is undecided.
+# run that diverged or did not get there, or an end that is undecided.
 NOT_FINITE = {"margins", "escape_time", "early_singular_values", "nc_metrics", "end", "spectral_end", "imbalance_drift"}
-NOT_FINITE |= {"diagnose", "limit", "spectral_limit", "kkt_residual", "kkt_certificate", "polish"}
+NOT_FINITE |= {"normalized_margin", "gradient_descent", "diagnose", "limit", "spectral_limit", "kkt_residual", "kkt_certificate", "polish"}
 
 SIZES = [5e-324, 1e-310, 1e-160, 1e-20, 1e-3, 0.3, 1.0, 7.0, 300.0, 1e10, 1e160, 1.7e308]
 INTEGERS = {
