@@ -26,7 +26,7 @@ def test_explicit_steps_are_counted_as_they_are():
     factors = [W[0] for W in cost.starts(1, **SMALL)]
     run = dufm.gradient_flow(factors, until_log_loss=-0.5, rtol=1e-3)
     _, meter = cost.flow(factors, [0.5])
-    landings = 12
+    landings = 2 * 12  # on the level and on the target, each by a dozen steps at most
     assert 1 + 3 * int(run.steps) <= meter.marks[0, 0] <= 1 + 3 * (int(run.steps) + landings)
 
 
