@@ -174,7 +174,9 @@ def words(run: Explored, shown: int) -> str:
     ratio = f"{where} {float(run.margin_ratio[shown]):.3f} of the margin of neural collapse"
     if run.reason:
         return f"{ratio}; end undecided: {run.reason}"
-    return f"{ratio}; end: {run.name}, rank {run.rank}, {float(run.margin_ratio[-1]):.4f} of it; {run.certificate}"
+    rank = f"rank {run.rank}"
+    name = rank if run.name == rank else f"{run.name}, {rank}"
+    return f"{ratio}; end: {name}, {float(run.margin_ratio[-1]):.4f} of it; {run.certificate}"
 
 
 def columns(panel: str, run: Explored, shown: int, turn: float) -> dict[str, np.ndarray]:

@@ -31,10 +31,10 @@ LOCK = ".run.lock"
 def select(wanted):
     """Full names of the notebooks asked for by number or name, in order; all of them if none is."""
     known = files.names()
-    words = [*known, *(name[:2] for name in known)]
+    numbers = [name[:2] for name in known]
     for token in wanted:
-        if token not in known and token.zfill(2) not in words:
-            raise DufmError(f"unknown notebook {token!r}; {did_you_mean(token, words)}")
+        if token not in known and token.zfill(2) not in numbers:
+            raise DufmError(f"unknown notebook {token!r}; {did_you_mean(token, known)}")
     return [name for name in known if not wanted or name in wanted or name[:2] in [token.zfill(2) for token in wanted]]
 
 
