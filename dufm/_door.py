@@ -78,6 +78,7 @@ FLOATS: dict[str, Check] = {
     **dict.fromkeys(("descent.lr", "minibatches.lr"), _between(0.0, 1e308)),
     **dict.fromkeys(("spectral_descent.lr", "batch_descent.lr"), _POSITIVE),
     "depth": _between(2.0, 1e4),
+    "descent.handover": _FINITE,
     "rtol": _between(1e-13, 0.1),
     "most_stretch": _between(1.0, 1e6),
 }

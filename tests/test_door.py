@@ -131,6 +131,13 @@ def test_every_public_function_stands_at_the_door_and_every_argument_in_its_tabl
             _door.check_of(inspect.unwrap(function), parameter)
 
 
+def test_a_default_passes_its_own_check():
+    for function in FUNCTIONS.values():
+        for parameter in inspect.signature(function).parameters.values():
+            if parameter.default not in (parameter.empty, None):
+                _door.check_of(inspect.unwrap(function), parameter)(parameter.name, parameter.default)
+
+
 def test_the_tables_hold_nothing_that_no_function_has():
     names = set()
     for name, function in FUNCTIONS.items():

@@ -232,7 +232,7 @@ def test_no_notebooks_are_looked_for_in_the_folder_you_are_in(checkout, monkeypa
 
 
 def sources():
-    folders = ("dufm", "docs", "figures", "notebooks", "tests")
+    folders = ("dufm", "docs", "figures", "notebooks")
     return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
 
 
