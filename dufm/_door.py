@@ -198,7 +198,7 @@ def _check_of_kind(kind: str, keys: list[str], namespace: dict[str, Any]) -> tup
     if kind == "Tensor":
         return _is(Tensor), _logits if keys[-1] == "Z" else _tensor
     if kind == "ndarray":
-        return _is(np.ndarray), _array
+        return _is_array, _array
     if kind == "bool":
         return _is((bool, np.bool_)), _of((bool, np.bool_), "True or False")
     if several := re.fullmatch(r"(?:Sequence|Iterable|list|tuple)\[(\w+)(?:, \.\.\.)?\]", kind):
@@ -261,12 +261,18 @@ def _tensor(name: str, value: Any) -> Tensor:
     return value
 
 
+def _is_array(value: Any) -> bool:
+    """An array of NumPy, or a column of pandas."""
+    return hasattr(value, "__array__") and not isinstance(value, Tensor) and getattr(value, "ndim", 0) > 0
+
+
 def _array(name: str, value: Any) -> np.ndarray:
-    if not isinstance(value, np.ndarray) or value.dtype.kind not in "iuf" or not value.size:
+    array = np.asarray(value) if _is_array(value) else np.empty(0)
+    if array.dtype.kind not in "iuf" or not array.size:
         raise DufmError(f"{name} must be an array of numbers, not empty, got {short(value)}")
-    if not np.isfinite(value).all():
+    if not np.isfinite(array).all():
         raise DufmError(f"{name} must be finite, but it holds NaN or inf")
-    return value
+    return array
 
 
 def _each(check: Check) -> Check:

@@ -16,7 +16,7 @@ import torch
 from test_docstrings import PUBLIC
 
 import dufm
-from dufm import DufmError, _door
+from dufm import DufmError, _door, width
 
 Tensor = torch.Tensor
 
@@ -258,6 +258,11 @@ def test_one_integer_is_one_whatever_its_type(three):
 @pytest.mark.parametrize("half", [0.5, np.float32(0.5), np.float64(0.5), torch.tensor(0.5), Fraction(1, 2)])
 def test_one_number_is_one_whatever_its_type(half):
     assert dufm.late_separatrix(4, half) == dufm.late_separatrix(4, 0.5)
+
+
+def test_a_column_of_pandas_is_an_array():
+    column = pandas.Series([0.5, 2.0])
+    assert np.array_equal(width.lazy_law(column, 2, 8, 4, 1.0), width.lazy_law(column.to_numpy(), 2, 8, 4, 1.0))
 
 
 def test_memory_that_is_not_there_is_one_line():
