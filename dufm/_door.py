@@ -47,6 +47,7 @@ INTEGERS: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("layer", "levels", "rank", "size", "small", "width"), (1, 1_000_000)),
     **dict.fromkeys(("classes", "dim", "dimension", "num_classes", "sizes"), (2, 16_384)),
     **dict.fromkeys(("rounds", "side"), (1, 1000)),
+    **dict.fromkeys(("minibatches.width", "weight_decay.width"), (0, 1_000_000, "0 is a spectral start")),
     "bits": (1, 14),
     **dict.fromkeys(("depth", "depths", "max_depth"), (2, 10_000, "depth 2 is the ordinary UFM")),
     "heads.depth": (1, 10_000),
@@ -79,6 +80,7 @@ FLOATS: dict[str, Check] = {
     **dict.fromkeys(("spectral_descent.lr", "batch_descent.lr"), _POSITIVE),
     "depth": _between(2.0, 1e4),
     "descent.handover": _FINITE,
+    "decay_ends.decay": _between(0.0, 1e308),
     "rtol": _between(1e-13, 0.1),
     "most_stretch": _between(1.0, 1e6),
 }
@@ -174,7 +176,7 @@ def check_of(function: Callable[..., Any], parameter: inspect.Parameter) -> Chec
     # A tensor can be iterated over, and everything is tried as a number: so they come first and last.
     kinds.sort(key=lambda kind: (kind in ("int", "float"), kind != "Tensor"))
     checks = [_check_of_kind(kind, keys, inspect.unwrap(function).__globals__) for kind in kinds]
-    optional = parameter.default is None
+    optional = parameter.default is None or str(annotation).endswith("| None")
     if len(checks) == 1 and not optional:
         return checks[0][1]
 
