@@ -60,8 +60,16 @@ def children():
     return found
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C as at a prompt: what a shell starts in the background is born deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @posix
-def test_processes_serve_the_next_sweep_and_end_when_one_is_interrupted():
+def test_processes_serve_the_next_sweep_and_end_when_one_is_interrupted(interruptible):
     first, second = (sweep.run(named, {"a": [1, 2], "wait": [0.0]}, seeds=[0], jobs=2) for _ in range(2))
     pids = set(first["pid"]) | set(second["pid"])
     assert os.getpid() not in pids and pids <= children() and len(pids) <= 2

@@ -102,7 +102,7 @@ def test_implicit_steps_are_of_third_order_for_any_matrix(kind):
     factors = gaussian_init(3, 6, 4, scale=0.8, batch=2, seed=3)
     model = kind(factors)
     start = model.flatten(factors)
-    control, _ = _steps.check_control(1e-3, 1, start)
+    control = _steps.control_of(1e-3)
     length = 0.4
 
     def along(steps, implicit):
