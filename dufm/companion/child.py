@@ -69,6 +69,8 @@ def _end_with_the_parent():
 
 def _main(source, target, parameters, folder):
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    # Where it can be imported, jsonschema spends a second on a grammar of addresses, which no notebook holds.
+    sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
     import papermill
 
     bar = {"disable": False, "mininterval": 0, "bar_format": "{n_fmt}/{total_fmt} "}
