@@ -1,6 +1,7 @@
 """Powers of two that keep squares and products within the floats: exact, and 1 for what is of ordinary size."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from dufm._checks import DufmError
 
-__all__ = ["check_in_range", "in_range", "times_power"]
+__all__ = ["check_in_range", "common_power", "in_range", "times_power"]
 
 # What has its largest entry between 2^-9 and 2^7 is left as it is, and the rest taken there by steps of 2^16.
 _LOW, _STEP = -9, 16
@@ -23,6 +24,11 @@ def in_range(x: Tensor, dim: int | tuple[int, ...] = (-2, -1)) -> tuple[Tensor, 
     exponent = torch.frexp(top.nan_to_num(0.0, 0.0)).exponent - 1
     e = torch.where(top > 0, (exponent - _LOW).div(_STEP, rounding_mode="floor") * _STEP, 0)
     return times_power(x, -e), e
+
+
+def common_power(factors: Sequence[Tensor]) -> Tensor:
+    """The largest e of :func:`in_range` over the factors of each network: one power for all keeps their proportions."""
+    return torch.stack([in_range(W)[1] for W in factors]).amax(0)
 
 
 def times_power(x: Tensor, e: Tensor) -> Tensor:

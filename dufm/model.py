@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dufm._checks import DufmError, check_count, check_fits, check_logits
 from dufm._door import guard
-from dufm._scaling import check_in_range, in_range, times_power
+from dufm._scaling import check_in_range, common_power, in_range, times_power
 
 __all__ = [
     "balanced_init",
@@ -124,7 +124,7 @@ def imbalance_drift(before: Sequence[Tensor], after: Sequence[Tensor]) -> Tensor
     tails = {W.shape[:-2][W.ndim - before[0].ndim :] for W in after}
     if [(W.shape[-2:], W.dtype, W.device) for W in after] != first or tails != {before[0].shape[:-2]}:
         raise DufmError("after must hold the factors of before at a later time, of their shapes, dtype and device")
-    e = torch.stack([in_range(W)[1] for W in after]).amax(0)
+    e = common_power(after)
     before, after = ([times_power(W, -e) for W in factors] for factors in (before, after))
     pairs = zip(_imbalance(after), _imbalance(before), strict=True)
     change = [torch.linalg.matrix_norm(later - first) for later, first in pairs]
@@ -246,9 +246,8 @@ def cheapest_factors(factors: Sequence[Tensor]) -> list[Tensor]:
     >>> (cost / torch.linalg.matrix_norm(Z, "nuc")).round(decimals=4)  # L = 2 times the nuclear norm
     tensor([2.], dtype=torch.float64)
     """
-    e = torch.stack([in_range(W)[1] for W in factors]).amax(0)
-    factors = [times_power(W, -e) for W in factors]
-    factors = [W.detach() for W in factors]
+    e = common_power(factors)
+    factors = [times_power(W.detach(), -e) for W in factors]
     hidden = [torch.zeros_like(W @ W.mT, requires_grad=True) for W in factors[:-1]]
     search = torch.optim.LBFGS(
         hidden, max_iter=2000, tolerance_grad=1e-6, tolerance_change=1e-12, line_search_fn="strong_wolfe"

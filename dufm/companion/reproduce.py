@@ -98,9 +98,9 @@ def reproduce(wanted, given, *, jobs, device, out, cluster=None):
         os.environ.pop(variable, None)
     notebook.device()
     if cluster is not None:
-        from dufm.companion import sweep
+        from dufm.companion import pools
 
-        with sweep.workers(cluster):  # refused now rather than in the middle of a notebook
+        with pools.workers(cluster):  # refused now rather than in the middle of a notebook
             os.environ["DUFM_CLUSTER"] = cluster
     with folder_for(out) as folder, tempfile.TemporaryDirectory(prefix="dufm-", ignore_cleanup_errors=True) as own:
         os.environ["DUFM_OUT"] = str(folder)
