@@ -3,7 +3,7 @@
 The rooms, ground floor first; each imports only from those before it::
 
     loss, model, metrics          loss in the log domain; factors and their starts; ranks, margins, NC metrics
-    characters, hadamard          finite abelian groups; the exact polyhedron of Hadamard spectra and its linear codes
+    groups, hadamard              finite abelian groups; the exact polyhedron of Hadamard spectra and its linear codes
     laws                          closed laws of singular values and of time
     flow, spectral                gradient flow and descent of factors; the flow of singular values
     linear_network, propagation   the linear network by SciPy; how products of matrices propagate norm
@@ -36,133 +36,26 @@ Examples in docstrings follow ``import dufm, torch`` and ``import numpy as np``.
 """
 
 import importlib.util
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dufm._checks import DufmError
-from dufm.best_known import BestKnown, best
-from dufm.certificate import Certificate, Polished, kkt_certificate, kkt_residual, off_range_values, polish
-from dufm.characters import Characters, characters
-from dufm.code_search import SoftmaxCode, softmax_code
-from dufm.codes import (
-    hypercube,
-    one_vs_rest_margin,
-    orthoplex,
-    polygon,
-    simplex_etf,
-)
-from dufm.diagnosis import Diagnosis, diagnose
-from dufm.ends import End, Limit, SpectralEnd, end, limit, spectral_end, spectral_limit
-from dufm.flow import History, Trajectory, gradient_descent, gradient_flow
-from dufm.hadamard import hadamard_polyhedron
-from dufm.laws import (
-    early_singular_values,
-    escape_time,
-    late_separatrix,
-    nc_log_loss,
-    nc_perturbation_growth,
-    turning_point,
-)
-from dufm.linear_network import first_layer, linear_network_flow
-from dufm.loss import log_loss, log_loss_residual
-from dufm.margin import closed_form_margin, normalized_margin, schatten
-from dufm.metrics import (
-    effective_rank,
-    final_rank,
-    margins,
-    nc_metrics,
-    numerical_rank,
-    rank_ratio,
-)
-from dufm.model import (
-    balanced_init,
-    cheapest_factors,
-    gaussian_init,
-    imbalance,
-    imbalance_drift,
-    orthogonal_init,
-    product,
-    split_at,
-)
-from dufm.propagation import efficiency, haar_frames, rank_r_factors
-from dufm.search import MaxMargin, max_margin
-from dufm.spectral import spectral_flow, spectral_init
+if TYPE_CHECKING:
+    from dufm._public import *  # noqa: F403
+    from dufm._public import __all__ as __all__
 
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """Rooms that ``import dufm`` does not load, and what notebooks share: ``dufm.networks``, ``dufm.figures``."""
+    """Public names, loaded with torch when the first is used; other rooms; what notebooks share: ``dufm.figures``."""
     for module in (f"dufm.{name}", f"dufm.companion.{name}"):
         if not name.startswith("_") and importlib.util.find_spec(module):
             return importlib.import_module(module)
-    raise AttributeError(f"module 'dufm' has no attribute {name!r}")
+    public = vars(importlib.import_module("dufm._public"))
+    if name != "__all__" and name not in public["__all__"]:
+        raise AttributeError(f"module 'dufm' has no attribute {name!r}")
+    globals().update({known: public[known] for known in ("__all__", *public["__all__"])})
+    return public[name]
 
 
-__all__ = [
-    "BestKnown",
-    "Certificate",
-    "Characters",
-    "Diagnosis",
-    "DufmError",
-    "End",
-    "History",
-    "Limit",
-    "MaxMargin",
-    "Polished",
-    "SoftmaxCode",
-    "SpectralEnd",
-    "Trajectory",
-    "balanced_init",
-    "best",
-    "characters",
-    "cheapest_factors",
-    "closed_form_margin",
-    "diagnose",
-    "early_singular_values",
-    "effective_rank",
-    "efficiency",
-    "end",
-    "escape_time",
-    "final_rank",
-    "first_layer",
-    "gaussian_init",
-    "gradient_descent",
-    "gradient_flow",
-    "haar_frames",
-    "hadamard_polyhedron",
-    "hypercube",
-    "imbalance",
-    "imbalance_drift",
-    "kkt_certificate",
-    "kkt_residual",
-    "limit",
-    "late_separatrix",
-    "linear_network_flow",
-    "log_loss",
-    "log_loss_residual",
-    "margins",
-    "max_margin",
-    "nc_log_loss",
-    "nc_metrics",
-    "nc_perturbation_growth",
-    "normalized_margin",
-    "numerical_rank",
-    "off_range_values",
-    "one_vs_rest_margin",
-    "orthogonal_init",
-    "orthoplex",
-    "polish",
-    "polygon",
-    "product",
-    "rank_r_factors",
-    "rank_ratio",
-    "schatten",
-    "simplex_etf",
-    "softmax_code",
-    "spectral_end",
-    "spectral_flow",
-    "spectral_init",
-    "spectral_limit",
-    "split_at",
-    "turning_point",
-]
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__getattr__("__all__")})

@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 import dufm
-from dufm._checks import DufmError
+from dufm._error import DufmError
 from dufm.companion import claims, files, pages
 from dufm.companion.parameters import declared, title
 from dufm.companion.words import did_you_mean

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dufm._error import DufmError
+
 __all__ = [
-    "DufmError",
     "check_count",
     "check_dtype",
     "check_each",
@@ -30,25 +31,6 @@ __all__ = [
 _LARGEST = 2**63 - 1
 _MOST_NUMBERS = 2**31
 _MOST_ITEMS = 1_000_000
-_LONGEST = 1000
-
-
-class DufmError(ValueError):
-    """Bad input: the message, in one line, names the argument, the value, and what is accepted.
-
-    A ``ValueError``: either name catches it.  Every public function refuses at its door, before it computes.
-
-    Units: none.  Source: this companion.
-
-    >>> dufm.polygon(2)
-    Traceback (most recent call last):
-        ...
-    dufm._checks.DufmError: num_classes must be an integer >= 3, got 2: a polygon needs three vertices
-    """
-
-    def __init__(self, message: str) -> None:
-        line = " ".join(str(message).split())
-        super().__init__(line if len(line) <= _LONGEST else f"{line[: _LONGEST - 60]} … {line[-50:]}")
 
 
 def short(value: Any) -> str:

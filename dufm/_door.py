@@ -20,7 +20,6 @@ import numpy as np
 from torch import Tensor
 
 from dufm._checks import (
-    DufmError,
     check_count,
     check_each,
     check_factors,
@@ -31,6 +30,7 @@ from dufm._checks import (
     check_tensor,
     short,
 )
+from dufm._error import DufmError
 
 __all__ = ["FLOATS", "INTEGERS", "OWN", "alternatives", "check_of", "guard", "passed"]
 

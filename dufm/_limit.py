@@ -7,12 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_factors
+from dufm._checks import check_factors
 from dufm._door import guard
+from dufm._error import DufmError
 from dufm._resting import Rest, growth_rate, rest
 from dufm._steps import Model
-from dufm.characters import Group, check_spectrum
 from dufm.flow import FactorModel, Trajectory, gradient_flow
+from dufm.groups import Group, check_spectrum
 from dufm.metrics import centred
 from dufm.model import chain
 from dufm.spectral import SpectralModel, spectral_flow

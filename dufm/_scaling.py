@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError
+from dufm._error import DufmError
 
 __all__ = ["check_in_range", "common_power", "in_range", "times_power"]
 

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_each, check_finite, short
+from dufm._checks import check_each, check_finite, short
+from dufm._error import DufmError
 from dufm._scaling import check_in_range
 from dufm._steps import Control, Model, Step, control_of, explicit_step, implicit_step, norm
 

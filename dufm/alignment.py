@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError
 from dufm._door import guard
+from dufm._error import DufmError
 from dufm.ends import end, limit
 from dufm.flow import gradient_flow
 from dufm.metrics import centred

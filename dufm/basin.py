@@ -14,11 +14,12 @@ import torch
 from scipy.integrate import quad
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count, check_finite_positive
+from dufm._checks import check_count, check_finite_positive
 from dufm._door import guard
+from dufm._error import DufmError
 from dufm._stepping import recorded
-from dufm.characters import characters
 from dufm.ends import SpectralEnd, spectral_end
+from dufm.groups import characters
 from dufm.spectral import spectral_flow
 
 __all__ = [

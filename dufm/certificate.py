@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_rank
+from dufm._checks import check_rank
 from dufm._door import guard
+from dufm._error import DufmError
 from dufm._polish import cut, frames, least_multipliers, newton, pair_margins, pairs, slsqp, spread
 from dufm._scaling import in_range
 from dufm.metrics import final_rank

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError
 from dufm._door import guard
+from dufm._error import DufmError
 from dufm._limit import Limit, continued
 from dufm._polish import frames, least_multipliers, pair_margins
 from dufm._resting import RESTS

@@ -7,9 +7,9 @@ import scipy
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError
 from dufm._climb import BETA, climb, random_codes, soft_margin
 from dufm._door import guard
+from dufm._error import DufmError
 from dufm._nnls import nonnegative_least_squares
 from dufm._polish import margin_slopes
 from dufm.codes import one_vs_rest_margin, separators, smallest_angle

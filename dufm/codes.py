@@ -13,8 +13,9 @@ import scipy
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count, check_dtype, check_logits
+from dufm._checks import check_count, check_dtype, check_logits
 from dufm._door import guard
+from dufm._error import DufmError
 from dufm._nnls import nonnegative_least_squares
 from dufm._scaling import in_range, times_power
 from dufm.metrics import centred, margins, numerical_rank

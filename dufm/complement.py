@@ -17,13 +17,14 @@ import scipy.optimize
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count
+from dufm._checks import check_count
 from dufm._door import guard
+from dufm._error import DufmError
 from dufm._stepping import recorded
 from dufm.basin import only_change
-from dufm.characters import characters
 from dufm.codes import orthoplex
 from dufm.flow import gradient_flow
+from dufm.groups import characters
 from dufm.loss import log_loss
 from dufm.metrics import centred
 from dufm.model import balanced_init

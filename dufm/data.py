@@ -17,8 +17,9 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count
+from dufm._checks import check_count
 from dufm._door import guard
+from dufm._error import DufmError
 
 __all__ = ["NAMES", "balanced", "fingerprint", "load", "split"]
 

@@ -22,13 +22,14 @@ import torch
 from scipy.integrate import quad
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count
+from dufm._checks import check_count
 from dufm._door import guard
+from dufm._error import DufmError
 from dufm._stepping import recorded
 from dufm._steps import Model
-from dufm.characters import Group, check_spectrum
 from dufm.ends import UNDECIDED, end, limit, spectral_end
 from dufm.flow import FactorModel, gradient_descent, gradient_flow
+from dufm.groups import Group, check_spectrum
 from dufm.perturbation import forces
 from dufm.spectral import SpectralModel, spectral_init
 from dufm.width import random_start

@@ -14,8 +14,8 @@ import scipy
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError
 from dufm._door import guard
+from dufm._error import DufmError
 from dufm._scaling import check_in_range, in_range, times_power
 from dufm.agreement import selected_code
 from dufm.certificate import MAX_MARGINS, Certificate

@@ -15,15 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_logits
+from dufm._checks import check_logits
 from dufm._door import guard
+from dufm._error import DufmError
 from dufm._limit import Limit, limit, spectral_limit
 from dufm._nnls import nonnegative_least_squares
 from dufm._resting import RESTS
 from dufm.certificate import DECIDED_MOVE, Certificate, kkt_certificate, off_range_values, polish
-from dufm.characters import Group, check_spectrum
 from dufm.codes import name_of
 from dufm.flow import Trajectory
+from dufm.groups import Group, check_spectrum
 from dufm.margin import normalized_margin
 from dufm.metrics import centred, margins
 

@@ -12,14 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count
+from dufm._checks import check_count
 from dufm._door import guard
+from dufm._error import DufmError
 from dufm._stepping import recorded
 from dufm.certificate import kkt_certificate
-from dufm.characters import Characters, characters
 from dufm.codes import name_of
 from dufm.ends import UNDECIDED, end, limit, spectral_end
 from dufm.flow import gradient_flow
+from dufm.groups import Characters, characters
 from dufm.margin import closed_form_margin, normalized_margin
 from dufm.metrics import centred
 from dufm.model import gaussian_init, product

@@ -20,8 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count
+from dufm._checks import check_count
 from dufm._door import guard
+from dufm._error import DufmError
 from dufm._stepping import Record, follow
 from dufm._steps import Linearised, Model, norm
 from dufm.loss import evaluate

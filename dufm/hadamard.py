@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count
+from dufm._checks import check_count
 from dufm._door import guard
+from dufm._error import DufmError
 
 __all__ = ["OFF_LIST", "UNDECIDED", "HadamardPolyhedron", "SpectralVertex", "hadamard_polyhedron", "is_vertex"]
 

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from dufm import data
-from dufm._checks import DufmError, check_count
+from dufm._checks import check_count
 from dufm._door import guard
+from dufm._error import DufmError
 from dufm.diagnosis import diagnose
 from dufm.loss import log_sum_and_residual, true_class
 from dufm.metrics import effective_rank

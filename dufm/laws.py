@@ -12,8 +12,9 @@ import scipy
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_dtype, check_finite_positive
+from dufm._checks import check_dtype, check_finite_positive
 from dufm._door import guard
+from dufm._error import DufmError
 from dufm._scaling import check_in_range
 from dufm.loss import log_softplus
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from dufm import data, networks
-from dufm._checks import DufmError
 from dufm._door import guard
+from dufm._error import DufmError
 from dufm.codes import class_code, one_vs_rest_margin
 from dufm.diagnosis import diagnose
 from dufm.metrics import effective_rank, nc_metrics

@@ -13,8 +13,9 @@ import scipy
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_factors, check_finite, check_tensor
+from dufm._checks import check_factors, check_finite, check_tensor
 from dufm._door import guard
+from dufm._error import DufmError
 from dufm._scaling import check_in_range
 from dufm.model import chain
 

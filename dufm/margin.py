@@ -13,8 +13,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count
+from dufm._checks import check_count
 from dufm._door import guard
+from dufm._error import DufmError
 from dufm._scaling import check_in_range, in_range, times_power
 from dufm.metrics import margins
 

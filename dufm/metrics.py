@@ -3,8 +3,9 @@ r"""What a matrix of logits has become: ranks, margins, and the neural-collapse 
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_logits, check_rank, check_tensor
+from dufm._checks import check_logits, check_rank, check_tensor
 from dufm._door import guard
+from dufm._error import DufmError
 from dufm._scaling import check_in_range, in_range
 
 __all__ = [

@@ -18,12 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count
+from dufm._checks import check_count
 from dufm._door import guard
-from dufm.characters import Group, characters, check_spectrum
+from dufm._error import DufmError
 from dufm.descent import HANDOVER, spectral_ends, spectral_starts
 from dufm.ends import UNDECIDED, end, limit
 from dufm.flow import _below, _matrix_field, gradient_flow
+from dufm.groups import Group, characters, check_spectrum
 from dufm.loss import evaluate
 from dufm.model import chain, gaussian_init
 from dufm.spectral import spectral_init

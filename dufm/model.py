@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count, check_fits, check_logits
+from dufm._checks import check_count, check_fits, check_logits
 from dufm._door import guard
+from dufm._error import DufmError
 from dufm._scaling import check_in_range, common_power, in_range, times_power
 
 __all__ = [

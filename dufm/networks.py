@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count, check_tensor
+from dufm._checks import check_count, check_tensor
 from dufm._door import guard
+from dufm._error import DufmError
 from dufm._scaling import check_in_range, in_range
 from dufm._steps import norm
 from dufm.loss import Marks, log_sum_and_residual, true_class

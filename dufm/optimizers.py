@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError
 from dufm._door import guard
-from dufm.characters import Group, check_spectrum
+from dufm._error import DufmError
 from dufm.ends import UNDECIDED, end, limit
 from dufm.flow import _matrix_field, gradient_flow
+from dufm.groups import Group, check_spectrum
 from dufm.margin import schatten
 from dufm.metrics import centred, margins, numerical_rank
 from dufm.model import chain

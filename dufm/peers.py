@@ -20,8 +20,8 @@ import torch
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
-from dufm._checks import DufmError
 from dufm._door import guard
+from dufm._error import DufmError
 from dufm.flow import FactorModel
 from dufm.model import chain
 

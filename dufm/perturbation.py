@@ -15,12 +15,13 @@ import torch
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count, check_logits
+from dufm._checks import check_count, check_logits
 from dufm._door import guard
+from dufm._error import DufmError
 from dufm._scaling import check_in_range, in_range, times_power
 from dufm._stepping import recorded
-from dufm.characters import Group, characters, check_spectrum
 from dufm.flow import gradient_flow
+from dufm.groups import Group, characters, check_spectrum
 from dufm.laws import deviation_growth, early_singular_values, escape_time, nc_log_loss, nc_perturbation_growth
 from dufm.model import balanced_init
 from dufm.spectral import spectral_flow

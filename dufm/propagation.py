@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count, check_fits
+from dufm._checks import check_count, check_fits
 from dufm._door import guard
+from dufm._error import DufmError
 from dufm._scaling import in_range
 from dufm.model import balanced_init, chain
 

@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count, check_finite_positive
+from dufm._checks import check_count, check_finite_positive
 from dufm._door import guard
+from dufm._error import DufmError
 from dufm._nnls import nonnegative_least_squares
 from dufm._resting import growth_rate
 from dufm._steps import norm

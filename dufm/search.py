@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count, check_logits
+from dufm._checks import check_count, check_logits
 from dufm._climb import BETA, climb, random_codes, soft_margin
 from dufm._door import guard
+from dufm._error import DufmError
 from dufm._nnls import nonnegative_least_squares
 from dufm._polish import margin_slopes
 from dufm.certificate import ACTIVE_TOL, Certificate, polish

@@ -25,8 +25,9 @@ from scipy.interpolate import CubicSpline
 from scipy.special import gammaln, lambertw, logsumexp
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count, short
+from dufm._checks import check_count, short
 from dufm._door import guard
+from dufm._error import DufmError
 from dufm.ends import spectral_end
 from dufm.spectral import spectral_flow
 
@@ -44,8 +45,7 @@ __all__ = [
 
 SCALES = 1e-30, 1.0
 TOLERANCE = 1e-9
-# Nodes of the boundary for each factor e in a leader's label.
-DENSITY = 8
+DENSITY = 8  # nodes of the boundary for each factor e in a leader's label
 
 
 @dataclass(frozen=True)

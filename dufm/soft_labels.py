@@ -16,8 +16,9 @@ import scipy.optimize
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count, check_factors, check_rank
+from dufm._checks import check_count, check_factors, check_rank
 from dufm._door import guard
+from dufm._error import DufmError
 from dufm._stepping import Record
 from dufm.flow import FactorModel, Trajectory, follow_factors
 

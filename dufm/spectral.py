@@ -24,8 +24,8 @@ from dufm._checks import check_count
 from dufm._door import guard
 from dufm._stepping import Record, follow, recorded
 from dufm._steps import Linearised, Model
-from dufm.characters import Characters, Group, check_spectrum
 from dufm.flow import gradient_flow
+from dufm.groups import Characters, Group, check_spectrum
 from dufm.loss import log_softplus
 
 __all__ = [

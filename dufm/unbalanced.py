@@ -16,8 +16,9 @@ import scipy.special
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_logits
+from dufm._checks import check_logits
 from dufm._door import guard
+from dufm._error import DufmError
 from dufm.ends import End, end, limit
 from dufm.flow import gradient_flow
 from dufm.model import balanced_init, chain

@@ -20,8 +20,9 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count, check_factors
+from dufm._checks import check_count, check_factors
 from dufm._door import guard
+from dufm._error import DufmError
 from dufm._methods import BS32
 from dufm._steps import norm
 from dufm.codes import name_of

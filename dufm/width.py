@@ -22,8 +22,9 @@ from scipy import stats
 from scipy.special import expit
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count
+from dufm._checks import check_count
 from dufm._door import guard
+from dufm._error import DufmError
 from dufm._scaling import check_in_range
 from dufm._stepping import recorded
 from dufm.ends import UNDECIDED, end, limit
@@ -43,8 +44,7 @@ __all__ = [
 # ---------------------------------------------------------------- where random networks end
 
 STARTS = ("gaussian", "orthogonal", "balanced", "twin", "limit")
-# Starts whose factors have width K, whatever the width of the network that they come from.
-_NARROW = ("twin", "limit")
+_NARROW = ("twin", "limit")  # of width K, whatever the width of the network that they come from
 # Entries of hidden layers followed at once: as many as fit a core's cache, or with the flow's stages an accelerator.
 _ENTRIES = {"cpu": 2_000_000, "cuda": 400_000_000}
 

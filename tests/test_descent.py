@@ -11,7 +11,7 @@ from scipy.interpolate import CubicSpline
 
 import dufm
 from dufm import descent, perturbation
-from dufm.characters import characters
+from dufm.groups import characters
 
 GROUPS = [("hadamard", 4), ("hadamard", 8), ("cyclic", 5), ("cyclic", 6)]
 

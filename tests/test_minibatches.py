@@ -7,7 +7,7 @@ import torch
 
 import dufm
 from dufm import descent, minibatches
-from dufm.characters import characters
+from dufm.groups import characters
 
 
 def loss_of(factors, samples, n_per_class):

@@ -23,6 +23,11 @@ def imports(path):
             yield node.module.removeprefix("dufm.")
 
 
+def test_no_room_hides_a_public_name():
+    """``import dufm.polygon`` would put the room where the function is looked for."""
+    assert not {path.stem for path in (ROOT / "dufm").glob("**/*.py")} & set(dufm.__all__)
+
+
 def test_the_docstring_names_every_room():
     assert sorted(ROOMS) == [path.stem for path in FILES if not path.stem.startswith("_")]
     assert all(getattr(dufm, room) for room in ROOMS if not callable(getattr(dufm, room)))
@@ -43,13 +48,22 @@ def test_the_science_and_the_companion_do_not_import_each_other():
     for path in FILES:
         assert not [name for name in imports(path) if name.startswith("companion")], path.name
     for path in (ROOT / "dufm" / "companion").glob("*.py"):
-        assert {name for name in imports(path) if not name.startswith("companion")} <= {"_checks"}, path.name
+        assert {name for name in imports(path) if not name.startswith("companion")} <= {"_checks", "_error"}, path.name
 
 
-@pytest.mark.parametrize("code", ["import dufm", "from dufm.companion import claims, pages, reproduce"])
-def test_what_is_slow_to_load_waits_until_it_is_used(code):
-    """Beside torch a command begins with little: dufm list draws nothing and integrates nothing."""
-    slow = ["scipy.optimize", "scipy.integrate", "scipy.linalg", "pandas", "matplotlib", "papermill", "joblib"]
+SLOW = ["scipy.optimize", "scipy.integrate", "scipy.linalg", "pandas", "matplotlib", "papermill", "joblib"]
+
+
+@pytest.mark.parametrize(
+    "code, slow",
+    [
+        ("import dufm; dufm.polygon", SLOW),
+        ("import dufm", ["torch", "numpy", *SLOW]),
+        ("import dufm.__main__; from dufm.companion import claims, pages, reproduce", ["torch", "numpy", *SLOW]),
+    ],
+)
+def test_what_is_slow_to_load_waits_until_it_is_used(code, slow):
+    """A command begins with little: dufm list draws nothing and computes nothing."""
     code = f"import sys; {code}; print([name for name in {slow} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout == "[]\n", done.stderr

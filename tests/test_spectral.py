@@ -10,7 +10,7 @@ from scipy.integrate import solve_ivp
 
 import dufm
 from dufm import laws, spectral, spectral_end
-from dufm.characters import characters
+from dufm.groups import characters
 from dufm.spectral import spectral_flow, spectral_init
 
 GROUPS = [("hadamard", 4), ("hadamard", 8), ("cyclic", 5), ("cyclic", 6), ("cyclic", 7), ((3, 3), 9), ((2, 6), 12)]

@@ -11,8 +11,8 @@ from test_flow import log_time_on_the_ray, simplex
 from tolerances import LINALG, close, relative
 
 from dufm import _stepping, _steps, balanced_init, gaussian_init, gradient_flow, spectral_flow
-from dufm.characters import characters
 from dufm.flow import FactorModel
+from dufm.groups import characters
 from dufm.spectral import SpectralModel
 
 TOL = LINALG[torch.float64]

@@ -11,7 +11,7 @@ from scipy.integrate import solve_ivp
 
 import dufm
 from dufm import codes, perturbation, weight_decay
-from dufm._checks import DufmError
+from dufm._error import DufmError
 from dufm.model import chain
 
 

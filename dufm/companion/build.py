@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from dufm._checks import DufmError
+from dufm._error import DufmError
 from dufm.companion import files
 
 __all__ = ["QUIET", "outputs", "own_kernel", "pair_differs", "read_notebook", "source_notebook"]

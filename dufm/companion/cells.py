@@ -9,7 +9,7 @@ import json
 import warnings
 from pathlib import Path
 
-from dufm._checks import DufmError
+from dufm._error import DufmError
 from dufm.companion import files
 
 __all__ = ["folder", "keep", "key", "load"]

@@ -8,7 +8,7 @@ import re
 import sys
 from dataclasses import dataclass
 
-from dufm._checks import DufmError
+from dufm._error import DufmError
 from dufm.companion import files
 from dufm.companion.build import outputs, read_notebook
 from dufm.companion.words import did_you_mean, number

@@ -21,7 +21,7 @@ import pandas
 from matplotlib.figure import Figure
 from PIL import Image
 
-from dufm._checks import DufmError
+from dufm._error import DufmError
 from dufm.companion import files
 from dufm.companion.versions import versions
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from dufm._checks import DufmError
+from dufm._error import DufmError
 
 __all__ = [
     "CELLS",

@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from dufm._checks import DufmError
+from dufm._error import DufmError
 from dufm.companion import claims, files, pages
 from dufm.companion.build import QUIET, outputs, own_kernel, read_notebook, source_notebook
 from dufm.companion.reproduce import select

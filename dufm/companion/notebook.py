@@ -8,7 +8,7 @@ import types
 
 from tqdm import tqdm
 
-from dufm._checks import DufmError
+from dufm._error import DufmError
 from dufm.companion import files
 from dufm.companion.parameters import budget_parameters, declared, typed
 from dufm.companion.versions import versions

@@ -1,6 +1,6 @@
 """The pages that are generated: LEDGER.md, and the regions of README.md between ``<!-- name:begin -->`` marks."""
 
-from dufm._checks import DufmError
+from dufm._error import DufmError
 from dufm.companion import claims, files
 from dufm.companion.parameters import title
 

@@ -10,7 +10,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from dufm._checks import DufmError
+from dufm._error import DufmError
 from dufm.companion import files
 from dufm.companion.words import did_you_mean
 

@@ -12,7 +12,7 @@ from concurrent.futures import BrokenExecutor, Future
 import psutil
 from joblib.externals.loky import ProcessPoolExecutor
 
-from dufm._checks import DufmError
+from dufm._error import DufmError
 
 __all__ = ["died", "workers"]
 

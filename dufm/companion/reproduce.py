@@ -17,7 +17,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from dufm._checks import DufmError
+from dufm._error import DufmError
 from dufm.companion import child, claims, files, notebook
 from dufm.companion.build import QUIET, outputs, own_kernel, pair_differs, read_notebook, source_notebook
 from dufm.companion.parameters import budget_parameters, declared, typed
@@ -96,7 +96,8 @@ def reproduce(wanted, given, *, jobs, device, out, cluster=None):
     os.environ.update(QUIET, DUFM_DEVICE=device, DUFM_ROOT=str(files.root()), DUFM_JOBS=str(inside))
     for variable in ("DUFM_REFRESH", "DUFM_CLUSTER"):
         os.environ.pop(variable, None)
-    notebook.device()
+    if device == "cuda":
+        notebook.device()  # refused now, and loads torch
     if cluster is not None:
         from dufm.companion import pools
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from scipy.stats import binomtest, t
 
-from dufm._checks import DufmError
+from dufm._error import DufmError
 from dufm.companion.words import number
 
 __all__ = ["below", "mean", "mean_interval", "paired", "share", "wilson", "within_slope"]

@@ -28,7 +28,8 @@ import torch
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from dufm._checks import DufmError, check_count
+from dufm._checks import check_count
+from dufm._error import DufmError
 from dufm.companion import cells as kept
 from dufm.companion import files
 from dufm.companion.pools import died, workers

@@ -16,7 +16,7 @@ from measure import seconds, verdict
 from scipy.integrate import solve_ivp
 
 from dufm import spectral_end
-from dufm.characters import characters
+from dufm.groups import characters
 from dufm.spectral import spectral_flow
 
 

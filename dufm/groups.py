@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_count, check_fits, check_tensor
+from dufm._checks import check_count, check_fits, check_tensor
 from dufm._door import guard
+from dufm._error import DufmError
 from dufm._scaling import check_in_range, in_range, times_power
 
 __all__ = ["Characters", "characters", "check_spectrum"]
