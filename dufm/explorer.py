@@ -130,7 +130,7 @@ def _followed(factors: Sequence[Tensor], depth: int) -> Running:
         yield 0.15 * (number + 1)
     growth, done = 0.0, False
     while not done:
-        rest = limit(factors, until_growth=_GROWTH)
+        rest = limit(factors, sharpness=-_LEVELS[-1], until_growth=_GROWTH)
         factors, growth = rest.factors, growth + float(rest.growth.nan_to_num(_MOST_GROWTH))
         done = str(rest.status[0]) != "still turning" or growth >= _MOST_GROWTH
         yield 0.95 - 0.35 * 0.5 ** (growth / _GROWTH)

@@ -80,7 +80,9 @@ def linear_network_flow(
     """
     _check_first(X, weights[0], "weights: W_1")
     factors = [weights[0] @ X, *weights[1:]]
-    check_factors(factors, "weights")
+    _, each, batch = check_factors(factors, "weights")
+    if each != 1 or batch:
+        raise DufmError(f"X must have shape (m, K), one input a class, and weights no batch, got {tuple(X.shape)}")
     Z = chain([W.double() for W in factors])
     check_in_range("weights: the product", Z)
     begin = float(_loss(Z.numpy())[0])

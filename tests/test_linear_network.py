@@ -81,6 +81,8 @@ def test_refusals():
         linear_network_flow(X, weights, [torch.nan])
     with pytest.raises(DufmError, match="weights: W_2 does not follow W_1"):
         linear_network_flow(X, [weights[0], weights[1][:, :2]], [1.0])
+    with pytest.raises(DufmError, match="one input a class"):
+        linear_network_flow(torch.cat([X, X], 1), weights, [0.0])
     with pytest.raises(DufmError, match="X must be finite"):
         linear_network_flow(X * torch.nan, weights, [1.0])
     # At a saddle the loss stays and the steps of τ end.
