@@ -99,27 +99,27 @@ def best(num_classes: int, depth: int) -> BestKnown:
     return _first([*codes, *([] if found is None else [(found.Z, "search")])], depth)
 
 
-def save(
-    classes: Iterable[int] = range(4, 13),
-    depths: Iterable[int] = range(3, 13),
-    *,
-    restarts: int = 64,
-    path: Path = _TABLE,
-) -> None:
-    """Search every case, at each depth also from what is best at the depth before, and write the table."""
+def save(classes: Iterable[int], depths: Iterable[int], *, restarts: int = 64, path: Path) -> None:
+    """Search every case, at each depth also from what is best at the depth before, and write the table.
+
+    The table of the package is that of 4 to 12 classes, depths 3 to 12.
+    """
+    rows = []
+    for num_classes in classes:
+        codes = [(Z, "closed form") for Z in named(num_classes).values()]
+        before: list[Tensor] = []
+        for depth in sorted(depths):
+            found = best_rank(num_classes, depth, restarts=restarts, starts=before)
+            this = _first([*codes, *([] if found is None else [(found.Z, "search")])], depth)
+            entries = this.Z.flatten().tolist() if this.source == "search" else []
+            row = [num_classes, depth, this.rank, this.name, f"{this.margin_ratio:.8g}"]
+            rows.append([*row, " ".join(f"{x:.8g}" for x in entries)])
+            before = [this.Z]
     with open(path, "w", encoding="utf-8", newline="") as file:
         write = csv.writer(file, lineterminator="\n").writerow
         write(["num_classes", "depth", "rank", "name", "margin_ratio", "entries"])
-        for num_classes in classes:
-            codes = [(Z, "closed form") for Z in named(num_classes).values()]
-            before: list[Tensor] = []
-            for depth in sorted(depths):
-                found = best_rank(num_classes, depth, restarts=restarts, starts=before)
-                this = _first([*codes, *([] if found is None else [(found.Z, "search")])], depth)
-                entries = this.Z.flatten().tolist() if this.source == "search" else []
-                row = [num_classes, depth, this.rank, this.name, f"{this.margin_ratio:.8g}"]
-                write([*row, " ".join(f"{x:.8g}" for x in entries)])
-                before = [this.Z]
+        for row in rows:
+            write(row)
 
 
 def _first(candidates: Sequence[tuple[Tensor, str]], depth: int) -> BestKnown:

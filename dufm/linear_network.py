@@ -85,7 +85,7 @@ def linear_network_flow(
         raise DufmError(f"X must have shape (m, K), one input a class, and weights no batch, got {tuple(X.shape)}")
     Z = chain([W.double() for W in factors])
     check_in_range("weights: the product", Z)
-    begin = float(_loss(Z.numpy())[0])
+    begin = float(_loss(Z.cpu().numpy())[0])
     if begin < _LOWEST:
         raise DufmError(f"weights must have log ℒ of at least {_LOWEST} on X, or time has no scale, got {begin:g}")
     for level in log_times:
@@ -94,7 +94,7 @@ def linear_network_flow(
         raise DufmError(f"log_times must increase, got {log_times}")
     shapes = [tuple(W.shape) for W in weights]
     cuts = np.cumsum([rows * columns for rows, columns in shapes])
-    inputs = X.double().numpy()
+    inputs = X.double().cpu().numpy()
 
     def unpack(state: np.ndarray) -> list[np.ndarray]:
         return [part.reshape(shape) for part, shape in zip(np.split(state, cuts)[:-1], shapes, strict=True)]
@@ -116,7 +116,7 @@ def linear_network_flow(
         return state[-1] - log_times[-1] - 1
 
     beyond.terminal = True  # type: ignore[attr-defined]
-    start = np.concatenate([*(W.double().numpy().ravel() for W in weights), [0.0]])
+    start = np.concatenate([*(W.double().cpu().numpy().ravel() for W in weights), [0.0]])
     run = scipy.integrate.solve_ivp(
         field, (0, 1e6), start, method="DOP853", rtol=rtol, atol=1e-14, dense_output=True, events=beyond
     )
@@ -128,7 +128,7 @@ def linear_network_flow(
 
     taus = [scipy.optimize.brentq(miss, 0, run.t[-1], args=(level,), xtol=1e-15, rtol=1e-15) for level in log_times]
     states = [unpack(run.sol(tau)) for tau in taus]
-    return [torch.from_numpy(np.stack(level)) for level in zip(*states, strict=True)]
+    return [torch.from_numpy(np.stack(level)).to(X.device) for level in zip(*states, strict=True)]
 
 
 def _loss(Z: np.ndarray) -> tuple[float, np.ndarray]:

@@ -158,6 +158,7 @@ def test_a_result_that_is_no_set_of_columns_is_a_failure_of_the_cell(depth):
         ({"seed": [1]}, "cannot be the name"),
         ({"a": [float("nan")]}, "finite"),
         ({"a": [np.zeros(2)]}, "plain numbers"),
+        ({"a": ["\ud800"]}, "plain numbers or texts"),
         ({"a": [1, 1]}, "stands twice"),
     ],
 )

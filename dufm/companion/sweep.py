@@ -135,7 +135,7 @@ def _cells(grid):
             raise DufmError(f"grid: {name!r} cannot be the name of a parameter; {', '.join(RESERVED)} are taken")
     cells = [{k: v.item() if isinstance(v, np.generic) else v for k, v in cell.items()} for cell in cells]
     for name, value in (item for cell in cells for item in cell.items()):
-        plain = value is None or isinstance(value, (bool, int, float, str))
+        plain = value is None or isinstance(value, (bool, int, float)) or _is_text(value)
         if not plain or (isinstance(value, float) and not math.isfinite(value)):
             raise DufmError(f"grid: {name} must be plain numbers or texts, finite, got {value!r}")
     if len({repr(cell) for cell in cells}) < len(cells):
@@ -220,7 +220,16 @@ def _said(error):
         text = str(error)
     except Exception:
         text = "(its message cannot be read)"
-    return " ".join(f"{type(error).__name__}: {text}".split()).encode(errors="backslashreplace").decode()
+    return _in_utf8(" ".join(f"{type(error).__name__}: {text}".split()))
+
+
+def _is_text(value):
+    return isinstance(value, str) and _in_utf8(value) == value
+
+
+def _in_utf8(text):
+    """A text as any file or table can hold it: lone surrogates are spelled out."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _checked(result, cell, count):
@@ -237,7 +246,8 @@ def _checked(result, cell, count):
                 f"got shape {array.shape} of {array.dtype}"
             )
         plain = array.astype(float) if array.dtype.kind == "f" else array
-        columns[name] = np.broadcast_to(plain, (count,)).tolist()
+        values = np.broadcast_to(plain, (count,)).tolist()
+        columns[_in_utf8(name)] = [_in_utf8(text) for text in values] if array.dtype.kind == "U" else values
     return columns
 
 
