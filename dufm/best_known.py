@@ -87,8 +87,7 @@ def best(num_classes: int, depth: int) -> BestKnown:
     >>> round(dufm.best(4, 6).margin_ratio, 4)
     1.6875
     """
-    why = "more cannot be certified"
-    check_count("num_classes", num_classes, 2, _MOST, why)
+    check_count("num_classes", num_classes, 2, _MOST, f"of more than {_MOST} classes none can be certified")
     codes = [(Z, "closed form") for Z in named(num_classes).values()]
     if depth == 2 or num_classes <= 3:
         return _known(codes[0][0], "theorem", depth)

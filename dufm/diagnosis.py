@@ -230,7 +230,8 @@ def _dense(name: str, values: Any) -> Tensor:
         values = values if isinstance(values, torch.Tensor) else torch.as_tensor(np.array(values))
         return values.detach().to("cpu").to_dense()
     except (TypeError, ValueError, RuntimeError):
-        raise DufmError(f"{name} must be an array or a tensor of numbers, got {type(values).__name__}") from None
+        hint = ": pass its .weight" if isinstance(values, torch.nn.Module) else ""
+        raise DufmError(f"{name} must be an array or a tensor of numbers, got {type(values).__name__}{hint}") from None
 
 
 def _means(rows: Tensor, labels: Tensor, num_classes: int) -> Tensor:

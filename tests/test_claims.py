@@ -150,4 +150,4 @@ def test_the_executed_notebook_is_the_record(checkout):
     assert claims.counts(found) == "1 not run, 1 holds"
     table = claims.table(found, claims.ledger().values(), folder="n/")
     assert "| The margin of the simplex is a third. | margin at depth 2: 0.3333 (expected 0.3333 ± 0.0001) |" in table
-    assert "not run (measured) | [27](n/2_margin/27_stub.ipynb) |" in table
+    assert "not run (measured) | [27-residual](n/2_margin/27_stub.ipynb) |" in table

@@ -215,6 +215,7 @@ LOGITS, LABELS = samples(5.0 * codes.named(4)["NC"], [2, 3, 1, 2])
         ((LOGITS, None), "labels must be an array or a tensor of numbers, got NoneType"),
         ((LOGITS, list("abcdefgh")), "labels must be an array or a tensor of numbers, got list"),
         (([[1.0, 2.0], [3.0]], [0, 1]), "logits must be an array or a tensor of numbers, got list"),
+        ((torch.nn.Linear(3, 3), LABELS), "logits must be .* got Linear: pass its .weight"),
         ((LOGITS.to("meta"), LABELS), "logits must be an array or a tensor of numbers, got Tensor"),
     ],
 )

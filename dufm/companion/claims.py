@@ -222,7 +222,7 @@ def counts(records, claims=None):
 
 def table(records, claims, *, folder):
     """Claims as a Markdown table of four columns; ``folder`` is prefixed to the links to notebooks."""
-    rows = ["| claim | found | verdict | notebook |", "|---|---|---|---|"]
+    rows = ["| claim | found | verdict | its name, notebook |", "|---|---|---|---|"]
     for claim in claims:
         record = records.get(claim.id)
         found = claim.found(record) if record else claim.quantity
@@ -231,6 +231,6 @@ def table(records, claims, *, folder):
         kind = claim.status.replace("_", " ") + (", regression" if claim.pinned else "")
         verdict = record.verdict if record else "not run"
         verdict += f" ({kind})" if verdict != kind else ""
-        cells = (claim.statement, found, verdict, f"[{claim.id[:2]}]({folder}{path.as_posix()})")
+        cells = (claim.statement, found, verdict, f"[{claim.id}]({folder}{path.as_posix()})")
         rows.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
     return "\n".join(rows)
