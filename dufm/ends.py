@@ -18,7 +18,7 @@ from torch import Tensor
 from dufm._checks import check_logits
 from dufm._door import guard
 from dufm._error import DufmError
-from dufm._limit import Limit, limit, spectral_limit
+from dufm._limit import SHARPNESS, Limit, limit, spectral_limit
 from dufm._nnls import nonnegative_least_squares
 from dufm._resting import RESTS
 from dufm.certificate import DECIDED_MOVE, Certificate, kkt_certificate, off_range_values, polish
@@ -232,13 +232,14 @@ _TIGHT = 0.15
 _CERTIFIED = 1e-8
 
 
-def spectral_end(s: Tensor, depth: int, group: Group) -> SpectralEnd:
+def spectral_end(s: Tensor, depth: int, group: Group, *, sharpness: float = SHARPNESS) -> SpectralEnd:
     r"""The vertex of ``{s ≥ 0, margins ≥ 1}`` at which a spectrum ``s`` ``(..., F)`` ends, by the rule of :func:`end`.
 
-    The spectrum is followed to its limit (:func:`spectral_limit`).  Each cut to the r largest values, r = 1 … F, is
-    rescaled to smallest margin 1 and polished: the margins within 15% of the smallest are set to 1 exactly.  What is
-    then no vertex, or no KKT point of ``min Σ m_i s_i^{2/L}`` (residual 1e-8), is dropped; the nearest of the others is
-    the end if it is at most 10% away and keeps just what still grows with the margin.  Returns :class:`SpectralEnd`.
+    The spectrum is followed to its limit at this ``sharpness`` (:func:`spectral_limit`).  Each cut to the r largest
+    values, r = 1 … F, is rescaled to smallest margin 1 and polished: the margins within 15% of the smallest are set to
+    1 exactly.  What is then no vertex, or no KKT point of ``min Σ m_i s_i^{2/L}`` (residual 1e-8), is dropped; the
+    nearest of the others is the end if it is at most 10% away and keeps just what still grows with the margin.  Returns
+    :class:`SpectralEnd`.
 
     Units: none.  Raises: ``DufmError`` as :func:`spectral_limit`.  Source: this companion, notebook 42.
 
@@ -248,7 +249,7 @@ def spectral_end(s: Tensor, depth: int, group: Group) -> SpectralEnd:
             [2., 2., 0.]], dtype=torch.float64)
     """
     chi = check_spectrum(s, group, "s")
-    s, growing, status = spectral_limit(s, depth, chi)
+    s, growing, status = spectral_limit(s, depth, chi, sharpness=sharpness)
     growing, status = growing.reshape(-1, chi.num_free) > 0.5, status.reshape(-1)
     flat = s.reshape(-1, chi.num_free)
     rates = chi.rates.to(flat)

@@ -86,7 +86,7 @@ def spectral(num_classes: int, depth: int, scale: float, seed: int) -> Running:
     start, chi = spectral_start(num_classes, scale, seed)
     run = spectral_flow(start, depth, chi, until_log_loss=_LEVELS[-1], rtol=_RTOL, record={"log_loss": _LEVELS})
     yield 0.6
-    found = spectral_end(run.s, depth, chi)
+    found = spectral_end(run.s, depth, chi, sharpness=-_LEVELS[-1])
     decided = bool(found.decided)
     values = torch.stack([start, *recorded(run.history).s, found.spectrum if decided else run.s])
     reason = str(found.reason)
