@@ -164,6 +164,30 @@ def test_what_goes_wrong_is_said_and_the_next_move_works():
     assert "scale must be" in str(log.said[1][1])
 
 
+def test_a_picture_that_cannot_be_drawn_is_said_and_the_next_move_works():
+    def work(number):
+        yield 0.5
+        return number
+
+    log = Log(work)
+    said = log.latest._done
+    log.latest._done = lambda number: said(1 / number)
+    for number in (0, 1):
+        log.latest.ask(number=number)
+        assert log.latest.wait(10)
+    assert [word for word, _ in log.said] == ["at", "failed", "at", "done"]
+
+
+@pytest.mark.parametrize("K", range(3, 9))
+def test_every_number_of_classes_has_a_picture_at_every_state(K):
+    """Three classes span no body, which stopped the panel for good."""
+    for panel, run in (("spectral", explorer.spectral(K, 3, 0.1, 1)), ("network", explorer.network(K, 4, 8, 0.1, 1))):
+        run = explorer.finished(run)
+        for shown in (0, 7, 14):
+            columns = explorer.columns(panel, run, shown, 25.0)
+            assert panels.picture("92_explorer", columns).startswith(b"\x89PNG") and explorer.words(run, shown)
+
+
 @pytest.fixture
 def sliders():
     """The explorer at its notebook's defaults, when both panels have their first picture."""

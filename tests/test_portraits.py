@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from scipy.spatial.transform import Rotation
 
 from dufm import codes
 from dufm.companion import portraits
@@ -28,3 +29,11 @@ def test_a_portrait_has_the_faces_of_its_body_and_a_dot_and_a_name_for_every_cla
     places = np.array([text.get_position() for text in ax.texts])
     gap = np.linalg.norm(places - dots, axis=1)
     assert (gap > 0.01).all() and (gap < 0.35).all()
+
+
+@pytest.mark.parametrize("classes", [3, 5])
+def test_classes_in_a_plane_are_one_face_however_it_is_turned(classes):
+    flat = np.pad(codes.polygon(classes).numpy(), ((0, 0), (0, 1))) + 0.1
+    ax = Figure().subplots()
+    portraits.turned(ax, Rotation.from_euler("xyz", [50, 30, 20], degrees=True).apply(flat), "#004488", 25.0)
+    assert [len(patch.get_xy()) - 1 for patch in ax.patches if not patch.get_fill()] == [classes]

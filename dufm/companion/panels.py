@@ -76,10 +76,11 @@ class Latest:
 
         try:
             steps = self._work(**values)
-            while tell(self._progress, next(steps)):
-                pass
-        except StopIteration as stop:
-            tell(self._done, stop.value)
+            try:
+                while tell(self._progress, next(steps)):
+                    pass
+            except StopIteration as stop:
+                tell(self._done, stop.value)
         except Exception as error:  # a thread's error would be lost: the reader sees it in the panel
             tell(self._failed, error)
 

@@ -75,7 +75,10 @@ def clearance(flat, edges):
 
 
 def facets(X):
-    """Corners of the faces of the convex hull, in order; triangles in one plane are one face."""
+    """Corners of the faces of the convex hull, in order; triangles in one plane are one face, and so are all points."""
+    _, sigma, axes = np.linalg.svd(X - X.mean(0))
+    if len(X) == 3 or sigma[2] < FLAT:
+        return [around((X - X.mean(0)) @ axes.T)]
     faces = {}
     for *normal, offset in ConvexHull(X).equations:
         corners = np.flatnonzero(np.abs(X @ normal + offset) < 1e-2)
