@@ -31,8 +31,9 @@ from dufm._checks import (
     check_tensor,
     short,
 )
+from dufm._together import together_of
 
-__all__ = ["FLOATS", "INTEGERS", "OWN", "alternatives", "check_of", "guard", "passed"]
+__all__ = ["FILLED", "FLOATS", "INTEGERS", "OWN", "alternatives", "check_of", "guard", "passed"]
 
 Check = Callable[[str, Any], Any]
 
@@ -95,6 +96,12 @@ OWN = {
     "polish.rank",
 }  # fmt: skip
 
+#: Sequences that hold at least one item; others may be empty.
+FILLED = {
+    "critical_labels.scales", "growths", "keys", "levels", "log_losses", "log_times", "seeds", "sizes", "spectra",
+    "spectrum", "stages", "times",
+}  # fmt: skip
+
 
 def guard(room: dict[str, Any]) -> None:
     """Put the public functions of a room, and the public methods of its classes, behind the door."""
@@ -115,10 +122,14 @@ class _Inside(threading.local):
 _inside = _Inside()
 # Of PyTorch, which has no class of its own for memory on the CPU, and of NumPy.
 _TOO_LARGE = re.compile("allocate memory|out of memory|size calculation overflow|array is too big|Maximum allowed dim")
+# Of what is asked for an inverse or an eigenvalue of what is not finite.
+_NOT_FINITE = re.compile("non-finite values|infs or NaNs|inf, nan|without overflow|Eigenvalues did not converge")
 
 
 def _behind_door(function: Callable[..., Any]) -> Callable[..., Any]:
     checks: list[tuple[str, Check]] = []
+    defaults: dict[str, Any] = {}
+    together: list[Callable[[dict[str, Any]], None]] = []
 
     @functools.wraps(function)
     def door(*args: Any, **kwargs: Any) -> Any:
@@ -126,17 +137,26 @@ def _behind_door(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*args, **kwargs)
         if not checks:
             checks.extend(_checks_of(function))
+            together.extend(together_of(function))
+            defaults.update((p.name, p.default) for p in inspect.signature(function).parameters.values())
         given = [check(name, value) for (name, check), value in zip(checks, args, strict=False)]
         named = dict(checks) if kwargs else {}
         kwargs = {name: named.get(name, named.get("**", passed))(name, value) for name, value in kwargs.items()}
+        if together and len(args) <= len(checks) and kwargs.keys() <= defaults.keys():
+            all_given = {**defaults, **dict(zip(defaults, given, strict=False)), **kwargs}
+            if not any(value is inspect.Parameter.empty for value in all_given.values()):
+                for fit in together:
+                    fit(all_given)
         _inside.now = True
         try:
             return function(*given, *args[len(given) :], **kwargs)
         except DufmError:
             raise
-        except (MemoryError, RuntimeError, ValueError) as error:
+        except (ArithmeticError, MemoryError, RuntimeError, ValueError) as error:
             if isinstance(error, MemoryError) or _TOO_LARGE.search(str(error)):
                 raise DufmError(f"{function.__name__}: these arguments need more memory than there is") from error
+            if isinstance(error, ArithmeticError) or _NOT_FINITE.search(str(error)):
+                raise DufmError(f"{function.__name__}: with these arguments a number leaves the floats") from error
             raise
         finally:
             _inside.now = False
@@ -207,7 +227,7 @@ def _check_of_kind(kind: str, keys: list[str], namespace: dict[str, Any]) -> tup
         if several[1] == "Tensor" and keys[-1] in ("after", "balanced", "before", "factors"):
             # Levels of a record that were never reached are NaN.
             return _is(Iterable), _factors(finite=not {"after", "split_at.factors"}.intersection(keys))
-        return _is(Iterable), _each(_check_of_kind(several[1], keys, namespace)[1])
+        return _is(Iterable), _each(_check_of_kind(several[1], keys, namespace)[1], bool(FILLED.intersection(keys)))
     if kind == "DataFrame":
         return _always, _table
     if kind == "Any":
@@ -277,8 +297,14 @@ def _array(name: str, value: Any) -> np.ndarray:
     return array
 
 
-def _each(check: Check) -> Check:
-    return lambda name, value: check_each(name, value, check)
+def _each(check: Check, filled: bool) -> Check:
+    def several(name: str, value: Any) -> list[Any]:
+        found = check_each(name, value, check)
+        if filled and not found:
+            raise DufmError(f"{name} must hold at least one item, got none")
+        return found
+
+    return several
 
 
 def _factors(finite: bool) -> Check:
