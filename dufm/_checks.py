@@ -176,9 +176,9 @@ def check_tensor(name: str, value: Any, min_dim: int = 2, *, finite: bool = True
         raise DufmError(f"{name} must be finite, but it holds NaN or inf")
 
 
-def check_logits(Z: Tensor, name: str = "Z") -> tuple[int, int]:
+def check_logits(Z: Tensor, name: str = "Z", *, finite: bool = True) -> tuple[int, int]:
     """Check logits ``(..., K, N)`` with N a multiple of K >= 2; return ``(K, n_per_class)``."""
-    check_tensor(name, Z)
+    check_tensor(name, Z, finite=finite)
     num_classes, columns = Z.shape[-2:]
     if num_classes < 2:
         raise DufmError(f"{name} needs at least 2 classes (rows), got shape {tuple(Z.shape)}")

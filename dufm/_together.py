@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dufm._checks import DufmError, short
 
-__all__ = ["COLUMNS", "SHAPES", "together_of"]
+__all__ = ["COLUMNS", "ROWS", "SHAPES", "check_once", "together_of"]
 
 #: Shapes: one letter is one number in the whole call, ``_`` any, ``...`` leading dimensions that broadcast; of a list
 #: of factors it is the shape of their product, leading dimensions those of each factor.
@@ -29,6 +29,7 @@ SHAPES = {
     **dict.fromkeys(("basin.greedy_basis", "basin.least_lag"), "s (F)"),
     "basin.late_ratio": "ratio (...), growth (...)",
     "choice.expected_ranks": "coefficients (c), numbers (n, i, c)",
+    "class_sizes.sized_flow": "factors (..., K, K), sizes (K)",
     "class_sizes.sized_residual": "Z (B, K, K), sizes (..., K)",
     "complement.block_values": "pull (..., K, K), Z (..., K, K), one dtype",
     **dict.fromkeys(("complement.critical_extra", "complement.turn_growth"), "P (K, K), E (K, K), one dtype"),
@@ -36,7 +37,7 @@ SHAPES = {
     "complement.force_ratio": "pull (..., K, K), P (K, K), E (K, K)",
     "complement.random_multipliers": "P (K, K)",
     "cost.product_speed": "left (..., a, b), right (..., b, c), one dtype",
-    "descent.sharpness": "factors (K, N)",
+    **dict.fromkeys(("descent.sharpness", "flow.loss_scaled_descent"), "factors (K, N)"),
     "ends.distance": "Z (..., K, N), solution (..., K, N)",
     "heads.images": "columns (p, n)",
     "heads.initial": "X (n, c, side, side)",
@@ -163,6 +164,8 @@ def _check_columns(key: str, numbers: list[str], words: list[str], given: Argume
     name = key.rpartition(".")[2]
     table = given[name]
     keys = list(given["keys"]) if "*keys" in words else []
+    if len(set(keys)) < len(keys):
+        raise DufmError(f"keys must differ, got {short(keys)}")
     words = [word for word in words if word != "*keys"]
     is_table = hasattr(table, "columns")
     for column in [*numbers, *words, *keys]:
@@ -182,6 +185,14 @@ def _check_columns(key: str, numbers: list[str], words: list[str], given: Argume
     for column in words:
         if table[column].dtype.kind in "biuf" and table[column].notna().any():
             raise DufmError(f"{name} must hold words in column {column!r}, got {short(table[column].iloc[0])}")
+
+
+def check_once(name: str, table: Any, keys: list[str]) -> None:
+    """``DufmError`` where two rows have the same ``keys``: what is compared with one would be counted with both."""
+    twice = table.duplicated(keys)
+    if twice.any():
+        found = ", ".join(map(str, table[twice][keys].iloc[0]))
+        raise DufmError(f"{name} must hold one row to compare with for each {', '.join(keys)}, got two for {found}")
 
 
 def _columns(table: Any) -> Any:

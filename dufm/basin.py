@@ -88,7 +88,11 @@ def local_label(label: float, scale: float, depth: int, num_classes: int) -> flo
     """
     q = 1 - 2 / check_count("depth", depth, 3)
     # In v = s^(1 − q) the integrand is bounded.
-    lost = quad(lambda v: 1 - (1 + label * v ** (q / (1 - q))) ** (-1 / q), 0, scale ** (1 - q), epsabs=0)[0]
+    lost, _, _, *why = quad(
+        lambda v: 1 - (1 + label * v ** (q / (1 - q))) ** (-1 / q), 0, scale ** (1 - q), epsabs=0, full_output=True
+    )
+    if why:
+        raise DufmError(f"label: its loss is not known to the digits asked for at scale {scale:g}, got {label:g}")
     return label - q / ((1 - q) * num_classes) * lost
 
 

@@ -131,6 +131,8 @@ def factor_residual(Z: Tensor, depth: int, certificate: Certificate) -> Tensor:
 def _check_certificate(Z: Tensor, certificate: Certificate) -> None:
     if not isinstance(certificate, Certificate) or certificate.multipliers.shape != Z.shape:
         raise DufmError(f"certificate must be the kkt_certificate of Z, whose shape is {tuple(Z.shape)}")
+    if certificate.multipliers.dtype != Z.dtype:
+        raise DufmError(f"certificate must be that of Z, in {Z.dtype}, got {certificate.multipliers.dtype}")
 
 
 def off_range_values(Z: Tensor, depth: int, certificate: Certificate) -> Tensor:

@@ -332,7 +332,7 @@ def name_of(Z: Tensor) -> np.ndarray:
     "Petersen" (K = 10), "icosahedron" (K = 12), "Clebsch" (K = 16); else "rank r".  A name is given where all margins
     and singular values of the class means agree to 1e-6.  "" for NaN.
     """
-    num_classes, n_per_class = Z.shape[-2], Z.shape[-1] // Z.shape[-2]
+    num_classes, n_per_class = check_logits(Z, finite=False)
     means = Z.unflatten(-1, (num_classes, n_per_class)).mean(-1).reshape(-1, num_classes, num_classes).double().cpu()
     whole = means.isfinite().all(-1).all(-1)
     names, known = _known(num_classes)

@@ -100,8 +100,9 @@ def block_values(pull: Tensor, Z: Tensor, rank: int) -> Tensor:
     ``(..., K − 1)``, descending, padded with zeros; the range is that of the ``rank`` largest singular values of the
     centred ``Z`` ``(..., K, K)``.  With ``pull`` :math:`= -\partial\log\mathcal L/\partial Z`
     (:func:`dufm.log_loss_residual`) they are the β that a flow sees; :func:`dufm.off_range_values` reads them off a
-    certificate's multipliers.  ``DufmError`` for bad logits.
+    certificate's multipliers.  ``DufmError`` for bad logits or a rank outside 1 … K − 1.
     """
+    rank = check_count("rank", rank, 1, Z.shape[-1] - 1, "K − 1")
     U, _, Vh = torch.linalg.svd(centred(Z))
     U, V = U[..., :rank], Vh[..., :rank, :].mT
     kept = ((U.mT @ pull) * V.mT).sum((-2, -1)) / rank
@@ -116,9 +117,11 @@ def random_multipliers(P: Tensor, count: int, seed: int) -> Tensor:
     Linear programs of random costs over all λ ≥ 0 on the tight margins of ``P = UVᵀ`` with ``ΛV = U``, ``ΛᵀU = V``:
     corners of the set, so that where it is one point all are the same.  ``DufmError`` where there is none.
     """
-    K = len(P)
+    K, P = len(P), P.detach()
     gaps = P.diagonal() - P + torch.diag(torch.full((K,), torch.inf, dtype=P.dtype))
     wrong, true = (gaps <= gaps.min() * (1 + 1e-9)).nonzero().T
+    if not len(wrong):
+        raise DufmError(f"P must have positive margins, the smallest is {float(gaps.min()):g}")
     eye = torch.eye(K, dtype=P.dtype)
     raised = (eye[true] - eye[wrong]).unsqueeze(-1) * eye[true].unsqueeze(-2)
     system = torch.cat([(raised @ P.mT @ P).flatten(1), (P @ P.mT @ raised).flatten(1)], 1).mT.numpy()

@@ -178,8 +178,8 @@ def loss_scaled_descent(factors: Sequence[Tensor], epsilon: float, levels: Seque
     first step below each, ``log_time`` that of the steps taken.  Halve ``epsilon`` to see how far from the flow it is.
     ``DufmError`` for bad factors, an epsilon that is not positive, or where the loss no longer moves or is no number.
     """
-    factors, slopes = [W.clone() for W in factors], [torch.empty_like(W) for W in factors]
-    time = torch.tensor(-torch.inf)
+    factors, slopes = [W.detach().clone() for W in factors], [torch.empty_like(W.detach()) for W in factors]
+    time, before = torch.tensor(-torch.inf), torch.tensor(torch.nan)
     kept: list[tuple[list[Tensor], Tensor, Tensor]] = []
     while len(kept) < len(levels):
         log_loss = _matrix_field(factors, slopes)[0]
@@ -190,6 +190,9 @@ def loss_scaled_descent(factors: Sequence[Tensor], epsilon: float, levels: Seque
             kept.append(([factor.clone() for factor in factors], log_loss, time))
         h = epsilon * min(1.0, _STEEPEST / steepness)
         time = torch.logaddexp(time, math.log(h) - log_loss)
+        if log_loss == before and all(torch.equal(W.add(s, alpha=h), W) for W, s in zip(factors, slopes, strict=True)):
+            raise DufmError(f"epsilon must move the factors, but a step of {h:.3g} is below their rounding")
+        before = log_loss
         for factor, slope in zip(factors, slopes, strict=True):
             factor.add_(slope, alpha=h)
     states, losses, times = zip(*kept, strict=True)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from dufm._checks import DufmError, check_count
 from dufm._door import guard
+from dufm._together import check_once
 from dufm.characters import Group, characters, check_spectrum
 from dufm.descent import HANDOVER, spectral_ends, spectral_starts
 from dufm.ends import UNDECIDED, end, limit
@@ -233,6 +234,7 @@ def by_batch(runs: pandas.DataFrame) -> pandas.DataFrame:
     reverse), ``diverged`` (those that do not get to the handover).
     """
     start = ["num_classes", "depth", "width", "scale", "n_per_class", "seed"]
+    check_once("runs", runs[runs.lr == 0], start)
     flow = runs.loc[runs.lr == 0, [*start, "name"]]
     beside = runs.merge(flow, how="left", on=start, suffixes=("", "_flow"))
     here, there = beside.name == "NC", beside.name_flow == "NC"

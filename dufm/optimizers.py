@@ -18,6 +18,7 @@ from torch import Tensor
 
 from dufm._checks import DufmError
 from dufm._door import guard
+from dufm._together import check_once
 from dufm.characters import Group, check_spectrum
 from dufm.ends import UNDECIDED, end, limit
 from dufm.flow import _matrix_field, gradient_flow
@@ -234,6 +235,7 @@ def by_method(runs: pandas.DataFrame) -> pandas.DataFrame:
     method's own norm, and in the Euclidean one.
     """
     start = [*(name for name in CELL if name not in ("method", "step", "steps")), "seed"]
+    check_once("runs", runs[runs.method == "flow"], start)
     flow = runs.loc[runs.method == "flow", [*start, "name", "rank"]]
     beside = runs.merge(flow, how="left", on=start, suffixes=("", "_flow"))
     norm = beside.method.map({"flow": "euclidean"} | {name: chosen[2] for name, chosen in METHODS.items()})

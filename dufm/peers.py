@@ -10,6 +10,7 @@ torchdiffeq and diffrax are asked for where they are used: ``pip install 'dufm[n
 """
 
 import functools
+import itertools
 import math
 import os
 import time
@@ -20,7 +21,7 @@ import torch
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
-from dufm._checks import DufmError
+from dufm._checks import DufmError, short
 from dufm._door import guard
 from dufm.flow import FactorModel
 from dufm.model import chain
@@ -135,15 +136,20 @@ def loss_scaled(factors: Sequence[Tensor], levels: Sequence[float], epsilon: flo
 
     The rate over the loss of Lyu & Li (2020), capped as in :func:`dufm.flow.loss_scaled_descent`.
     """
-    weights = [W.clone().requires_grad_() for W in factors]
-    meter = Meter(levels)
+    weights = [W.detach().clone().requires_grad_() for W in factors]
+    meter, value = Meter(levels), torch.tensor(torch.nan)
     Z: list[Tensor] = []
     while len(Z) < len(levels):
-        value = log_loss(weights)
+        before, value = value, log_loss(weights)
         slopes = torch.autograd.grad(value, weights)
         with torch.no_grad():
             Z += [chain(weights)] * meter.passed(-value.item())
-            h = epsilon * min(1.0, 200.0 / float(sum(slope.square().sum() for slope in slopes)))
+            steepness = float(sum(slope.square().sum() for slope in slopes))
+            if not 0.0 < steepness < math.inf:
+                raise DufmError(f"factors must lead to m = {levels[len(Z)]:g}, but rest at {-value.item():g}")
+            h = epsilon * min(1.0, 200.0 / steepness)
+            if value == before and all(torch.equal(W.sub(s, alpha=h), W) for W, s in zip(weights, slopes, strict=True)):
+                raise DufmError(f"epsilon must move the factors, but a step of {h:.3g} is below their rounding")
             for W, slope in zip(weights, slopes, strict=True):
                 W.sub_(slope, alpha=h)
         meter.gradients += 1
@@ -154,7 +160,15 @@ def loss_scaled(factors: Sequence[Tensor], levels: Sequence[float], epsilon: flo
 
 
 def _flat(factors: Sequence[Tensor]) -> Tensor:
-    return torch.cat([W.flatten() for W in factors])
+    return torch.cat([W.detach().flatten() for W in factors])
+
+
+def _clock(factors: Sequence[Tensor], levels: Sequence[float]) -> list[float]:
+    """Where m starts, and the levels; or ``DufmError`` where they do not increase."""
+    clock = [-float(log_loss(factors)), *levels]
+    if any(late <= early for early, late in itertools.pairwise(clock)):
+        raise DufmError(f"levels must increase from that of the start, {clock[0]:.3g}, got {short(levels)}")
+    return clock
 
 
 def dopri5(factors: Sequence[Tensor], levels: Sequence[float], rtol: float = 1e-3) -> tuple[Tensor, Meter]:
@@ -171,7 +185,7 @@ def dopri5(factors: Sequence[Tensor], levels: Sequence[float], rtol: float = 1e-
         model.field(state.unsqueeze(0), out)
         return out[0] / out.square().sum()
 
-    clock = torch.tensor([-float(log_loss(factors)), *levels], dtype=state.dtype)
+    clock = torch.tensor(_clock(factors, levels), dtype=state.dtype)
     states = odeint(field, state, clock, method="dopri5", rtol=rtol, atol=rtol * float(state.std()))
     meter.passed(levels[-1])
     return chain(model.split(states[1:])), meter
@@ -272,8 +286,8 @@ def stiff(
         return peer.field(m, x)
 
     keywords = {"jac": peer.jacobian} if exact else {}
-    clock = -float(log_loss(factors)), levels[-1]
-    run = solve_ivp(field, clock, x, method, t_eval=levels, rtol=rtol, atol=rtol * x.std(), **keywords)
+    begin, *_, last = _clock(factors, levels)
+    run = solve_ivp(field, (begin, last), x, method, t_eval=levels, rtol=rtol, atol=rtol * x.std(), **keywords)
     if not run.success:
         raise DufmError(f"{method} at rtol = {rtol:g}: {run.message}")
     meter.passed(levels[-1])

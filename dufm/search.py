@@ -343,6 +343,7 @@ def end_curvatures(found: Any, depth: int, which: Iterable[int] | None = None) -
         for index, (name, ratio) in enumerate(zip(found.name, found.margin_ratio.tolist(), strict=True)):
             seen.setdefault((name, round(ratio, 4)), index)
         which = [index for index in seen.values() if found.decided[index]]
+    which = [check_count("which", index, 0, len(found.Z) - 1) for index in which]
     return [stratum_curvature(found.Z[i].cpu(), depth, int(found.rank[i])) for i in which]
 
 

@@ -146,7 +146,7 @@ def leader_size(lag: Tensor, depth: int) -> Tensor:
     """
     q = 1 - 2 / check_count("depth", depth, 3)
     plain, factor = 2 * lag.log() - 2 * math.log(q), 2 * (1 + q)
-    root = lambertw((-torch.exp(-plain / factor) / factor).numpy(), -1).real
+    root = lambertw((-torch.exp(-plain / factor) / factor).detach().numpy(), -1).real
     return -factor * torch.as_tensor(root)
 
 

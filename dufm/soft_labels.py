@@ -92,7 +92,7 @@ def critical_at_rank(Z: Tensor, noise: float, rank: int) -> Tensor:
     Least squares of :math:`(Y - P)B` and :math:`A^\top(Y - P)`, where descent of the loss has no more digits.
     ``DufmError`` for a rank outside 1 … K − 1.
     """
-    rank, num_classes = int(check_rank(rank, Z)), len(Z)
+    rank, num_classes, Z = int(check_rank(rank, Z)), len(Z), Z.detach()
     Y = noisy_labels(num_classes, noise)
     U, sigma, Vh = torch.linalg.svd(Z)
     first = torch.stack([U[:, :rank], Vh[:rank].T]) * sigma[:rank].sqrt()

@@ -6,6 +6,7 @@ layers k are *small*, a = 0, and the others *big*, :math:`a = h^{2/L}`.  Far bel
 as if the network had depth k, far above as if it had depth L.  A start is written as a word, features first: "sbb".
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,8 +17,9 @@ import scipy.special
 import torch
 from torch import Tensor
 
-from dufm._checks import DufmError, check_logits
+from dufm._checks import DufmError, check_logits, short
 from dufm._door import guard
+from dufm._together import check_once
 from dufm.ends import End, end, limit
 from dufm.flow import gradient_flow
 from dufm.model import balanced_init, chain
@@ -93,9 +95,11 @@ def shallow_path(Z: Tensor, small: int, times: Sequence[float]) -> np.ndarray:
     r"""Logits of one balanced network of depth ``small`` ≥ 1 at ``times``, from :math:`Z` ``(K, K)`` at time 0.
 
     :math:`\dot Z = \sum_{j\le k}(ZZ^\top)^{(k-j)/k}(I-P)(Z^\top Z)^{(j-1)/k}` by SciPy; at k = 1 the linear model.
-    An array ``(times, K, K)``.
+    An array ``(times, K, K)``.  ``DufmError`` for times that do not increase from 0 or more.
     """
-    num_classes = len(Z)
+    num_classes, Z = len(Z), Z.detach()
+    if any(late <= early for early, late in zip([-math.inf, *times], times, strict=False)) or times[0] < 0:
+        raise DufmError(f"times must increase, from 0 or more, got {short(times)}")
 
     def velocity(_: Any, z: np.ndarray) -> np.ndarray:
         U, sigma, Vh = np.linalg.svd(z.reshape(Z.shape))
@@ -144,6 +148,7 @@ def beside_twins(runs: pandas.DataFrame) -> pandas.DataFrame:
     which is collapse for one small layer, and of that of full depth.  ``DufmError`` where a twin is missing.
     """
     rows = runs.assign(depth=runs.word.str.len(), small=runs.word.str.count("s"))
+    check_once("runs", rows[rows.small == rows.depth], ["num_classes", "seed", "depth"])
     twins = rows[rows.small == rows.depth].set_index(["num_classes", "seed", "depth"])["rank"]
 
     def twin(depth: pandas.Series) -> np.ndarray:
