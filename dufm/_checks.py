@@ -22,6 +22,7 @@ __all__ = [
     "check_logits",
     "check_number",
     "check_rank",
+    "check_real",
     "check_tensor",
     "short",
 ]
@@ -133,6 +134,13 @@ def check_fits(what: str, *counts: int) -> None:
     """Raise if an array of so many numbers is larger than what this is for."""
     if math.prod(counts) > _MOST_NUMBERS:
         raise DufmError(f"{what} must ask for at most 2**31 numbers, 16 GiB, got {math.prod(counts):.3g}")
+
+
+def check_real(name: str, found: Any) -> Any:
+    """Real parts of NumPy's complex numbers, or raise where one is not real, or no number."""
+    if not (found.imag == 0).all() or np.isnan(found).any():
+        raise DufmError(f"{name} must be such that there is a real solution")
+    return found.real
 
 
 def check_rank(rank: Any, Z: Tensor) -> Tensor:

@@ -107,8 +107,9 @@ FILLED = {
 #: Functions on NumPy's numbers in which what leaves the floats is refused; elsewhere PyTorch's results are checked.
 WITHIN_FLOATS = {
     "code_condition", "constant_multipliers", "corner_gap", "critical_at_rank", "imbalance_path", "imbalance_peak",
-    "lazy_law", "least_product", "measured_families", "measured_imbalance", "named_by_growth", "orbit_of_values",
-    "power_law", "random_start", "rectified.residual", "shallow_path", "time_to_escape", "unbalanced_ends",
+    "lazy_law", "least_product", "measured_families", "measured_imbalance", "named_by_growth", "orbit_of",
+    "orbit_of_values", "power_law", "random_start", "rectified.residual", "shallow_path", "time_to_escape",
+    "unbalanced_ends",
 }  # fmt: skip
 
 
@@ -132,7 +133,7 @@ _inside = _Inside()
 # Of PyTorch, which has no class of its own for memory on the CPU, and of NumPy.
 _TOO_LARGE = re.compile("allocate memory|out of memory|size calculation overflow|array is too big|Maximum allowed dim")
 # Of what is asked for an inverse or an eigenvalue of what is not finite.
-_NOT_FINITE = re.compile("non-finite values|infs or NaNs|inf, nan|without overflow|Eigenvalues did not converge")
+_NOT_FINITE = re.compile("to converge|not converge|infs or NaNs|inf, nan|without overflow|math domain|math range")
 _PLAIN = contextlib.nullcontext()
 
 

@@ -23,6 +23,7 @@ SHAPES = {
     "agreement.frame_spread": "W (K, r)",
     "alignment.balanced_to": "factors (n, _, _), log_norm (n)",
     "alignment.realigned": "factors (n, _, _), seeds (n)",
+    "minibatches.batch_descent": "factors (n, _, _), seeds (n)",
     "alignment.scaled_to": "balanced (n, _, _), log_norm (n)",
     "alignment.skewed_to": "balanced (n, _, _), log_norm (n), seeds (n)",
     **dict.fromkeys(("basin.distance_from_end", "basin.ends_of_four"), "starts (..., 3)"),

@@ -119,9 +119,10 @@ def sized_ends(
     """Ends of Gaussian networks at :func:`class_sizes`, one a seed: a task for ``sweep.run``.
 
     The first logits of a seed are the same for all sizes and kinds.  Columns: ``name`` ("NC", or another, or
-    "undecided") and ``rank`` (0 there); ``collapse``, distance of the resting logits from collapse.  Ends of "weights"
-    are those of :func:`dufm.end`.  For "samples" the rank is the number of singular values of M that grow with the
-    margin; at rank K − 1 and less than 2% away it is collapse, otherwise the name is "rank r".
+    "undecided") and ``rank`` (0 there); ``collapse``, distance of the resting logits from collapse, inf where they do
+    not separate.  Ends of "weights" are those of :func:`dufm.end`.  For "samples" the rank is the number of singular
+    values of M that grow with the margin; at rank K − 1 and less than 2% away it is collapse, otherwise the name is
+    "rank r".
     """
     sizes = class_sizes(num_classes, ratio)
     start = random_start("gaussian", depth, width, num_classes, scale=scale, seeds=seeds)

@@ -247,9 +247,11 @@ def code_logits(W: Tensor) -> Tensor:
 
 
 def principal_points(features: Tensor, rank: int) -> Tensor:
-    """Classes in the leading directions of features ``(..., d, K)``: ``(..., K, rank)``, of mean length 1."""
+    """Classes in the leading directions of features ``(..., d, K)``: ``(..., K, rank)``, of mean length 1; not of 0."""
     _, sigma, Vh = torch.linalg.svd(in_range(features)[0], full_matrices=False)
     X = (sigma[..., :rank, None] * Vh[..., :rank, :]).mT
+    if not (sigma[..., 0] > 0).all():
+        raise DufmError("features must not be zero")
     return X / X.norm(dim=-1, keepdim=True).mean(-2, keepdim=True)
 
 
@@ -257,7 +259,6 @@ def class_code(Z: Tensor, rank: int) -> Tensor:
     """Class code ``(..., K, rank)`` of centred class-mean logits ``Z`` ``(..., K, K)``: unit vectors, one a class.
 
     The rows of ``U√Σ`` at unit length, ``UΣVᵀ`` the best approximation of Z of this rank: what balanced factors hold.
-
     ``DufmError`` for bad logits, a rank outside 1 … K − 1, or a class whose vector is zero.
     """
     num_classes, _ = check_logits(Z)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from dufm._checks import DufmError, check_count
 from dufm._door import guard
+from dufm._scaling import check_in_range
 from dufm._stepping import recorded
 from dufm.basin import only_change
 from dufm.characters import characters
@@ -91,7 +92,9 @@ def force_ratio(pull: Tensor, P: Tensor, E: Tensor) -> Tensor:
     r"""Force on the extra values over that on the kept ones, :math:`\frac{\langle E,\Lambda\rangle}{\|E\|^2} \Big/
     \frac{\langle P,\Lambda\rangle}{\|P\|^2}`, for Λ = ``pull`` ``(..., K, K)``.
     """
-    return _coordinate(pull, E) / _coordinate(pull, P)
+    ratio = _coordinate(pull, E) / _coordinate(pull, P)
+    check_in_range("pull: the ratio of its forces", ratio)
+    return ratio
 
 
 def block_values(pull: Tensor, Z: Tensor, rank: int) -> Tensor:
@@ -106,6 +109,8 @@ def block_values(pull: Tensor, Z: Tensor, rank: int) -> Tensor:
     U, _, Vh = torch.linalg.svd(centred(Z))
     U, V = U[..., :rank], Vh[..., :rank, :].mT
     kept = ((U.mT @ pull) * V.mT).sum((-2, -1)) / rank
+    if (kept == 0).any():
+        raise DufmError("pull must have a force on the range of Z, but its mean there is 0")
     off = pull - U @ (U.mT @ pull)
     off = off - off @ V @ V.mT
     return torch.linalg.svdvals(off)[..., :-1] / kept.unsqueeze(-1)
@@ -166,6 +171,8 @@ def extra_growth(
     Full balanced networks, one a ratio, are recorded where log ℒ is ``growths`` > 1 times the least at the starts.
     """
     ratios = torch.as_tensor(ratios, dtype=P.dtype)
+    if not (P.any() and E.any()):
+        raise DufmError("P and E must not be zero")
     Z = _flow(size * (P + ratios[:, None, None] * E), depth, growths)
     return _coordinate(Z, P), _coordinate(Z, E)
 

@@ -59,7 +59,8 @@ _GROWTH = 0.01  # relative length of a step of the modified flow
 class Descent:
     """End of a descent, one entry a start.
 
-    ``s`` ``(..., F)`` spectra; ``log_loss``; ``steps`` taken; ``rises``: steps that raised the loss.
+    ``s`` ``(..., F)`` spectra; ``log_loss``; both inf or NaN where it diverged; ``steps`` taken; ``rises``: steps that
+    raised the loss.
     """
 
     s: torch.Tensor

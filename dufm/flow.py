@@ -140,7 +140,8 @@ def gradient_descent(
     r"""Plain descent ``W_l ← W_l − lr·∂ℒ/∂W_l``, ``steps`` times: the flow's first discretisation.
 
     ``record``: increasing step numbers at which states are kept in ``.history``.  ``log_time`` is ``log(lr·steps)``;
-    ``status`` is "max steps", or "diverged" where a number left the floats.  Shapes as :func:`gradient_flow`.
+    ``status`` is "max steps", or "diverged" where numbers left the floats, then inf or NaN.  Shapes as
+    :func:`gradient_flow`.
 
     Units: ``lr`` is a time.  Raises: ``DufmError`` as :func:`gradient_flow`, and for an ``lr`` or ``steps`` that is not
     positive.  Source: the definition; this companion, notebook 48.

@@ -169,8 +169,7 @@ class HadamardPolyhedron:
         """
         points, orbit = self.vertices
         later = self._rows("later", later)
-        earlier = _like("earlier", earlier, later)
-        orbits = _like("orbits", orbits, later[..., 0])
+        earlier, orbits = _like("earlier", earlier, later), _like("orbits", orbits, later[..., 0])
         margin = (later @ _odd_parity(self.num_classes - 1) * 2 / self.num_classes).min(-1, keepdims=True)
         scaled = later / margin
         square = (scaled**2).sum(-1, keepdims=True) - 2 * scaled @ points.T + (points**2).sum(-1)
@@ -202,7 +201,8 @@ def _numbers(name: str, values: Array) -> np.ndarray:
 
 def _like(name: str, values: Array, beside: np.ndarray) -> np.ndarray:
     found = _numbers(name, values)
-    if found.ndim > beside.ndim or any(n not in (1, m) for n, m in zip(found.shape[::-1], beside.shape[::-1])):
+    pairs = zip(found.shape[::-1], beside.shape[::-1], strict=False)
+    if found.ndim > beside.ndim or any(n not in (1, m) for n, m in pairs):
         raise DufmError(f"{name} must broadcast to shape {beside.shape}, got {found.shape}")
     return found
 

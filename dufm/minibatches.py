@@ -20,6 +20,7 @@ from torch import Tensor
 
 from dufm._checks import DufmError, check_count
 from dufm._door import guard
+from dufm._scaling import check_in_range
 from dufm._together import check_once
 from dufm.characters import Group, characters, check_spectrum
 from dufm.descent import HANDOVER, spectral_ends, spectral_starts
@@ -61,7 +62,7 @@ def batch_descent(
 
     ``factors``: one network a seed of ``seeds``, which draws its batches; in every epoch each sample once, or
     ``replacement``.  A step is ``lr`` times the unbiased estimate of −∇ℒ from ``batch_size`` samples.  Returns factors
-    and log ℒ; a network that diverges or is late is returned as it is.  ``DufmError`` for bad factors, or a batch
+    and log ℒ; a network that diverges (NaN) or is late is returned as it is.  ``DufmError`` for bad factors, or a batch
     size that does not divide the number of samples.
     """
     samples = factors[0].shape[-1]
@@ -111,6 +112,7 @@ def batch_term(factors: Sequence[Tensor], batch_size: int) -> Tensor:
     batch_size = check_count("batch_size", batch_size, 1, samples)
     each = [_batch_slopes(factors, mark)[1] for mark in torch.eye(samples).to(factors[0])]
     together = _square([sum(parts) for parts in zip(*each, strict=True)])
+    check_in_range("factors: a squared slope", together)
     return _sizes(sum(map(_square, each)), together, samples, batch_size)
 
 

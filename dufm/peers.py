@@ -23,6 +23,7 @@ from torch import Tensor
 
 from dufm._checks import DufmError, short
 from dufm._door import guard
+from dufm._scaling import in_range
 from dufm.flow import FactorModel
 from dufm.model import chain
 
@@ -73,7 +74,7 @@ class Meter:
 
 def path_error(Z: Tensor | np.ndarray, reference: Tensor | np.ndarray) -> Tensor:
     """Distance of the directions ``Z/‖Z‖`` of two logits ``(..., K, N)`` of equal loss; NaN where there are none."""
-    Z, reference = (torch.as_tensor(part) for part in (Z, reference))
+    Z, reference = (in_range(torch.as_tensor(part))[0] for part in (Z, reference))
     return torch.linalg.matrix_norm(
         Z / torch.linalg.matrix_norm(Z, keepdim=True) - reference / torch.linalg.matrix_norm(reference, keepdim=True)
     )
@@ -120,14 +121,14 @@ def _trained(
 def constant_steps(
     factors: Sequence[Tensor], levels: Sequence[float], lr: float = 0.1, steps: int = 10_000
 ) -> tuple[Tensor, Meter]:
-    """``torch.optim.SGD`` at a constant rate."""
+    """``torch.optim.SGD`` at a constant rate; logits at the levels that it has passed, NaN at the others."""
     return _trained(factors, levels, functools.partial(torch.optim.SGD, lr=lr), steps)
 
 
 def adam(
     factors: Sequence[Tensor], levels: Sequence[float], lr: float = 1e-3, steps: int = 10_000
 ) -> tuple[Tensor, Meter]:
-    """``torch.optim.Adam`` as it comes, which follows no gradient flow."""
+    """``torch.optim.Adam`` as it comes, which follows no gradient flow; NaN as in :func:`constant_steps`."""
     return _trained(factors, levels, functools.partial(torch.optim.Adam, lr=lr), steps)
 
 

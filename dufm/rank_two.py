@@ -11,7 +11,7 @@ import pandas
 import torch
 from scipy.optimize import brentq, minimize
 
-from dufm._checks import check_count
+from dufm._checks import DufmError, check_count
 from dufm._door import guard
 from dufm.codes import code_matrix, polygon, separators
 
@@ -66,6 +66,8 @@ def least_product(W: np.ndarray, Y: np.ndarray) -> np.ndarray:
     last step has a margin of 0 or less.  Kraft (1988), as in SciPy, begun a second time where it stopped.
     """
     wrong, true = np.nonzero(~np.eye(len(W), dtype=bool))
+    if len(W) < 3 or ((W[true] - W[wrong]) * Y[true]).sum(1).min() <= 0:
+        raise DufmError("W and Y must be of three or more classes with positive margins")
     own, one = np.arange(len(wrong)), np.eye(len(W))
 
     def gaps(x: np.ndarray) -> np.ndarray:

@@ -22,6 +22,7 @@ from dufm._checks import DufmError, check_count, check_each, check_finite_positi
 from dufm._door import guard
 from dufm._nnls import nonnegative_least_squares
 from dufm._resting import growth_rate
+from dufm._scaling import check_in_range
 from dufm._steps import norm
 from dufm.flow import FactorModel, _back_propagate, _below
 from dufm.loss import evaluate
@@ -81,7 +82,7 @@ def network(M: Tensor, B: Tensor, place: int, depth: int) -> list[Tensor]:
     below, above = (
         [matrix] if count == 1 else balanced_init(matrix, count) for matrix, count in ((M, place), (B, depth - place))
     )
-    share = float(torch.linalg.matrix_norm(above[0]) / torch.linalg.matrix_norm(below[0]))
+    share = float((torch.linalg.matrix_norm(above[0]) / torch.linalg.matrix_norm(below[0])).detach())
     up = share ** ((depth - place) / depth)
     return [W * up for W in below] + [W * up ** (-place / (depth - place)) for W in above]
 
@@ -204,6 +205,7 @@ def descend(
         rows = slice(None) if turning is None else turning.isfinite()
         state[rows], turned = _stage(model, state[rows], sharpness, growth, max_steps)
         turning = turned if turning is None else turning
+    check_in_range("factors: what they become", state)
     return model.split(state), turning
 
 
@@ -287,8 +289,8 @@ def by_place(runs: pandas.DataFrame) -> pandas.DataFrame:
 
     ``runs``: what ``sweep.run`` makes of :func:`ends`.  ``full``: logits of rank K − 1; ``collapsed``: those within 5%
     of neural collapse; ``frame``: collapsed over a frame, columns of A orthogonal to 0.05; ``less``: rank K − 2 or less
-    below the ReLU; ``undecided``; ``rank`` and ``below``: means and their standard errors; ``residual``: its quantile
-    of nine tenths.  ``DufmError`` as :func:`dufm.width.check_ran`.
+    below the ReLU; ``undecided``; ``rank`` and ``below``: means and their standard errors, NaN for too few;
+    ``residual``: its quantile of nine tenths.  ``DufmError`` as :func:`dufm.width.check_ran`.
     """
     check_ran(runs)
     collapsed = (runs["rank"] == runs.num_classes - 1) & (runs.collapse < _FRAME)

@@ -6,7 +6,7 @@ layers k are *small*, a = 0, and the others *big*, :math:`a = h^{2/L}`.  Far bel
 as if the network had depth k, far above as if it had depth L.  A start is written as a word, features first: "sbb".
 """
 
-import math
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from dufm._checks import DufmError, check_logits, short
 from dufm._door import guard
+from dufm._scaling import check_in_range
 from dufm._together import check_once
 from dufm.ends import End, end, limit
 from dufm.flow import gradient_flow
@@ -58,8 +59,8 @@ def _root(square: Tensor, shifts: Sequence[float]) -> Tensor:
 def shifted_init(Z: Tensor, word: str, handover: float) -> list[Tensor]:
     r"""Factors of ``Z`` ``(..., K, K)`` with imbalances :math:`(a_{l+1} - a_l)I`, a_l from ``word`` and ``handover``.
 
-    Without a "b" these are balanced factors.  ``DufmError`` for another word, a handover that is not positive, or
-    logits that are not square.
+    Without a "b" these are balanced factors.  ``DufmError`` for another word, a handover that is not positive, logits
+    that are not square, or a factor beyond the floats.
     """
     if check_logits(Z)[1] != 1:
         raise DufmError(f"Z must be square, one sample a class, got {tuple(Z.shape)}")
@@ -67,7 +68,9 @@ def shifted_init(Z: Tensor, word: str, handover: float) -> list[Tensor]:
     U, sigma, Vh = torch.linalg.svd(Z)
     root = _root(sigma.square(), shifts)
     first, *hidden, last = [torch.diag_embed((root + a).sqrt()) for a in shifts]
-    return [first @ Vh, *hidden, U @ last]
+    factors = [first @ Vh, *hidden, U @ last]
+    check_in_range("Z: a factor", *factors)
+    return factors
 
 
 def stretched_init(Z: Tensor, word: str, handover: float) -> list[Tensor]:
@@ -82,7 +85,9 @@ def stretched_init(Z: Tensor, word: str, handover: float) -> list[Tensor]:
     norms = [torch.linalg.matrix_norm(factors[word.index("b")]) for factors in (shifted, balanced)]
     log_c = (norms[0] / norms[1]).log()[..., None, None]
     powers = {"b": log_c, "s": -log_c * big / (len(word) - big)}
-    return [W * powers[letter].exp() for W, letter in zip(balanced, word, strict=True)]
+    factors = [W * powers[letter].exp() for W, letter in zip(balanced, word, strict=True)]
+    check_in_range("Z: a factor", *factors)
+    return factors
 
 
 #: Kinds of big layers, by name.
@@ -98,7 +103,7 @@ def shallow_path(Z: Tensor, small: int, times: Sequence[float]) -> np.ndarray:
     An array ``(times, K, K)``.  ``DufmError`` for times that do not increase from 0 or more.
     """
     num_classes, Z = len(Z), Z.detach()
-    if any(late <= early for early, late in zip([-math.inf, *times], times, strict=False)) or times[0] < 0:
+    if any(late <= early for early, late in itertools.pairwise(times)) or times[0] < 0 or times[-1] == 0:
         raise DufmError(f"times must increase, from 0 or more, got {short(times)}")
 
     def velocity(_: Any, z: np.ndarray) -> np.ndarray:
