@@ -108,8 +108,8 @@ FILLED = {
 WITHIN_FLOATS = {
     "code_condition", "constant_multipliers", "corner_gap", "critical_at_rank", "imbalance_path", "imbalance_peak",
     "lazy_law", "least_product", "measured_families", "measured_imbalance", "named_by_growth", "orbit_of",
-    "orbit_of_values", "power_law", "random_start", "rectified.residual", "shallow_path", "time_to_escape",
-    "unbalanced_ends",
+    "orbit_of_values", "power_law", "random_start", "rectified.residual", "shallow_path", "spectral_start",
+    "spectral_starts", "stiff", "time_to_escape", "unbalanced_ends",
 }  # fmt: skip
 
 

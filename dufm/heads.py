@@ -130,6 +130,7 @@ def train(
     more than 0.05 is undone, h halved and the velocity 0, else h grows by a tenth; one in which a batch alone comes to
     carry twice ℒ is undone at once.  Status "reached" or "max epochs".
     """
+    weights, X = [weight.detach() for weight in weights], X.detach()
     log_samples = math.log(len(y))
     state, rest = [weight.clone() for weight in weights], [torch.zeros_like(weight) for weight in weights]
     velocity = rest

@@ -172,7 +172,8 @@ def batch_shifts(
 ) -> dict[str, Tensor]:
     """Change of log(s_min/s_max) at the handover against the flow, ``foretold`` by :func:`batch_flow` and ``found``.
 
-    One Hadamard start a seed, s_min and s_max its least and largest value: a task for ``sweep.run``.
+    One Hadamard start a seed, s_min and s_max its least and largest value: a task for ``sweep.run``.  ``found`` is NaN
+    where descent diverges.
     """
     s0, group = spectral_starts(seeds, num_classes, scale), characters("hadamard", num_classes)
     run = batch_descent(spectral_init(s0, depth, group), lr, batch_size, seeds=seeds)[0]

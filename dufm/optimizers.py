@@ -128,7 +128,7 @@ def train_by(
     A step is ``step`` of the weights' own norm long.  The optimiser is given :math:`-\nabla\log\mathcal L` over its
     length, so that it remembers directions and not the larger losses they came with; Adam's ε is zero.  Where −log ℒ
     exceeds ``sharpness`` all factors are scaled back to it: as in :func:`dufm.limit` the direction then rests at the
-    critical points, blurred by O(1/sharpness).  A network that leaves the floats is NaN.  ``DufmError`` for another
+    critical points, blurred by O(1/sharpness).  NaN: what left the floats, or has no slope.  ``DufmError`` for another
     method or bad factors.
     """
     if method not in METHODS:

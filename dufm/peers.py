@@ -23,7 +23,7 @@ from torch import Tensor
 
 from dufm._checks import DufmError, short
 from dufm._door import guard
-from dufm._scaling import in_range
+from dufm._scaling import check_in_range, in_range
 from dufm.flow import FactorModel
 from dufm.model import chain
 
@@ -90,7 +90,9 @@ def log_loss(factors: Sequence[Tensor]) -> Tensor:
     gaps = torch.logsumexp((Z - Z.diagonal()).T[wrong].view(len(Z), -1), 1)
     small = gaps < -30.0
     softplus = torch.nn.functional.softplus(torch.where(small, 0.0, gaps))
-    return torch.logsumexp(torch.where(small, gaps, softplus.log()), 0)
+    log_loss = torch.logsumexp(torch.where(small, gaps, softplus.log()), 0)
+    check_in_range("factors: log ℒ", log_loss)
+    return log_loss
 
 
 def _trained(
@@ -278,6 +280,8 @@ def stiff(
     factors: Sequence[Tensor], levels: Sequence[float], method: str = "BDF", rtol: float = 1e-3, exact: bool = False
 ) -> tuple[Tensor, Meter]:
     """SciPy's "BDF", "Radau" or "LSODA"; it differences the Jacobian, a gradient a column, or is given it ``exact``."""
+    if method not in ("BDF", "Radau", "LSODA"):
+        raise DufmError(f"method must be BDF, Radau or LSODA, got {method!r}")
     peer, meter = ClosedForm(factors), Meter(levels)
     x = _flat(factors).numpy()
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from dufm._checks import DufmError, check_count, check_factors
 from dufm._door import guard
 from dufm._methods import BS32
+from dufm._scaling import check_in_range
 from dufm._steps import norm
 from dufm._together import check_once
 from dufm.codes import name_of
@@ -114,7 +115,9 @@ def factor_hessian(factors: Sequence[Tensor], decay: float) -> Tensor:
 
     ``(n, n)``; ``DufmError`` for bad factors.
     """
-    return _hessian(_value([W.shape for W in factors], decay))(torch.cat([W.reshape(-1) for W in factors]))
+    found = _hessian(_value([W.shape for W in factors], decay))(torch.cat([W.reshape(-1) for W in factors]))
+    check_in_range("factors: the Hessian", found)
+    return found
 
 
 def _hessian(value: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
