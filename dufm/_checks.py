@@ -23,6 +23,7 @@ __all__ = [
     "check_logits",
     "check_number",
     "check_rank",
+    "check_real",
     "check_tensor",
     "short",
 ]
@@ -117,6 +118,13 @@ def check_fits(what: str, *counts: int) -> None:
         raise DufmError(f"{what} must ask for at most 2**31 numbers, 16 GiB, got {math.prod(counts):.3g}")
 
 
+def check_real(name: str, found: Any) -> Any:
+    """Real parts of NumPy's complex numbers, or raise where one is not real, or no number."""
+    if not (found.imag == 0).all() or np.isnan(found).any():
+        raise DufmError(f"{name} must be such that there is a real solution")
+    return found.real
+
+
 def check_rank(rank: Any, Z: Tensor) -> Tensor:
     """Check an integer rank, or integers of the batch shape of logits ``Z``; return it as a tensor of that shape."""
     num_classes, shape = Z.shape[-2], Z.shape[:-2]
@@ -158,9 +166,9 @@ def check_tensor(name: str, value: Any, min_dim: int = 2, *, finite: bool = True
         raise DufmError(f"{name} must be finite, but it holds NaN or inf")
 
 
-def check_logits(Z: Tensor, name: str = "Z") -> tuple[int, int]:
+def check_logits(Z: Tensor, name: str = "Z", *, finite: bool = True) -> tuple[int, int]:
     """Check logits ``(..., K, N)`` with N a multiple of K >= 2; return ``(K, n_per_class)``."""
-    check_tensor(name, Z)
+    check_tensor(name, Z, finite=finite)
     num_classes, columns = Z.shape[-2:]
     if num_classes < 2:
         raise DufmError(f"{name} needs at least 2 classes (rows), got shape {tuple(Z.shape)}")

@@ -8,6 +8,7 @@ sequences as lists, tensors as they are.  What public functions call of each oth
 not checked again.
 """
 
+import contextlib
 import functools
 import inspect
 import re
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from dufm._checks import (
@@ -31,8 +33,9 @@ from dufm._checks import (
     short,
 )
 from dufm._error import DufmError
+from dufm._together import together_of
 
-__all__ = ["FLOATS", "INTEGERS", "OWN", "alternatives", "check_of", "guard", "passed"]
+__all__ = ["FILLED", "FLOATS", "INTEGERS", "OWN", "WITHIN_FLOATS", "alternatives", "check_of", "guard", "passed"]
 
 Check = Callable[[str, Any], Any]
 
@@ -95,6 +98,20 @@ OWN = {
     "polish.rank",
 }  # fmt: skip
 
+#: Sequences that hold at least one item; others may be empty.
+FILLED = {
+    "critical_labels.scales", "growths", "keys", "levels", "log_losses", "log_times", "ratios", "seeds", "sizes",
+    "spectra", "spectrum", "stages", "times",
+}  # fmt: skip
+
+#: Functions on NumPy's numbers in which what leaves the floats is refused; elsewhere PyTorch's results are checked.
+WITHIN_FLOATS = {
+    "code_condition", "constant_multipliers", "corner_gap", "critical_at_rank", "imbalance_path", "imbalance_peak",
+    "lazy_law", "least_product", "measured_families", "measured_imbalance", "named_by_growth", "orbit_of",
+    "orbit_of_values", "power_law", "random_start", "rectified.residual", "shallow_path", "spectral_start",
+    "spectral_starts", "stiff", "time_to_escape", "unbalanced_ends",
+}  # fmt: skip
+
 
 def guard(room: dict[str, Any]) -> None:
     """Put the public functions of a room, and the public methods of its classes, behind the door."""
@@ -115,10 +132,17 @@ class _Inside(threading.local):
 _inside = _Inside()
 # Of PyTorch, which has no class of its own for memory on the CPU, and of NumPy.
 _TOO_LARGE = re.compile("allocate memory|out of memory|size calculation overflow|array is too big|Maximum allowed dim")
+# Of what is asked for an inverse or an eigenvalue of what is not finite.
+_NOT_FINITE = re.compile("to converge|not converge|infs or NaNs|inf, nan|without overflow|math domain|math range")
+_PLAIN = contextlib.nullcontext()
 
 
 def _behind_door(function: Callable[..., Any]) -> Callable[..., Any]:
     checks: list[tuple[str, Check]] = []
+    defaults: dict[str, Any] = {}
+    together: list[Callable[[dict[str, Any]], None]] = []
+    room = function.__module__.rpartition(".")[2]
+    screened = bool(WITHIN_FLOATS.intersection((function.__name__, f"{room}.{function.__name__}")))
 
     @functools.wraps(function)
     def door(*args: Any, **kwargs: Any) -> Any:
@@ -126,17 +150,27 @@ def _behind_door(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*args, **kwargs)
         if not checks:
             checks.extend(_checks_of(function))
+            together.extend(together_of(function))
+            defaults.update((p.name, p.default) for p in inspect.signature(function).parameters.values())
         given = [check(name, value) for (name, check), value in zip(checks, args, strict=False)]
         named = dict(checks) if kwargs else {}
         kwargs = {name: named.get(name, named.get("**", passed))(name, value) for name, value in kwargs.items()}
+        if together and len(args) <= len(checks) and kwargs.keys() <= defaults.keys():
+            all_given = {**defaults, **dict(zip(defaults, given, strict=False)), **kwargs}
+            if not any(value is inspect.Parameter.empty for value in all_given.values()):
+                for fit in together:
+                    fit(all_given)
         _inside.now = True
         try:
-            return function(*given, *args[len(given) :], **kwargs)
+            with np.errstate(over="raise", divide="raise", invalid="raise") if screened else _PLAIN:
+                return function(*given, *args[len(given) :], **kwargs)
         except DufmError:
             raise
-        except (MemoryError, RuntimeError, ValueError) as error:
+        except (ArithmeticError, MemoryError, RuntimeError, ValueError) as error:
             if isinstance(error, MemoryError) or _TOO_LARGE.search(str(error)):
                 raise DufmError(f"{function.__name__}: these arguments need more memory than there is") from error
+            if isinstance(error, ArithmeticError) or _NOT_FINITE.search(str(error)):
+                raise DufmError(f"{function.__name__}: with these arguments a number leaves the floats") from error
             raise
         finally:
             _inside.now = False
@@ -207,11 +241,13 @@ def _check_of_kind(kind: str, keys: list[str], namespace: dict[str, Any]) -> tup
         if several[1] == "Tensor" and keys[-1] in ("after", "balanced", "before", "factors"):
             # Levels of a record that were never reached are NaN.
             return _is(Iterable), _factors(finite=not {"after", "split_at.factors"}.intersection(keys))
-        return _is(Iterable), _each(_check_of_kind(several[1], keys, namespace)[1])
+        return _is(Iterable), _each(_check_of_kind(several[1], keys, namespace)[1], bool(FILLED.intersection(keys)))
     if kind == "DataFrame":
         return _always, _table
     if kind == "Any":
         return _always, passed
+    if kind == "str" and keys[-1] == "device":
+        return _is(str), _device
     what = kind.partition("[")[0]
     wanted = {"str": str, "Generator": np.random.Generator, **namespace}[what]
     return _is(wanted), _of(wanted, {"str": "a text"}.get(what, f"a {what}"))
@@ -277,8 +313,14 @@ def _array(name: str, value: Any) -> np.ndarray:
     return array
 
 
-def _each(check: Check) -> Check:
-    return lambda name, value: check_each(name, value, check)
+def _each(check: Check, filled: bool) -> Check:
+    def several(name: str, value: Any) -> list[Any]:
+        found = check_each(name, value, check)
+        if filled and not found:
+            raise DufmError(f"{name} must hold at least one item, got none")
+        return found
+
+    return several
 
 
 def _factors(finite: bool) -> Check:
@@ -288,6 +330,16 @@ def _factors(finite: bool) -> Check:
         return factors
 
     return check
+
+
+def _device(name: str, value: Any) -> str:
+    try:
+        kind = torch.device(value).type
+    except (RuntimeError, TypeError):
+        kind = ""
+    if kind != "cpu" and not (kind == "cuda" and torch.cuda.is_available()):
+        raise DufmError(f"{name} must be cpu, or cuda where there is one, got {short(value)}")
+    return value
 
 
 def _table(name: str, value: Any) -> Any:

@@ -32,10 +32,11 @@ class Limit:
     """The flow continued at constant sharpness, one entry a network.
 
     ``factors`` ``[W_1, …, W_L]`` at log ℒ = ``−sharpness``; ``growth`` u, by how much the logarithm of the margin has
-    grown since the flow was there; ``turning``: change of the direction of all gaps, scaled to norm 1, a unit of u;
+    grown since the flow was there; ``turning``: change of the direction of all gaps, scaled to norm 1, a unit of u, inf
+    where u ran out before one;
     ``rates`` ``(..., min(K, N))``: d log σ_i/du of the singular values of the centred logits, descending in σ: 1 for
     what grows with the margin, 0 for what has frozen; ``status``: "rests", "still turning" where u ran out,
-    "precision exhausted", or how the flow before it ended short of the sharpness.
+    "precision exhausted", or how the flow before it ended short of the sharpness; then the numbers are NaN.
 
     Units: u is a logarithm, the others have none.  Source: this companion, notebook 21.
 
@@ -123,7 +124,7 @@ def spectral_limit(
     r"""Limit of a spectral run: :func:`limit` for singular values ``s`` ``(..., F)``.
 
     Returns ``(s, rates, status)``: spectra at log ℒ = ``−sharpness``, d log s_i/du, both ``(..., F)``, and a NumPy
-    array of statuses.
+    array of statuses.  Rates are NaN where the flow ended short of the sharpness, as its status says.
 
     Units: u is a logarithm.  Raises: ``DufmError`` as :func:`dufm.spectral_flow`, or for a sharpness below 100.
     Source: this companion, notebook 42.

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dufm._checks import check_count
 from dufm._door import guard
+from dufm._error import DufmError
 from dufm._nnls import nonnegative_least_squares
 from dufm._polish import margin_slopes
 from dufm.code_search import softmax_code
@@ -147,8 +148,13 @@ def _profile(sigma: Tensor, rank: int) -> str:
 
 
 def frame_spread(W: Tensor) -> float:
-    """Largest over smallest singular value of a code ``(K, r)``, less 1: 0 for a tight frame, ``WᵀW = (K/r) I``."""
-    sigma = torch.linalg.svdvals(W)
+    """Largest over smallest singular value of a code ``(K, r)``, less 1: 0 for a tight frame, ``WᵀW = (K/r) I``.
+
+    ``DufmError`` for vectors that do not span all r dimensions.
+    """
+    sigma = torch.linalg.svdvals(W.detach())
+    if len(sigma) < W.shape[1] or not sigma[-1] > 0:
+        raise DufmError(f"W must hold vectors that span all {W.shape[1]} dimensions")
     return float(sigma[0] / sigma[-1] - 1.0)
 
 
@@ -183,6 +189,7 @@ def code_condition(W: Tensor, depth: int) -> float:
 
 def _code(W: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Vectors, separators and the pairs of smallest margin, in NumPy."""
+    W = W.detach()
     H, distance = separators(W)
     margin = (W * H).sum(1) - W @ H.T + 9.0 * torch.eye(len(W))
     wrong, true = np.nonzero((margin < distance.min() + _TIGHT).numpy())

@@ -89,6 +89,8 @@ def skewed_to(balanced: Sequence[Tensor], log_norm: Tensor, seeds: Sequence[int]
     S_l symmetric Gaussian matrices, network i's from ``seeds[i]``; the norm is log-convex in τ and least at 0.
     """
     width = balanced[0].shape[-2]
+    if any(W.shape[-2] != width for W in balanced[:-1]):
+        raise DufmError(f"balanced must have one hidden width, got {[W.shape[-2] for W in balanced[:-1]]}")
     shape = (len(balanced) - 1, width, width)
     S = torch.from_numpy(np.stack([np.random.default_rng(seed).standard_normal(shape) for seed in seeds], 1))
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from dufm._checks import check_count, check_finite_positive
 from dufm._door import guard
 from dufm._error import DufmError
+from dufm._scaling import check_in_range
 from dufm._stepping import recorded
 from dufm.ends import SpectralEnd, spectral_end
 from dufm.groups import characters
@@ -89,7 +90,11 @@ def local_label(label: float, scale: float, depth: int, num_classes: int) -> flo
     """
     q = 1 - 2 / check_count("depth", depth, 3)
     # In v = s^(1 − q) the integrand is bounded.
-    lost = quad(lambda v: 1 - (1 + label * v ** (q / (1 - q))) ** (-1 / q), 0, scale ** (1 - q), epsabs=0)[0]
+    lost, _, _, *why = quad(
+        lambda v: 1 - (1 + label * v ** (q / (1 - q))) ** (-1 / q), 0, scale ** (1 - q), epsabs=0, full_output=True
+    )
+    if why:
+        raise DufmError(f"label: its loss is not known to the digits asked for at scale {scale:g}, got {label:g}")
     return label - q / ((1 - q) * num_classes) * lost
 
 
@@ -119,12 +124,14 @@ def late_ratio(ratio: Tensor, growth: float | Tensor, depth: int, beta: float = 
     :math:`[\beta + (x_0^{-q} - \beta)\,g^q]^{-1/q}`, :math:`x_0g^{\beta-1}` at L = 2, and 1 once it has caught up.
 
     ``ratio`` x_0 and ``growth`` g: positive tensors that broadcast.  β = 2: s_3/s_1 at K = 4, s_1 = s_2, exact but for
-    :math:`e^{-(s_1 - s_3)/2}`.  ``DufmError`` for a depth below 2.
+    :math:`e^{-(s_1 - s_3)/2}`.  ``DufmError`` for a depth below 2, what is not positive, or a result beyond the floats.
     """
     q = 1 - 2 / depth
-    if q == 0:
-        return (ratio * growth ** (beta - 1)).clamp(max=1.0)
-    return (beta + (ratio**-q - beta) * growth**q).clamp(min=1.0) ** (-1 / q)
+    if not ((ratio > 0).all() and (torch.as_tensor(growth) > 0).all()):
+        raise DufmError("ratio and growth must be positive")
+    late = (ratio * growth ** (beta - 1)) if q == 0 else (beta + (ratio**-q - beta) * growth**q)
+    check_in_range("growth: what it makes of the ratio", late)
+    return late.clamp(max=1.0) if q == 0 else late.clamp(min=1.0) ** (-1 / q)
 
 
 def _laggards_gain(starts: Tensor, lags: Tensor, depth: int, losses: tuple[float, float]) -> Tensor:
@@ -228,9 +235,12 @@ def greedy_basis(s: Tensor) -> list[int]:
 def least_lag(s: Tensor, depth: int) -> float:
     """Least ``y_j − y_b`` over the members b of :func:`greedy_basis` and all j outside the span of those before b.
 
-    ``DufmError`` below depth 3.
+    inf where there is none.  ``DufmError`` below depth 3, and for values that are not positive.
     """
+    if not (s > 0).all():
+        raise DufmError(f"s must be positive, the smallest is {float(s.min()):g}")
     y = s ** (2 / check_count("depth", depth, 3) - 1)
+    check_in_range("s: a label", y)
     lag, span = math.inf, {0}
     for i in (torch.argsort(y) + 1).tolist():
         if i not in span:

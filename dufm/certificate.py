@@ -10,7 +10,7 @@ from dufm._checks import check_rank
 from dufm._door import guard
 from dufm._error import DufmError
 from dufm._polish import cut, frames, least_multipliers, newton, pair_margins, pairs, slsqp, spread
-from dufm._scaling import in_range
+from dufm._scaling import check_in_range, in_range
 from dufm.metrics import final_rank
 from dufm.model import balanced_init
 
@@ -34,7 +34,8 @@ class Certificate:
     """How nearly a matrix, centred, cut to ``rank`` and scaled to margin 1, is a KKT point; arrays of the batch shape.
 
     ``residual``: relative residual of stationarity; ``gap``: complementarity ``Σλ(margin − 1)/Σσ^p``;
-    ``discarded``: ``(..., 2)``, what the cut threw away, ``σ_{r+1}/σ_1`` and ``σ_{r+1}/σ_r`` of the centred matrix;
+    ``discarded``: ``(..., 2)``, what the cut threw away, ``σ_{r+1}/σ_1`` and ``σ_{r+1}/σ_r`` of the centred matrix, NaN
+    where it has not the rank;
     ``active_tol``: margins up to ``1 + active_tol`` were called active; ``rank``;
     ``multipliers`` λ ``(..., K, N)``, class j against sample i, of least norm where they are not unique.
     A residual alone certifies nothing: read it with ``gap`` and ``discarded``.  KKT is not local optimality.
@@ -126,12 +127,15 @@ def factor_residual(Z: Tensor, depth: int, certificate: Certificate) -> Tensor:
         for right in factors[:place]:
             stationary = stationary @ right.mT
         worst = torch.maximum(worst, torch.linalg.matrix_norm(factor - stationary) / torch.linalg.matrix_norm(factor))
+    check_in_range("Z: the residual of a factor", worst)
     return worst
 
 
 def _check_certificate(Z: Tensor, certificate: Certificate) -> None:
     if not isinstance(certificate, Certificate) or certificate.multipliers.shape != Z.shape:
         raise DufmError(f"certificate must be the kkt_certificate of Z, whose shape is {tuple(Z.shape)}")
+    if certificate.multipliers.dtype != Z.dtype:
+        raise DufmError(f"certificate must be that of Z, in {Z.dtype}, got {certificate.multipliers.dtype}")
 
 
 def off_range_values(Z: Tensor, depth: int, certificate: Certificate) -> Tensor:

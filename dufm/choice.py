@@ -22,8 +22,11 @@ import scipy.optimize
 import torch
 from scipy.special import expit, log_expit
 
+from dufm._checks import check_count, short
 from dufm._door import guard
+from dufm._error import DufmError
 from dufm._stepping import recorded
+from dufm._together import check_once
 from dufm.agreement import SAME, compare, selected_code
 from dufm.certificate import kkt_certificate, off_range_values
 from dufm.codes import code_logits, pairs_and_singles
@@ -137,7 +140,7 @@ def rung(num_classes: int, pairs: int, depth: int, *, off: float, margin: float)
     range, over the pairs' own, miss t/(t − 1); ``curvature`` on the stratum; ``below`` and ``above``: the names of the
     ends of balanced starts at this ``margin``, all extra values relative ``off`` from the threshold.
     """
-    Z, p = pairs_and_singles(num_classes, pairs), 2 / depth
+    Z, p = pairs_and_singles(num_classes, check_count("pairs", pairs, 2)), 2 / depth
     rank, single = num_classes - pairs, num_classes - 2 * pairs
     sums = torch.kron(torch.eye(pairs, dtype=Z.dtype) - 1 / pairs, torch.full((2, 2), 0.5, dtype=Z.dtype))
     extra = torch.block_diag(sums, torch.zeros(single, single, dtype=Z.dtype))
@@ -160,7 +163,13 @@ def spectral_numbers(spectra: Iterable[str], depth: int, width: int, *, power: f
 
     ``spectra``: texts of :func:`which_end`; ``power`` in the place of q.
     """
-    sizes = np.log(np.maximum(np.array([text.split() for text in spectra], dtype=float), 1e-4))
+    texts = [text.split() for text in spectra]
+    if len(texts[0]) < 2 or any(len(text) != len(texts[0]) for text in texts):
+        raise DufmError(f"spectra must be texts of two or more numbers, as many in each, got {short(list(spectra))}")
+    try:
+        sizes = np.log(np.maximum(np.array(texts, dtype=float), 1e-4))
+    except ValueError:
+        raise DufmError(f"spectra must be texts of numbers, got {short(list(spectra))}") from None
     power = 1 - 2 / depth if power is None else power
     x = power * (sizes[:, 2 : max(min(sizes.shape[1], width), 2)] - sizes[:, :2].mean(1, keepdims=True))
     return np.stack([np.ones_like(x), x], -1)
@@ -223,6 +232,8 @@ def scores(runs: pandas.DataFrame, coefficients: Mapping[str, np.ndarray]) -> pa
         ranks, numbers = cell["rank"].to_numpy(), models(cell)
         decided = ranks > 0
         for name, chosen in coefficients.items():
+            if name not in numbers or np.shape(chosen) != numbers[name].shape[-1:]:
+                raise DufmError(f"coefficients must be those of {', '.join(numbers)}, got {name!r}: {short(chosen)}")
             chances = expected_ranks(chosen, numbers[name])
             found = np.bincount(ranks[decided] - 2, minlength=chances.shape[1]) / len(ranks)
             gap = abs(found - chances.mean(0)).sum() + 1 - found.sum()
@@ -243,6 +254,9 @@ def advantage(
     """
     if table.empty:
         return 3 * (math.nan,)
+    check_once("table", table, [*CELL, "model"])
+    if not {model, other} <= set(table.model):
+        raise DufmError(f"model and other must be of {short(sorted(set(table.model)))}, got {model!r} and {other!r}")
     wide = table.pivot(index=CELL, columns="model", values="log_score")
     gain = (wide[model] - wide[other]).to_numpy()
     means = gain[np.random.default_rng(seed).integers(len(gain), size=(draws, len(gain)))].mean(1)

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dufm._checks import check_count
 from dufm._door import guard
 from dufm._error import DufmError
 from dufm._limit import Limit, continued
@@ -119,9 +120,10 @@ def sized_ends(
     """Ends of Gaussian networks at :func:`class_sizes`, one a seed: a task for ``sweep.run``.
 
     The first logits of a seed are the same for all sizes and kinds.  Columns: ``name`` ("NC", or another, or
-    "undecided") and ``rank`` (0 there); ``collapse``, distance of the resting logits from collapse.  Ends of "weights"
-    are those of :func:`dufm.end`.  For "samples" the rank is the number of singular values of M that grow with the
-    margin; at rank K − 1 and less than 2% away it is collapse, otherwise the name is "rank r".
+    "undecided") and ``rank`` (0 there); ``collapse``, distance of the resting logits from collapse, inf where they do
+    not separate.  Ends of "weights" are those of :func:`dufm.end`.  For "samples" the rank is the number of singular
+    values of M that grow with the margin; at rank K − 1 and less than 2% away it is collapse, otherwise the name is
+    "rank r".
     """
     sizes = class_sizes(num_classes, ratio)
     start = random_start("gaussian", depth, width, num_classes, scale=scale, seeds=seeds)
@@ -147,8 +149,11 @@ def sized_residual(Z: Tensor, sizes: Tensor, depth: int, rank: int, active_tol: 
     With M = ZN^{1/2} = UΣVᵀ cut to ``rank``: non-negative multipliers on the margins of Z up to
     1 + ``active_tol`` times the smallest solve, in least squares,
     :math:`\Lambda N^{-1/2}V = U\Sigma^{p-1}`, :math:`N^{-1/2}\Lambda^\top U = V\Sigma^{p-1}`.
-    ``sizes``: ``(B, K)`` or ``(K,)``.  ``DufmError`` for logits or a depth out of range.
+    ``sizes``: ``(B, K)`` or ``(K,)``.  ``DufmError`` for logits, sizes, a rank or a depth out of range.
     """
+    rank = check_count("rank", rank, 1, Z.shape[-1] - 1, "K − 1")
+    if not (sizes > 0).all():
+        raise DufmError(f"sizes must be positive, the smallest is {float(sizes.min()):g}")
     U, sigma, V = frames(Z * torch.as_tensor(sizes).to(Z).sqrt().unsqueeze(-2))
     margin = pair_margins(Z)
     active = margin <= (1 + active_tol) * margin.amin(-1, keepdim=True)

@@ -21,27 +21,10 @@ from dufm._scaling import in_range, times_power
 from dufm.metrics import centred, margins, numerical_rank
 
 __all__ = [
-    "LITERATURE",
-    "antiprism",
-    "class_code",
-    "clebsch",
-    "code_logits",
-    "code_matrix",
-    "hypercube",
-    "icosahedron",
-    "name_of",
-    "named",
-    "one_vs_rest_margin",
-    "orthoplex",
-    "pairs_and_singles",
-    "petersen",
-    "polygon",
-    "principal_points",
-    "separators",
-    "simplex_etf",
-    "smallest_angle",
-    "truncated_tetrahedron",
-]
+    "LITERATURE", "antiprism", "class_code", "clebsch", "code_logits", "code_matrix", "hypercube", "icosahedron",
+    "name_of", "named", "one_vs_rest_margin", "orthoplex", "pairs_and_singles", "petersen", "polygon",
+    "principal_points", "separators", "simplex_etf", "smallest_angle", "truncated_tetrahedron",
+]  # fmt: skip
 
 #: Largest cosine of the best spherical code of K points in R^d, (K, d), and who proved it; also in the tables of
 #: N. J. A. Sloane and of H. Cohn.  (7, 3): the root of 3x³ − 9x² − 3x + 1; (8, 3): of 7x² + 2x − 1.
@@ -248,9 +231,11 @@ def code_logits(W: Tensor) -> Tensor:
 
 
 def principal_points(features: Tensor, rank: int) -> Tensor:
-    """Classes in the leading directions of features ``(..., d, K)``: ``(..., K, rank)``, of mean length 1."""
+    """Classes in the leading directions of features ``(..., d, K)``: ``(..., K, rank)``, of mean length 1; not of 0."""
     _, sigma, Vh = torch.linalg.svd(in_range(features)[0], full_matrices=False)
     X = (sigma[..., :rank, None] * Vh[..., :rank, :]).mT
+    if not (sigma[..., 0] > 0).all():
+        raise DufmError("features must not be zero")
     return X / X.norm(dim=-1, keepdim=True).mean(-2, keepdim=True)
 
 
@@ -258,7 +243,6 @@ def class_code(Z: Tensor, rank: int) -> Tensor:
     """Class code ``(..., K, rank)`` of centred class-mean logits ``Z`` ``(..., K, K)``: unit vectors, one a class.
 
     The rows of ``U√Σ`` at unit length, ``UΣVᵀ`` the best approximation of Z of this rank: what balanced factors hold.
-
     ``DufmError`` for bad logits, a rank outside 1 … K − 1, or a class whose vector is zero.
     """
     num_classes, _ = check_logits(Z)
@@ -333,7 +317,7 @@ def name_of(Z: Tensor) -> np.ndarray:
     "Petersen" (K = 10), "icosahedron" (K = 12), "Clebsch" (K = 16); else "rank r".  A name is given where all margins
     and singular values of the class means agree to 1e-6.  "" for NaN.
     """
-    num_classes, n_per_class = Z.shape[-2], Z.shape[-1] // Z.shape[-2]
+    num_classes, n_per_class = check_logits(Z, finite=False)
     means = Z.unflatten(-1, (num_classes, n_per_class)).mean(-1).reshape(-1, num_classes, num_classes).double().cpu()
     whole = means.isfinite().all(-1).all(-1)
     names, known = _known(num_classes)

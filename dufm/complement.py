@@ -20,6 +20,7 @@ from torch import Tensor
 from dufm._checks import check_count
 from dufm._door import guard
 from dufm._error import DufmError
+from dufm._scaling import check_in_range
 from dufm._stepping import recorded
 from dufm.basin import only_change
 from dufm.codes import orthoplex
@@ -92,7 +93,9 @@ def force_ratio(pull: Tensor, P: Tensor, E: Tensor) -> Tensor:
     r"""Force on the extra values over that on the kept ones, :math:`\frac{\langle E,\Lambda\rangle}{\|E\|^2} \Big/
     \frac{\langle P,\Lambda\rangle}{\|P\|^2}`, for Λ = ``pull`` ``(..., K, K)``.
     """
-    return _coordinate(pull, E) / _coordinate(pull, P)
+    ratio = _coordinate(pull, E) / _coordinate(pull, P)
+    check_in_range("pull: the ratio of its forces", ratio)
+    return ratio
 
 
 def block_values(pull: Tensor, Z: Tensor, rank: int) -> Tensor:
@@ -101,11 +104,14 @@ def block_values(pull: Tensor, Z: Tensor, rank: int) -> Tensor:
     ``(..., K − 1)``, descending, padded with zeros; the range is that of the ``rank`` largest singular values of the
     centred ``Z`` ``(..., K, K)``.  With ``pull`` :math:`= -\partial\log\mathcal L/\partial Z`
     (:func:`dufm.log_loss_residual`) they are the β that a flow sees; :func:`dufm.off_range_values` reads them off a
-    certificate's multipliers.  ``DufmError`` for bad logits.
+    certificate's multipliers.  ``DufmError`` for bad logits or a rank outside 1 … K − 1.
     """
+    rank = check_count("rank", rank, 1, Z.shape[-1] - 1, "K − 1")
     U, _, Vh = torch.linalg.svd(centred(Z))
     U, V = U[..., :rank], Vh[..., :rank, :].mT
     kept = ((U.mT @ pull) * V.mT).sum((-2, -1)) / rank
+    if (kept == 0).any():
+        raise DufmError("pull must have a force on the range of Z, but its mean there is 0")
     off = pull - U @ (U.mT @ pull)
     off = off - off @ V @ V.mT
     return torch.linalg.svdvals(off)[..., :-1] / kept.unsqueeze(-1)
@@ -117,9 +123,11 @@ def random_multipliers(P: Tensor, count: int, seed: int) -> Tensor:
     Linear programs of random costs over all λ ≥ 0 on the tight margins of ``P = UVᵀ`` with ``ΛV = U``, ``ΛᵀU = V``:
     corners of the set, so that where it is one point all are the same.  ``DufmError`` where there is none.
     """
-    K = len(P)
+    K, P = len(P), P.detach()
     gaps = P.diagonal() - P + torch.diag(torch.full((K,), torch.inf, dtype=P.dtype))
     wrong, true = (gaps <= gaps.min() * (1 + 1e-9)).nonzero().T
+    if not len(wrong):
+        raise DufmError(f"P must have positive margins, the smallest is {float(gaps.min()):g}")
     eye = torch.eye(K, dtype=P.dtype)
     raised = (eye[true] - eye[wrong]).unsqueeze(-1) * eye[true].unsqueeze(-2)
     system = torch.cat([(raised @ P.mT @ P).flatten(1), (P @ P.mT @ raised).flatten(1)], 1).mT.numpy()
@@ -164,6 +172,8 @@ def extra_growth(
     Full balanced networks, one a ratio, are recorded where log ℒ is ``growths`` > 1 times the least at the starts.
     """
     ratios = torch.as_tensor(ratios, dtype=P.dtype)
+    if not (P.any() and E.any()):
+        raise DufmError("P and E must not be zero")
     Z = _flow(size * (P + ratios[:, None, None] * E), depth, growths)
     return _coordinate(Z, P), _coordinate(Z, E)
 

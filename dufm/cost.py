@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dufm import peers
 from dufm._door import guard
+from dufm._error import DufmError
 from dufm._limit import continued
 from dufm._steps import Linearised
 from dufm.ends import End, end
@@ -129,6 +130,11 @@ def starts(seed: int, num_classes: int = 4, depth: int = 3, width: int = 16, bat
     return gaussian_init(depth, width, num_classes, scale=0.5, batch=batch, seed=seed)
 
 
+def _check_method(argument: str, method: str) -> None:
+    if method not in METHODS:
+        raise DufmError(f"{argument} must be of {', '.join(METHODS)}, got {method!r}")
+
+
 def compared(pair: int, names: Iterable[str]) -> list[Row]:
     """Rows ``(pair, method, m, *SPENT, error, end)``: network ``pair`` by one method after another, a row a level.
 
@@ -140,6 +146,7 @@ def compared(pair: int, names: Iterable[str]) -> list[Row]:
     reference, _ = peers.stiff(network, LEVELS, method="Radau", rtol=1e-9, exact=True)
     rows = []
     for name in names:
+        _check_method("names", name)
         Z, meter = METHODS[name](network, LEVELS)
         stopped = meter.reached, *meter.so_far().tolist(), math.nan
         errors = peers.path_error(Z, reference).tolist()
@@ -172,7 +179,11 @@ def grown(axis: str, value: float, seed: int) -> Row:
 
     To the decided end, for the axis m to log ℒ = −m.
     """
-    setting = BASE | {axis: value}
+    if axis not in AXES:
+        raise DufmError(f"axis must be one of {', '.join(AXES)}, got {axis!r}")
+    if axis != "m" and (value != int(value) or value < 1):
+        raise DufmError(f"value must be a count on the axis {axis}, got {value:g}")
+    setting = BASE | {axis: value if axis == "m" else int(value)}
     m = setting.pop("m")
 
     def to_target(factors: Sequence[Tensor]) -> tuple[Trajectory, int]:
@@ -184,6 +195,7 @@ def grown(axis: str, value: float, seed: int) -> Row:
 
 def followed(method: str, width: int, seed: int) -> Row:
     """A row as of :func:`grown` for one network followed to log ℒ = −10⁴ by another method, which is the axis."""
+    _check_method("method", method)
     _, meter = METHODS[method]([W[0] for W in starts(seed, width=width, batch=1)], LEVELS[-1:])
     return method, width, seed, *meter.marks[-1].tolist()
 

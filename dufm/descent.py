@@ -27,6 +27,7 @@ from dufm._door import guard
 from dufm._error import DufmError
 from dufm._stepping import recorded
 from dufm._steps import Model
+from dufm._together import check_once
 from dufm.ends import UNDECIDED, end, limit, spectral_end
 from dufm.flow import FactorModel, gradient_descent, gradient_flow
 from dufm.groups import Group, check_spectrum
@@ -59,7 +60,8 @@ _GROWTH = 0.01  # relative length of a step of the modified flow
 class Descent:
     """End of a descent, one entry a start.
 
-    ``s`` ``(..., F)`` spectra; ``log_loss``; ``steps`` taken; ``rises``: steps that raised the loss.
+    ``s`` ``(..., F)`` spectra; ``log_loss``; both inf or NaN where it diverged; ``steps`` taken; ``rises``: steps that
+    raised the loss.
     """
 
     s: torch.Tensor
@@ -225,6 +227,7 @@ def by_step(runs: pandas.DataFrame, keys: Sequence[str] = CELL) -> pandas.DataFr
     ``undecided``, ``rising`` (starts whose loss rose), ``gained`` and ``lost`` (starts that collapse here and not under
     the flow, and the reverse) and ``elsewhere`` (those that end with another name).
     """
+    check_once("runs", runs[runs.lr == 0], [*keys, "seed"])
     flow = runs[runs.lr == 0].set_index([*keys, "seed"])["name"]
     was = flow.reindex(pandas.MultiIndex.from_frame(runs[[*keys, "seed"]])).to_numpy()
     here, there = runs.name == "NC", was == "NC"
@@ -256,6 +259,7 @@ def one_step_share(depth: int) -> float:
     return quad(density, 0, 1, epsabs=1e-12)[0]
 
 
+@torch.no_grad()
 def sharpness(factors: Sequence[Tensor]) -> float:
     """Largest eigenvalue of the Hessian of ℒ in all n entries of the factors of one network, by central differences.
 
@@ -279,6 +283,8 @@ def peaks(seeds: Sequence[int], num_classes: int, depth: int, width: int, scale:
     levels = torch.linspace(math.log(num_classes * math.log(num_classes)) - 0.05, -2, 10).tolist()
     path = recorded(gradient_flow(factors, until_log_loss=levels[-1], record={"log_loss": levels}).history)
     known = path.log_loss.isfinite()
+    if not known.any(0).all():
+        raise DufmError(f"scale must let every network reach a log loss of {levels[0]:.3g}, got {scale:g}")
     sharp = [
         max(sharpness([W[level, i] for W in path.factors]) for level in known[:, i].nonzero().flatten().tolist())
         for i in range(len(seeds))

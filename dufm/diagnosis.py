@@ -168,7 +168,10 @@ def code_distance(Z: Matrix, code: Matrix, *, tries: int = _TRIES, seed: int = 0
     centred.  The permutation is searched (FAQ, then exchanges of two; Vogelstein et al. 2015), from ``tries`` random
     starts: an upper bound.  1 where nothing is alike, and for Z = 0.
     """
-    Z, code = (centred(in_range(torch.as_tensor(part).double())[0]).cpu().numpy() for part in (Z, code))
+    Z, code = (_matrix(name, _whole_as_float(_dense(name, part))) for name, part in (("Z", Z), ("code", code)))
+    if not Z.shape == code.shape == Z.mT.shape:
+        raise DufmError(f"Z and code must have one shape (K, K), got {tuple(Z.shape)} and {tuple(code.shape)}")
+    Z, code = (centred(in_range(part)[0]).numpy() for part in (Z, code))
     size = np.linalg.norm(Z) * np.linalg.norm(code)
     if size == 0:
         return 1.0
@@ -222,6 +225,10 @@ def _matrix(name: str, values: Any) -> Tensor:
     if not torch.isfinite(values).all():
         raise DufmError(f"{name} must be finite, but it holds NaN or inf")
     return values
+
+
+def _whole_as_float(values: Tensor) -> Tensor:
+    return values if values.is_floating_point() or values.is_complex() else values.double()
 
 
 def _dense(name: str, values: Any) -> Tensor:

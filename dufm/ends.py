@@ -42,6 +42,7 @@ class End:
     ``name`` by :func:`dufm.codes.name_of`, a NumPy array; ``margin_ratio``: its normalised margin over that of neural
     collapse; ``certificate``; ``moved``: ``‖Z − Ẑ‖_F/‖Ẑ‖_F``, Ẑ the run's own centred logits of smallest margin 1;
     ``beta`` ``(..., K − 1)``: :func:`dufm.off_range_values`; ``decided``; ``reason``: a sentence where it is not.
+    Where nothing near is certified ``margin_ratio`` and ``beta`` are NaN, ``moved`` and the certificate's residual inf.
 
     Units: none.  Source: this companion, notebook 35.
 
@@ -211,7 +212,8 @@ class SpectralEnd:
     """The solution at which a spectral run ends, by the rule of :func:`spectral_end`.
 
     ``spectrum`` ``(..., F)`` of smallest margin 1, exactly zero off its support, NaN where no vertex is near;
-    ``rank`` of Z, int64; ``moved``: ``‖ŝ − spectrum‖/‖spectrum‖``, ŝ the run's own spectrum at the same scale;
+    ``rank`` of Z, int64, 0 there; ``moved``: ``‖ŝ − spectrum‖/‖spectrum‖``, ŝ the run's own spectrum at the same scale,
+    inf there;
     ``decided``; ``reason``: a sentence where it is not, else "".
 
     Units: none.  Source: this companion, notebook 42.

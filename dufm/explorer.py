@@ -170,7 +170,7 @@ def points(run: Explored) -> Tensor:
 
 def words(run: Explored, shown: int) -> str:
     """What a reader asks of a run: where the state in view stands, which end it goes to, and the certificate."""
-    level = run.sharpness[shown]
+    level = run.sharpness[check_count("shown", shown, 0, len(run.sharpness) - 1)]
     where = "at the start" if np.isnan(level) else "at the end" if np.isinf(level) else f"at sharpness {level:g}"
     ratio = f"{where} {float(run.margin_ratio[shown]):.3f} of the margin of neural collapse"
     if run.reason:

@@ -4,9 +4,8 @@ The flow :math:`\dot W = -\nabla\mathcal L` needs time :math:`t\approx e^{m}` to
 :math:`W' = -\nabla\log\mathcal L` instead, the same path in another time τ, and carry :math:`\log t`,
 :math:`dt = d\tau/\mathcal L`, beside it.
 
-Why our own stepping: each network of a batch needs its own step and its own clock (for L ≥ 3 the flow of −log ℒ blows
-up at a finite τ that differs between networks), and t grows by :math:`e^{200}` or more, so it can only be carried as a
-logarithm.  torchdiffeq shares one step over the batch, and neither it nor SciPy carries a logarithm (notebook 93).
+Why our own stepping: for L ≥ 3 −log ℒ blows up at a τ of each network's own, and t grows by :math:`e^{200}` or more.
+torchdiffeq shares one step over a batch, and neither it nor SciPy carries a logarithm (notebook 93).
 """
 
 from __future__ import annotations
@@ -141,7 +140,8 @@ def gradient_descent(
     r"""Plain descent ``W_l ← W_l − lr·∂ℒ/∂W_l``, ``steps`` times: the flow's first discretisation.
 
     ``record``: increasing step numbers at which states are kept in ``.history``.  ``log_time`` is ``log(lr·steps)``;
-    ``status`` is "max steps", or "diverged" where a number left the floats.  Shapes as :func:`gradient_flow`.
+    ``status`` is "max steps", or "diverged" where numbers left the floats, then inf or NaN.  Shapes as
+    :func:`gradient_flow`.
 
     Units: ``lr`` is a time.  Raises: ``DufmError`` as :func:`gradient_flow`, and for an ``lr`` or ``steps`` that is not
     positive.  Source: the definition; this companion, notebook 48.
@@ -179,8 +179,8 @@ def loss_scaled_descent(factors: Sequence[Tensor], epsilon: float, levels: Seque
     first step below each, ``log_time`` that of the steps taken.  Halve ``epsilon`` to see how far from the flow it is.
     ``DufmError`` for bad factors, an epsilon that is not positive, or where the loss no longer moves or is no number.
     """
-    factors, slopes = [W.clone() for W in factors], [torch.empty_like(W) for W in factors]
-    time = torch.tensor(-torch.inf)
+    factors, slopes = [W.detach().clone() for W in factors], [torch.empty_like(W.detach()) for W in factors]
+    time, before = torch.tensor(-torch.inf), torch.tensor(torch.nan)
     kept: list[tuple[list[Tensor], Tensor, Tensor]] = []
     while len(kept) < len(levels):
         log_loss = _matrix_field(factors, slopes)[0]
@@ -191,6 +191,9 @@ def loss_scaled_descent(factors: Sequence[Tensor], epsilon: float, levels: Seque
             kept.append(([factor.clone() for factor in factors], log_loss, time))
         h = epsilon * min(1.0, _STEEPEST / steepness)
         time = torch.logaddexp(time, math.log(h) - log_loss)
+        if log_loss == before and all(torch.equal(W.add(s, alpha=h), W) for W, s in zip(factors, slopes, strict=True)):
+            raise DufmError(f"epsilon must move the factors, but a step of {h:.3g} is below their rounding")
+        before = log_loss
         for factor, slope in zip(factors, slopes, strict=True):
             factor.add_(slope, alpha=h)
     states, losses, times = zip(*kept, strict=True)

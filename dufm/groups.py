@@ -69,6 +69,7 @@ class Characters:
 
     def at_margin_one(self, s: Tensor) -> Tensor:
         """Spectra ``(..., F)`` scaled to smallest margin 1."""
+        self._check_length(s)
         s = in_range(s, -1)[0]
         scaled = s / (s @ self.rates.to(s)).amin(-1, keepdim=True)
         check_in_range("s: a value at margin 1", scaled)
@@ -76,8 +77,13 @@ class Characters:
 
     def logits(self, s: Tensor) -> Tensor:
         """Logits ``(..., K, K)`` of a spectrum ``s`` ``(..., F)``: symmetric, rows and columns sum to zero."""
+        self._check_length(s)
         basis = self.basis[:, 1:].to(s)
         return (basis * s[..., self.owner.to(s.device)].unsqueeze(-2)) @ basis.mT
+
+    def _check_length(self, s: Tensor) -> None:
+        if s.ndim < 1 or s.shape[-1] != self.num_free:
+            raise DufmError(f"s must have shape (..., {self.num_free}), got {tuple(s.shape)}")
 
     def spectrum(self, Z: Tensor) -> tuple[Tensor, Tensor]:
         """Spectrum ``(..., F)`` of logits ``Z`` ``(..., K, K)``, and ``‖off‖_F/‖Z‖_F`` of all it does not explain.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from dufm._checks import check_count
+from dufm._checks import check_count, short
 from dufm._door import guard
 from dufm._error import DufmError
 
@@ -22,8 +22,7 @@ Array = np.ndarray | Tensor | Sequence[Any]
 
 COST_DIGITS = 60
 TIE_DIGITS = 40
-OFF_LIST = -1  #: the orbit of a spectrum that is no vertex
-UNDECIDED = -2  #: the orbit of a run that is not decided
+OFF_LIST, UNDECIDED = -1, -2  #: the orbits of a spectrum that is no vertex, and of a run that is not decided
 # How floats are read as fractions; the vertices up to K = 16 have denominators up to 3.
 DENOMINATOR, READING = 1000, 1e-9
 SAME_VALUES = 1e-6
@@ -137,13 +136,17 @@ class HadamardPolyhedron:
         and is looked up by its sorted entries and margins.  ``OFF_LIST`` where that fails, ``UNDECIDED`` for NaN
         and where ``decided`` ``(...)``, if given, is false.
         """
-        rows = np.asarray(spectra, dtype=float)
-        if rows.ndim < 1 or rows.shape[-1] != self.num_classes - 1:
-            raise DufmError(f"spectra must have shape (..., {self.num_classes - 1}), got {rows.shape}")
+        rows = self._rows("spectra", spectra)
         distinct, which = np.unique(rows.reshape(-1, rows.shape[-1]).round(10), axis=0, return_inverse=True)
         found = [self._read(row) for row in distinct.tolist()]
         orbit = np.array(found, dtype=np.int64)[which].reshape(rows.shape[:-1])
-        return orbit if decided is None else np.where(np.asarray(decided), orbit, UNDECIDED)
+        return orbit if decided is None else np.where(_like("decided", decided, orbit), orbit, UNDECIDED)
+
+    def _rows(self, name: str, values: Array) -> np.ndarray:
+        rows = _numbers(name, values)
+        if rows.ndim < 1 or rows.shape[-1] != self.num_classes - 1:
+            raise DufmError(f"{name} must have shape (..., {self.num_classes - 1}), got {rows.shape}")
+        return rows
 
     def orbit_of_values(self, sigma: Array) -> np.ndarray:
         """Indices of the orbits whose sorted spectra are ``sigma`` ``(..., K − 1)`` up to 1e-6 of the norm; int64.
@@ -151,7 +154,7 @@ class HadamardPolyhedron:
         For a matrix of margin 1 of which nothing but the singular values is known.  Orbits may share them: the first
         is returned.  ``OFF_LIST`` where none has them, ``UNDECIDED`` for NaN.
         """
-        sigma = np.sort(np.asarray(sigma, dtype=float), axis=-1)[..., None, :]
+        sigma = np.sort(self._rows("sigma", sigma), axis=-1)[..., None, :]
         listed = np.sort(np.array([vertex.spectrum for vertex in self.orbits], dtype=float), axis=-1)
         away = np.linalg.norm(sigma - listed, axis=-1) / np.linalg.norm(listed, axis=-1)
         found = np.where(away.min(-1) <= SAME_VALUES, away.argmin(-1), OFF_LIST)
@@ -165,13 +168,14 @@ class HadamardPolyhedron:
         Nothing is polished or certified.  Bool ``(...)``, false where the orbit is negative.
         """
         points, orbit = self.vertices
-        later, earlier = (np.asarray(s, dtype=float) for s in (later, earlier))
+        later = self._rows("later", later)
+        earlier, orbits = _like("earlier", earlier, later), _like("orbits", orbits, later[..., 0])
         margin = (later @ _odd_parity(self.num_classes - 1) * 2 / self.num_classes).min(-1, keepdims=True)
         scaled = later / margin
         square = (scaled**2).sum(-1, keepdims=True) - 2 * scaled @ points.T + (points**2).sum(-1)
         nearest = square.argmin(-1)
         grows = np.log10(later / earlier) > 0.5
-        return (grows == (points[nearest] > 0)).all(-1) & (orbit[nearest] == np.asarray(orbits))
+        return (grows == (points[nearest] > 0)).all(-1) & (orbit[nearest] == orbits)
 
     @cached_property
     def _signatures(self) -> dict[tuple, int]:
@@ -186,6 +190,21 @@ class HadamardPolyhedron:
         exact = tuple(Fraction(value).limit_denominator(DENOMINATOR) for value in row)
         near = max(abs(float(a) - b) for a, b in zip(exact, row, strict=True)) < READING
         return self._signatures.get(_signature(exact), OFF_LIST) if near and is_vertex(exact) else OFF_LIST
+
+
+def _numbers(name: str, values: Array) -> np.ndarray:
+    try:
+        return np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=float)
+    except (TypeError, ValueError):
+        raise DufmError(f"{name} must be numbers in an array, a tensor or lists, got {short(values)}") from None
+
+
+def _like(name: str, values: Array, beside: np.ndarray) -> np.ndarray:
+    found = _numbers(name, values)
+    pairs = zip(found.shape[::-1], beside.shape[::-1], strict=False)
+    if found.ndim > beside.ndim or any(n not in (1, m) for n, m in pairs):
+        raise DufmError(f"{name} must broadcast to shape {beside.shape}, got {found.shape}")
+    return found
 
 
 def is_vertex(spectrum: Sequence[Fraction]) -> bool:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dufm import data
-from dufm._checks import check_count
+from dufm._checks import check_count, short
 from dufm._door import guard
 from dufm._error import DufmError
 from dufm.diagnosis import diagnose
@@ -35,9 +35,17 @@ _MOMENTUM, _RISE, _GROW, _SHRINK = 0.9, 0.05, 1.1, 0.5
 
 
 def images(columns: Tensor, precision: str = "float64") -> Tensor:
-    """Images ``(n, channels, side, side)`` of the columns that ``data.split`` gives, float32 or float64."""
+    """Images ``(n, channels, side, side)`` of the columns that ``data.split`` gives, float32 or float64.
+
+    ``DufmError`` for another precision, or columns of no square image.
+    """
     channels = 3 if len(columns) == 3072 else 1
     side = math.isqrt(len(columns) // channels)
+    if channels * side**2 != len(columns) or precision not in ("float64", "float32"):
+        raise DufmError(
+            f"columns must hold the pixels of a square, and precision be float64 or float32, got {len(columns)} and "
+            f"{precision!r}"
+        )
     shaped = columns.mT.reshape(-1, channels, side, side).to(getattr(torch, precision))
     return shaped.contiguous(memory_format=torch.channels_last)
 
@@ -62,11 +70,35 @@ def initial(seed: int, depth: int, X: Tensor) -> list[Tensor]:
 
 
 def forward(weights: Sequence[Tensor], X: Tensor) -> list[Tensor]:
-    """Outputs ``[F, A_1, …, A_h]``, columns samples: the features, and what follows each layer of the head."""
+    """Outputs ``[F, A_1, …, A_h]``, columns samples: the features, and what follows each layer of the head.
+
+    ``DufmError`` for weights that do not follow one another from images ``X`` ``(n, channels, side, side)`` on.
+    """
+    _check_weights(weights, X)
     outputs = [torch.cat([_features(weights, part) for part in X.split(_AT_ONCE)]).mT]
     for V in weights[len(CHANNELS) :]:
         outputs.append(V @ outputs[-1])
     return outputs
+
+
+def _check_weights(weights: Sequence[Tensor], X: Tensor) -> None:
+    kernels, head = weights[: len(CHANNELS)], weights[len(CHANNELS) :]
+    fits = X.ndim == 4 and bool(head) and all(W.dtype == X.dtype for W in weights)
+    if fits:
+        before, *size = X.shape[1:]
+        for kernel in kernels:
+            fits = fits and kernel.ndim == 4 and tuple(kernel.shape[1:]) == (before, 3, 3)
+            before, size = len(kernel), [-(-side // 2) for side in size]
+        before *= math.prod(size)
+        for V in head:
+            fits = fits and V.ndim == 2 and V.shape[1] == before
+            before = len(V)
+    if not fits:
+        shapes = [tuple(W.shape) for W in weights]
+        raise DufmError(
+            f"weights must be {len(CHANNELS)} kernels (b, a, 3, 3) and a head that follow one another, of the dtype of "
+            f"X (n, channels, side, side), got {short(shapes)} and {X.dtype} {tuple(X.shape)}"
+        )
 
 
 def _features(weights: Sequence[Tensor], X: Tensor) -> Tensor:
@@ -99,6 +131,7 @@ def train(
     more than 0.05 is undone, h halved and the velocity 0, else h grows by a tenth; one in which a batch alone comes to
     carry twice ℒ is undone at once.  Status "reached" or "max epochs".
     """
+    weights, X = [weight.detach() for weight in weights], X.detach()
     log_samples = math.log(len(y))
     state, rest = [weight.clone() for weight in weights], [torch.zeros_like(weight) for weight in weights]
     velocity = rest

@@ -79,6 +79,7 @@ def linear_network_flow(
             [ 1.2997, -0.7997]], dtype=torch.float64)
     """
     _check_first(X, weights[0], "weights: W_1")
+    X, weights = X.detach(), [W.detach() for W in weights]
     factors = [weights[0] @ X, *weights[1:]]
     _, each, batch = check_factors(factors, "weights")
     if each != 1 or batch:

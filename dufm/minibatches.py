@@ -21,6 +21,8 @@ from torch import Tensor
 from dufm._checks import check_count
 from dufm._door import guard
 from dufm._error import DufmError
+from dufm._scaling import check_in_range
+from dufm._together import check_once
 from dufm.descent import HANDOVER, spectral_ends, spectral_starts
 from dufm.ends import UNDECIDED, end, limit
 from dufm.flow import _below, _matrix_field, gradient_flow
@@ -61,7 +63,7 @@ def batch_descent(
 
     ``factors``: one network a seed of ``seeds``, which draws its batches; in every epoch each sample once, or
     ``replacement``.  A step is ``lr`` times the unbiased estimate of −∇ℒ from ``batch_size`` samples.  Returns factors
-    and log ℒ; a network that diverges or is late is returned as it is.  ``DufmError`` for bad factors, or a batch
+    and log ℒ; a network that diverges (NaN) or is late is returned as it is.  ``DufmError`` for bad factors, or a batch
     size that does not divide the number of samples.
     """
     samples = factors[0].shape[-1]
@@ -111,6 +113,7 @@ def batch_term(factors: Sequence[Tensor], batch_size: int) -> Tensor:
     batch_size = check_count("batch_size", batch_size, 1, samples)
     each = [_batch_slopes(factors, mark)[1] for mark in torch.eye(samples).to(factors[0])]
     together = _square([sum(parts) for parts in zip(*each, strict=True)])
+    check_in_range("factors: a squared slope", together)
     return _sizes(sum(map(_square, each)), together, samples, batch_size)
 
 
@@ -170,7 +173,8 @@ def batch_shifts(
 ) -> dict[str, Tensor]:
     """Change of log(s_min/s_max) at the handover against the flow, ``foretold`` by :func:`batch_flow` and ``found``.
 
-    One Hadamard start a seed, s_min and s_max its least and largest value: a task for ``sweep.run``.
+    One Hadamard start a seed, s_min and s_max its least and largest value: a task for ``sweep.run``.  ``found`` is NaN
+    where descent diverges.
     """
     s0, group = spectral_starts(seeds, num_classes, scale), characters("hadamard", num_classes)
     run = batch_descent(spectral_init(s0, depth, group), lr, batch_size, seeds=seeds)[0]
@@ -234,6 +238,7 @@ def by_batch(runs: pandas.DataFrame) -> pandas.DataFrame:
     reverse), ``diverged`` (those that do not get to the handover).
     """
     start = ["num_classes", "depth", "width", "scale", "n_per_class", "seed"]
+    check_once("runs", runs[runs.lr == 0], start)
     flow = runs.loc[runs.lr == 0, [*start, "name"]]
     beside = runs.merge(flow, how="left", on=start, suffixes=("", "_flow"))
     here, there = beside.name == "NC", beside.name_flow == "NC"

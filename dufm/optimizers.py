@@ -18,6 +18,8 @@ from torch import Tensor
 
 from dufm._door import guard
 from dufm._error import DufmError
+from dufm._scaling import check_in_range
+from dufm._together import check_once
 from dufm.ends import UNDECIDED, end, limit
 from dufm.flow import _matrix_field, gradient_flow
 from dufm.groups import Group, check_spectrum
@@ -84,7 +86,8 @@ def alignment(factors: Sequence[Tensor], norm: str) -> Tensor:
 
     ``norm`` N: "euclidean", "entry" (largest entry of all factors) or "spectral" (largest spectral norm of a factor),
     N_* its dual.  1 where W points along a direction of steepest descent: as ℒ → 0 that is the KKT condition of
-    ``min N(W)`` under all margins ≥ 1, multipliers the softmax weights.  ``DufmError`` for another norm or bad factors.
+    ``min N(W)`` under all margins ≥ 1, multipliers the softmax weights.  NaN where G vanishes.  ``DufmError`` for
+    another norm or bad factors.
     """
     if norm not in NORMS:
         raise DufmError(f"norm must be one of {', '.join(NORMS)}, got {norm!r}")
@@ -125,7 +128,8 @@ def train_by(
     A step is ``step`` of the weights' own norm long.  The optimiser is given :math:`-\nabla\log\mathcal L` over its
     length, so that it remembers directions and not the larger losses they came with; Adam's ε is zero.  Where −log ℒ
     exceeds ``sharpness`` all factors are scaled back to it: as in :func:`dufm.limit` the direction then rests at the
-    critical points, blurred by O(1/sharpness).  ``DufmError`` for another method or bad factors.
+    critical points, blurred by O(1/sharpness).  NaN: what left the floats, or has no slope.  ``DufmError`` for another
+    method or bad factors.
     """
     if method not in METHODS:
         raise DufmError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
@@ -165,7 +169,9 @@ def muon_increments(s0: Tensor, depth: int, group: Group, lr: float, steps: int)
     w = chi.spectrum(chain(factors))[0] ** (1 / depth)
     gain = w - s0 ** (1 / depth)
     names = end(_scaled(train_by(start, "Muon", step=0.05, steps=150)), depth).name
-    return (gain.amax(-1) - gain.amin(-1)) / w.amax(-1), names
+    unequal = (gain.amax(-1) - gain.amin(-1)) / w.amax(-1)
+    check_in_range("lr: an increment", unequal)
+    return unequal, names
 
 
 def flatness(factors: Sequence[Tensor]) -> Tensor:
@@ -201,6 +207,7 @@ def method_ends(
     than 1%) and is aligned to 0.98 with steepest descent in the method's own norm, else "undecided"; ``rank`` of the
     centred logits, values below 2% of the largest dropped; ``turned``, that last turn; ``euclidean``, ``entry``,
     ``spectral``: :func:`alignment`; ``spectral_margin``: least margin over the spectral norm of the centred logits.
+    These are NaN where the flow did not arrive.
     """
     factors = random_start("gaussian", depth, width, num_classes, scale=scale, seeds=seeds)
     if method == "flow":
@@ -234,6 +241,7 @@ def by_method(runs: pandas.DataFrame) -> pandas.DataFrame:
     method's own norm, and in the Euclidean one.
     """
     start = [*(name for name in CELL if name not in ("method", "step", "steps")), "seed"]
+    check_once("runs", runs[runs.method == "flow"], start)
     flow = runs.loc[runs.method == "flow", [*start, "name", "rank"]]
     beside = runs.merge(flow, how="left", on=start, suffixes=("", "_flow"))
     norm = beside.method.map({"flow": "euclidean"} | {name: chosen[2] for name, chosen in METHODS.items()})

@@ -10,6 +10,7 @@ torchdiffeq and diffrax are asked for where they are used: ``pip install 'dufm[n
 """
 
 import functools
+import itertools
 import math
 import os
 import time
@@ -20,8 +21,10 @@ import torch
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
+from dufm._checks import short
 from dufm._door import guard
 from dufm._error import DufmError
+from dufm._scaling import check_in_range, in_range
 from dufm.flow import FactorModel
 from dufm.model import chain
 
@@ -72,7 +75,7 @@ class Meter:
 
 def path_error(Z: Tensor | np.ndarray, reference: Tensor | np.ndarray) -> Tensor:
     """Distance of the directions ``Z/‖Z‖`` of two logits ``(..., K, N)`` of equal loss; NaN where there are none."""
-    Z, reference = (torch.as_tensor(part) for part in (Z, reference))
+    Z, reference = (in_range(torch.as_tensor(part))[0] for part in (Z, reference))
     return torch.linalg.matrix_norm(
         Z / torch.linalg.matrix_norm(Z, keepdim=True) - reference / torch.linalg.matrix_norm(reference, keepdim=True)
     )
@@ -88,7 +91,9 @@ def log_loss(factors: Sequence[Tensor]) -> Tensor:
     gaps = torch.logsumexp((Z - Z.diagonal()).T[wrong].view(len(Z), -1), 1)
     small = gaps < -30.0
     softplus = torch.nn.functional.softplus(torch.where(small, 0.0, gaps))
-    return torch.logsumexp(torch.where(small, gaps, softplus.log()), 0)
+    log_loss = torch.logsumexp(torch.where(small, gaps, softplus.log()), 0)
+    check_in_range("factors: log ℒ", log_loss)
+    return log_loss
 
 
 def _trained(
@@ -119,14 +124,14 @@ def _trained(
 def constant_steps(
     factors: Sequence[Tensor], levels: Sequence[float], lr: float = 0.1, steps: int = 10_000
 ) -> tuple[Tensor, Meter]:
-    """``torch.optim.SGD`` at a constant rate."""
+    """``torch.optim.SGD`` at a constant rate; logits at the levels that it has passed, NaN at the others."""
     return _trained(factors, levels, functools.partial(torch.optim.SGD, lr=lr), steps)
 
 
 def adam(
     factors: Sequence[Tensor], levels: Sequence[float], lr: float = 1e-3, steps: int = 10_000
 ) -> tuple[Tensor, Meter]:
-    """``torch.optim.Adam`` as it comes, which follows no gradient flow."""
+    """``torch.optim.Adam`` as it comes, which follows no gradient flow; NaN as in :func:`constant_steps`."""
     return _trained(factors, levels, functools.partial(torch.optim.Adam, lr=lr), steps)
 
 
@@ -135,15 +140,20 @@ def loss_scaled(factors: Sequence[Tensor], levels: Sequence[float], epsilon: flo
 
     The rate over the loss of Lyu & Li (2020), capped as in :func:`dufm.flow.loss_scaled_descent`.
     """
-    weights = [W.clone().requires_grad_() for W in factors]
-    meter = Meter(levels)
+    weights = [W.detach().clone().requires_grad_() for W in factors]
+    meter, value = Meter(levels), torch.tensor(torch.nan)
     Z: list[Tensor] = []
     while len(Z) < len(levels):
-        value = log_loss(weights)
+        before, value = value, log_loss(weights)
         slopes = torch.autograd.grad(value, weights)
         with torch.no_grad():
             Z += [chain(weights)] * meter.passed(-value.item())
-            h = epsilon * min(1.0, 200.0 / float(sum(slope.square().sum() for slope in slopes)))
+            steepness = float(sum(slope.square().sum() for slope in slopes))
+            if not 0.0 < steepness < math.inf:
+                raise DufmError(f"factors must lead to m = {levels[len(Z)]:g}, but rest at {-value.item():g}")
+            h = epsilon * min(1.0, 200.0 / steepness)
+            if value == before and all(torch.equal(W.sub(s, alpha=h), W) for W, s in zip(weights, slopes, strict=True)):
+                raise DufmError(f"epsilon must move the factors, but a step of {h:.3g} is below their rounding")
             for W, slope in zip(weights, slopes, strict=True):
                 W.sub_(slope, alpha=h)
         meter.gradients += 1
@@ -154,7 +164,15 @@ def loss_scaled(factors: Sequence[Tensor], levels: Sequence[float], epsilon: flo
 
 
 def _flat(factors: Sequence[Tensor]) -> Tensor:
-    return torch.cat([W.flatten() for W in factors])
+    return torch.cat([W.detach().flatten() for W in factors])
+
+
+def _clock(factors: Sequence[Tensor], levels: Sequence[float]) -> list[float]:
+    """Where m starts, and the levels; or ``DufmError`` where they do not increase."""
+    clock = [-float(log_loss(factors)), *levels]
+    if any(late <= early for early, late in itertools.pairwise(clock)):
+        raise DufmError(f"levels must increase from that of the start, {clock[0]:.3g}, got {short(levels)}")
+    return clock
 
 
 def dopri5(factors: Sequence[Tensor], levels: Sequence[float], rtol: float = 1e-3) -> tuple[Tensor, Meter]:
@@ -171,7 +189,7 @@ def dopri5(factors: Sequence[Tensor], levels: Sequence[float], rtol: float = 1e-
         model.field(state.unsqueeze(0), out)
         return out[0] / out.square().sum()
 
-    clock = torch.tensor([-float(log_loss(factors)), *levels], dtype=state.dtype)
+    clock = torch.tensor(_clock(factors, levels), dtype=state.dtype)
     states = odeint(field, state, clock, method="dopri5", rtol=rtol, atol=rtol * float(state.std()))
     meter.passed(levels[-1])
     return chain(model.split(states[1:])), meter
@@ -263,6 +281,8 @@ def stiff(
     factors: Sequence[Tensor], levels: Sequence[float], method: str = "BDF", rtol: float = 1e-3, exact: bool = False
 ) -> tuple[Tensor, Meter]:
     """SciPy's "BDF", "Radau" or "LSODA"; it differences the Jacobian, a gradient a column, or is given it ``exact``."""
+    if method not in ("BDF", "Radau", "LSODA"):
+        raise DufmError(f"method must be BDF, Radau or LSODA, got {method!r}")
     peer, meter = ClosedForm(factors), Meter(levels)
     x = _flat(factors).numpy()
 
@@ -272,8 +292,8 @@ def stiff(
         return peer.field(m, x)
 
     keywords = {"jac": peer.jacobian} if exact else {}
-    clock = -float(log_loss(factors)), levels[-1]
-    run = solve_ivp(field, clock, x, method, t_eval=levels, rtol=rtol, atol=rtol * x.std(), **keywords)
+    begin, *_, last = _clock(factors, levels)
+    run = solve_ivp(field, (begin, last), x, method, t_eval=levels, rtol=rtol, atol=rtol * x.std(), **keywords)
     if not run.success:
         raise DufmError(f"{method} at rtol = {rtol:g}: {run.message}")
     meter.passed(levels[-1])

@@ -207,7 +207,9 @@ def early_phase(s0: Tensor, depth: int, shares: Sequence[float] | Tensor) -> dic
     arrays, one entry a share that is reached before log ℒ = −1: ``share``; the ``largest`` and the ``smallest`` value
     and ``law_largest``, ``law_smallest``; ``deviation``, the largest relative one over all values; ``used``, the
     largest share that a value's deviation has of what is allowed: of the law at time :math:`(1+m)t`,
-    :math:`m = \sum_i s_i/K`, over that at t, less 1.  ``DufmError`` as :func:`dufm.spectral_flow`.
+    :math:`m = \sum_i s_i/K`, over that at t, less 1.  From share 1 on the law is inf; ``used`` is inf or NaN
+    there, and at shares so small that nothing is allowed.
+    ``DufmError`` as :func:`dufm.spectral_flow`.
     """
     chi = characters("hadamard", s0.shape[-1] + 1)
     top = float(s0.max())

@@ -13,6 +13,7 @@ from scipy.optimize import brentq, minimize
 
 from dufm._checks import check_count
 from dufm._door import guard
+from dufm._error import DufmError
 from dufm.codes import code_matrix, polygon, separators
 
 __all__ = [
@@ -66,6 +67,8 @@ def least_product(W: np.ndarray, Y: np.ndarray) -> np.ndarray:
     last step has a margin of 0 or less.  Kraft (1988), as in SciPy, begun a second time where it stopped.
     """
     wrong, true = np.nonzero(~np.eye(len(W), dtype=bool))
+    if len(W) < 3 or ((W[true] - W[wrong]) * Y[true]).sum(1).min() <= 0:
+        raise DufmError("W and Y must be of three or more classes with positive margins")
     own, one = np.arange(len(wrong)), np.eye(len(W))
 
     def gaps(x: np.ndarray) -> np.ndarray:

@@ -18,11 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dufm._checks import check_count, check_finite_positive
+from dufm._checks import check_count, check_each, check_finite_positive, short
 from dufm._door import guard
 from dufm._error import DufmError
 from dufm._nnls import nonnegative_least_squares
 from dufm._resting import growth_rate
+from dufm._scaling import check_in_range
 from dufm._steps import norm
 from dufm.flow import FactorModel, _back_propagate, _below
 from dufm.loss import evaluate
@@ -82,7 +83,7 @@ def network(M: Tensor, B: Tensor, place: int, depth: int) -> list[Tensor]:
     below, above = (
         [matrix] if count == 1 else balanced_init(matrix, count) for matrix, count in ((M, place), (B, depth - place))
     )
-    share = float(torch.linalg.matrix_norm(above[0]) / torch.linalg.matrix_norm(below[0]))
+    share = float((torch.linalg.matrix_norm(above[0]) / torch.linalg.matrix_norm(below[0])).detach())
     up = share ** ((depth - place) / depth)
     return [W * up for W in below] + [W * up ** (-place / (depth - place)) for W in above]
 
@@ -108,10 +109,13 @@ def residual(factors: Sequence[Tensor], place: int) -> float:
     :math:`\min\|W - \sum_i\lambda_i\,\partial_W(\text{margin})_i\|/\|W\|` over λ ≥ 0 on the margins up to 1.02 of the
     least, all factors together, by non-negative least squares.  A unit within 1% of its kink may pass any share between
     none and all of its gradient (Clarke's subdifferential).  ``factors`` ``[W_1, …, W_L]`` without batch dimension.
-    ``DufmError`` as :func:`layers`.
+    ``DufmError`` as :func:`layers`, and for factors that do not separate the classes.
     """
+    factors = [W.detach() for W in factors]
     M, A, B = layers(factors, place)
     gaps = margins(B @ A)
+    if gaps.amin() <= 0:
+        raise DufmError(f"factors must separate the classes, the smallest margin is {float(gaps.amin()):g}")
     wrong, sample = ((gaps <= (1 + _ACTIVE) * gaps.amin()) & ~torch.eye(len(gaps), dtype=torch.bool)).nonzero().T
     own = torch.eye(len(gaps)).to(M)
     kink = (M.abs() <= _KINK * M.abs().amax()) if place else torch.zeros_like(M, dtype=torch.bool)
@@ -192,14 +196,17 @@ def descend(
     ``DufmError`` as :func:`layers`, and for a number that is not positive.
     """
     layers(factors, place)
+    for stage in stages:
+        if len(check_each("stages", stage, check_finite_positive)) != 2:
+            raise DufmError(f"stages must be pairs of a sharpness and a growth, got {short(stage)}")
     model = _Rectified(factors, place)
     state = model.flatten(factors)
     turning: Any = None
     for sharpness, growth in stages:
-        check_finite_positive("stages", sharpness)
         rows = slice(None) if turning is None else turning.isfinite()
         state[rows], turned = _stage(model, state[rows], sharpness, growth, max_steps)
         turning = turned if turning is None else turning
+    check_in_range("factors: what they become", state)
     return model.split(state), turning
 
 
@@ -244,6 +251,7 @@ def ends(
     margin for factors of mean square norm 1 over collapse's without a ReLU; ``residual`` of :func:`residual`;
     ``turning`` of :func:`descend`.
     """
+    place = check_count("place", place, 0, depth - 1, why="logits have no ReLU")
     factors = random_start("gaussian", depth, width, num_classes, scale=scale, seeds=seeds)
     if place:
         factors[place - 1] = factors[place - 1] * 2**0.5
@@ -282,8 +290,8 @@ def by_place(runs: pandas.DataFrame) -> pandas.DataFrame:
 
     ``runs``: what ``sweep.run`` makes of :func:`ends`.  ``full``: logits of rank K − 1; ``collapsed``: those within 5%
     of neural collapse; ``frame``: collapsed over a frame, columns of A orthogonal to 0.05; ``less``: rank K − 2 or less
-    below the ReLU; ``undecided``; ``rank`` and ``below``: means and their standard errors; ``residual``: its quantile
-    of nine tenths.  ``DufmError`` as :func:`dufm.width.check_ran`.
+    below the ReLU; ``undecided``; ``rank`` and ``below``: means and their standard errors, NaN for too few;
+    ``residual``: its quantile of nine tenths.  ``DufmError`` as :func:`dufm.width.check_ran`.
     """
     check_ran(runs)
     collapsed = (runs["rank"] == runs.num_classes - 1) & (runs.collapse < _FRAME)

@@ -20,15 +20,9 @@ from dufm.margin import closed_form_margin, normalized_margin
 from dufm.metrics import centred, final_rank, margins
 
 __all__ = [
-    "MaxMargin",
-    "NothingCertified",
-    "along_depth",
-    "best_rank",
-    "end_curvatures",
-    "max_margin",
-    "stratum_curvature",
+    "MaxMargin", "NothingCertified", "along_depth", "best_rank", "end_curvatures", "max_margin", "stratum_curvature",
     "as_row",
-]
+]  # fmt: skip
 
 STEPS = 600
 LATE = (0.0, 0.1, 0.2, 0.3)
@@ -344,6 +338,7 @@ def end_curvatures(found: Any, depth: int, which: Iterable[int] | None = None) -
         for index, (name, ratio) in enumerate(zip(found.name, found.margin_ratio.tolist(), strict=True)):
             seen.setdefault((name, round(ratio, 4)), index)
         which = [index for index in seen.values() if found.decided[index]]
+    which = [check_count("which", index, 0, len(found.Z) - 1) for index in which]
     return [stratum_curvature(found.Z[i].cpu(), depth, int(found.rank[i])) for i in which]
 
 

@@ -25,7 +25,7 @@ from scipy.interpolate import CubicSpline
 from scipy.special import gammaln, lambertw, logsumexp
 from torch import Tensor
 
-from dufm._checks import check_count, short
+from dufm._checks import check_count, check_real, short
 from dufm._door import guard
 from dufm._error import DufmError
 from dufm.ends import spectral_end
@@ -146,7 +146,7 @@ def leader_size(lag: Tensor, depth: int) -> Tensor:
     """
     q = 1 - 2 / check_count("depth", depth, 3)
     plain, factor = 2 * lag.log() - 2 * math.log(q), 2 * (1 + q)
-    root = lambertw((-torch.exp(-plain / factor) / factor).numpy(), -1).real
+    root = check_real("lag", lambertw((-torch.exp(-plain / factor) / factor).detach().numpy(), -1))
     return -factor * torch.as_tensor(root)
 
 
@@ -184,7 +184,7 @@ def boundary_labels(depth: int, scale: float | Tensor) -> tuple[Tensor, Tensor]:
 
 def _check_scale(scale: float | Tensor) -> Tensor:
     """Scales as a float64 tensor."""
-    scale = torch.as_tensor(scale, dtype=torch.float64, device="cpu")
+    scale = torch.as_tensor(scale, dtype=torch.float64, device="cpu").detach()
     if not ((scale >= SCALES[0]) & (scale <= SCALES[1])).all():
         raise DufmError(f"scale must be a number or numbers from {SCALES[0]:g} to {SCALES[1]:g}, got {short(scale)}")
     return scale

@@ -19,6 +19,7 @@ from torch import Tensor
 from dufm._checks import check_count, check_factors, check_rank
 from dufm._door import guard
 from dufm._error import DufmError
+from dufm._scaling import check_in_range
 from dufm._stepping import Record
 from dufm.flow import FactorModel, Trajectory, follow_factors
 
@@ -64,7 +65,9 @@ def noisy_labels(num_classes: int, noise: float) -> Tensor:
 def collapse_size(num_classes: int, noise: float) -> float:
     r"""The s* of the minimum :math:`s^*C`: :math:`\log\frac{(1-\varepsilon)(K-1)}\varepsilon`."""
     Y = noisy_labels(num_classes, noise)
-    return float((Y[0, 0] / Y[1, 0]).log())
+    size = (Y[0, 0] / Y[1, 0]).log()
+    check_in_range("noise: the size", size)
+    return float(size)
 
 
 def noisy_flow(
@@ -93,7 +96,7 @@ def critical_at_rank(Z: Tensor, noise: float, rank: int) -> Tensor:
     Least squares of :math:`(Y - P)B` and :math:`A^\top(Y - P)`, where descent of the loss has no more digits.
     ``DufmError`` for a rank outside 1 … K − 1.
     """
-    rank, num_classes = int(check_rank(rank, Z)), len(Z)
+    rank, num_classes, Z = int(check_rank(rank, Z)), len(Z), Z.detach()
     Y = noisy_labels(num_classes, noise)
     U, sigma, Vh = torch.linalg.svd(Z)
     first = torch.stack([U[:, :rank], Vh[:rank].T]) * sigma[:rank].sqrt()
@@ -132,9 +135,11 @@ def time_to_escape(value: float | np.ndarray, depth: int, force: float | np.ndar
     r"""Time :math:`\varsigma^{-q}/((L-2)g)`, q = 1 − 2/L, in which an extra value grows from ``value`` to infinity.
 
     Of the flow :math:`\dot\varsigma = L\varsigma^{2-2/L}g` at constant force g, depth L ≥ 3; arrays broadcast.
-    ``DufmError`` for a depth below 3.
+    ``DufmError`` for a depth below 3, and for what is not positive.
     """
     depth = check_count("depth", depth, 3)
+    if not ((np.asarray(value) > 0).all() and (np.asarray(force) > 0).all()):
+        raise DufmError("value and force must be positive")
     return np.asarray(value) ** (2 / depth - 1) / ((depth - 2) * force)
 
 

@@ -6,6 +6,7 @@ layers k are *small*, a = 0, and the others *big*, :math:`a = h^{2/L}`.  Far bel
 as if the network had depth k, far above as if it had depth L.  A start is written as a word, features first: "sbb".
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,9 +17,11 @@ import scipy.special
 import torch
 from torch import Tensor
 
-from dufm._checks import check_logits
+from dufm._checks import check_logits, short
 from dufm._door import guard
 from dufm._error import DufmError
+from dufm._scaling import check_in_range
+from dufm._together import check_once
 from dufm.ends import End, end, limit
 from dufm.flow import gradient_flow
 from dufm.model import balanced_init, chain
@@ -57,8 +60,8 @@ def _root(square: Tensor, shifts: Sequence[float]) -> Tensor:
 def shifted_init(Z: Tensor, word: str, handover: float) -> list[Tensor]:
     r"""Factors of ``Z`` ``(..., K, K)`` with imbalances :math:`(a_{l+1} - a_l)I`, a_l from ``word`` and ``handover``.
 
-    Without a "b" these are balanced factors.  ``DufmError`` for another word, a handover that is not positive, or
-    logits that are not square.
+    Without a "b" these are balanced factors.  ``DufmError`` for another word, a handover that is not positive, logits
+    that are not square, or a factor beyond the floats.
     """
     if check_logits(Z)[1] != 1:
         raise DufmError(f"Z must be square, one sample a class, got {tuple(Z.shape)}")
@@ -66,7 +69,9 @@ def shifted_init(Z: Tensor, word: str, handover: float) -> list[Tensor]:
     U, sigma, Vh = torch.linalg.svd(Z)
     root = _root(sigma.square(), shifts)
     first, *hidden, last = [torch.diag_embed((root + a).sqrt()) for a in shifts]
-    return [first @ Vh, *hidden, U @ last]
+    factors = [first @ Vh, *hidden, U @ last]
+    check_in_range("Z: a factor", *factors)
+    return factors
 
 
 def stretched_init(Z: Tensor, word: str, handover: float) -> list[Tensor]:
@@ -81,7 +86,9 @@ def stretched_init(Z: Tensor, word: str, handover: float) -> list[Tensor]:
     norms = [torch.linalg.matrix_norm(factors[word.index("b")]) for factors in (shifted, balanced)]
     log_c = (norms[0] / norms[1]).log()[..., None, None]
     powers = {"b": log_c, "s": -log_c * big / (len(word) - big)}
-    return [W * powers[letter].exp() for W, letter in zip(balanced, word, strict=True)]
+    factors = [W * powers[letter].exp() for W, letter in zip(balanced, word, strict=True)]
+    check_in_range("Z: a factor", *factors)
+    return factors
 
 
 #: Kinds of big layers, by name.
@@ -94,9 +101,11 @@ def shallow_path(Z: Tensor, small: int, times: Sequence[float]) -> np.ndarray:
     r"""Logits of one balanced network of depth ``small`` ≥ 1 at ``times``, from :math:`Z` ``(K, K)`` at time 0.
 
     :math:`\dot Z = \sum_{j\le k}(ZZ^\top)^{(k-j)/k}(I-P)(Z^\top Z)^{(j-1)/k}` by SciPy; at k = 1 the linear model.
-    An array ``(times, K, K)``.
+    An array ``(times, K, K)``.  ``DufmError`` for times that do not increase from 0 or more.
     """
-    num_classes = len(Z)
+    num_classes, Z = len(Z), Z.detach()
+    if any(late <= early for early, late in itertools.pairwise(times)) or times[0] < 0 or times[-1] == 0:
+        raise DufmError(f"times must increase, from 0 or more, got {short(times)}")
 
     def velocity(_: Any, z: np.ndarray) -> np.ndarray:
         U, sigma, Vh = np.linalg.svd(z.reshape(Z.shape))
@@ -145,6 +154,7 @@ def beside_twins(runs: pandas.DataFrame) -> pandas.DataFrame:
     which is collapse for one small layer, and of that of full depth.  ``DufmError`` where a twin is missing.
     """
     rows = runs.assign(depth=runs.word.str.len(), small=runs.word.str.count("s"))
+    check_once("runs", rows[rows.small == rows.depth], ["num_classes", "seed", "depth"])
     twins = rows[rows.small == rows.depth].set_index(["num_classes", "seed", "depth"])["rank"]
 
     def twin(depth: pandas.Series) -> np.ndarray:

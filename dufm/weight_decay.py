@@ -24,7 +24,9 @@ from dufm._checks import check_count, check_factors
 from dufm._door import guard
 from dufm._error import DufmError
 from dufm._methods import BS32
+from dufm._scaling import check_in_range
 from dufm._steps import norm
+from dufm._together import check_once
 from dufm.codes import name_of
 from dufm.descent import spectral_ends, spectral_starts
 from dufm.ends import UNDECIDED
@@ -75,15 +77,21 @@ def least_cost(Z: Tensor, depth: int, decay: float) -> tuple[float, float]:
     r"""Scale c and cost :math:`\min_{c\ge1/2}\mathcal L(cZ)+\tfrac{\lambda L}2\sum_i\sigma_i(cZ)^{2/L}`.
 
     ``Z``: one matrix ``(K, K)`` of smallest margin 1, or another positive one.  Smaller c, on the way to zero, are left
-    out.  ``DufmError`` for a decay that is not positive.
+    out.  ``DufmError`` for a decay or a margin that is not positive.
     """
+    Z = Z.detach()
+    smallest = float(margins(Z).amin())
+    if smallest <= 0:
+        raise DufmError(f"Z must have positive margins, the smallest is {smallest:g}")
     price = decay * depth / 2 * float(schatten(Z, 2 / depth)) ** (2 / depth)
 
     def cost(log_scale: float | np.ndarray) -> np.ndarray:
         scale = torch.as_tensor(log_scale, dtype=Z.dtype).exp()[..., None, None]
         return (evaluate(scale * Z)[0].exp() + price * scale[..., 0, 0] ** (2 / depth)).numpy()
 
-    most = math.log((200 + 8 * abs(math.log(decay))) / float(margins(Z).amin()))
+    most = math.log((200 + 8 * abs(math.log(decay))) / smallest)
+    if most <= math.log(0.5):
+        raise DufmError(f"Z must have smallest margin 1, or near it, got {smallest:g}")
     grid = np.linspace(math.log(0.5), most, 200)
     best = int(np.argmin(cost(grid)))
     bounds = grid[max(best - 1, 0)], grid[min(best + 1, 199)]
@@ -108,7 +116,9 @@ def factor_hessian(factors: Sequence[Tensor], decay: float) -> Tensor:
 
     ``(n, n)``; ``DufmError`` for bad factors.
     """
-    return _hessian(_value([W.shape for W in factors], decay))(torch.cat([W.reshape(-1) for W in factors]))
+    found = _hessian(_value([W.shape for W in factors], decay))(torch.cat([W.reshape(-1) for W in factors]))
+    check_in_range("factors: the Hessian", found)
+    return found
 
 
 def _hessian(value: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -142,7 +152,7 @@ def threshold(Z: Tensor, depth: int, low: float, *, precision: float = 1e-5) -> 
     halved where it leaves that minimum or finds a negative curvature, down to ``precision``.  ``DufmError`` where there
     is no minimum at ``low``.
     """
-    rank = int(numerical_rank(Z, 1e-6))
+    Z, rank = Z.detach(), int(numerical_rank(Z, 1e-6))
     scale = least_cost(Z, depth, low)[0]
     at, least = _stationary(balanced_init(scale * Z, depth, rank), low)
     if least < -1e-6:
@@ -283,6 +293,7 @@ def by_decay(runs: pandas.DataFrame) -> pandas.DataFrame:
     the reverse.
     """
     keys = [*CELL[:-2], "first", "seed"]
+    check_once("runs", runs[runs.decay == 0], keys)
     free = runs[runs.decay == 0].set_index(keys)["name"].reindex(pandas.MultiIndex.from_frame(runs[keys])).to_numpy()
     counted = {
         "collapse": runs.name == "NC",

@@ -213,7 +213,7 @@ def at_start(
     """How near a Gaussian start is to its lazy limit, one network a seed: a task for ``sweep.run``.
 
     Columns ``left``: largest relative distance (Frobenius) of A_l, l < L, from σ^{2(L−l)} I; ``right``: of B_l, l > 1,
-    from σ^{2(l−1)}(d/K) I; ``condition``: largest condition number of those products; ``rate``: κ/κ_0.
+    from σ^{2(l−1)}(d/K) I; ``condition``: largest condition number of those products, inf for d < K; ``rate``: κ/κ_0.
     """
     columns: dict[str, list[float]] = {"left": [], "right": [], "condition": [], "rate": []}
     for seed in seeds:
@@ -336,12 +336,11 @@ def half_widths(cells: pandas.DataFrame, keys: Sequence[str]) -> list[dict[str, 
 def power_law(
     scales: Sequence[float], log_widths: Sequence[float], errors: Sequence[float]
 ) -> tuple[float, float, float]:
-    """Exponent e of d_½ = a σ^{−e}, half of its 95% interval, and log a, weighted by the errors of log d_½.
-
-    Three NaN where fewer than two half-widths are given.
-    """
+    """Exponent e of d_½ = a σ^{−e}, half its 95% interval, and log a, weighted by the errors; NaN for less than two."""
     if len(scales) < 2:
         return 3 * (math.nan,)
+    if len(set(scales)) < 2 or not 0 < max(errors) < 1e6 * min(errors):
+        raise DufmError("scales must differ, and errors be positive and within a factor 1e6 of each other")
     design = -np.log(np.asarray(scales, dtype=float))
     (exponent, constant), covariance = np.polyfit(design, log_widths, 1, w=1 / np.asarray(errors), cov="unscaled")
     return float(exponent), 1.96 * math.sqrt(covariance[0, 0]), float(constant)
