@@ -67,7 +67,7 @@ MOSTLY_REFUSED = {
     "minibatches.batch_ends", "minibatches.batch_flow", "minibatches.batch_shifts", "optimizers.method_ends",
     "peers.stiff", "perturbation.early_phase", "perturbation.measured_repulsion", "rectified.ends",
     "search.max_margin", "shares.sampled_share", "soft_labels.noisy_flow", "unbalanced.shallow_path",
-    "weight_decay.threshold", "perturbation.family_growth", "search.stratum_curvature",
+    "weight_decay.threshold", "perturbation.family_growth", "search.stratum_curvature", "basin.critical_ratio",
 }  # fmt: skip
 
 
