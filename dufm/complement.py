@@ -123,7 +123,7 @@ def random_multipliers(P: Tensor, count: int, seed: int) -> Tensor:
     Linear programs of random costs over all λ ≥ 0 on the tight margins of ``P = UVᵀ`` with ``ΛV = U``, ``ΛᵀU = V``:
     corners of the set, so that where it is one point all are the same.  ``DufmError`` where there is none.
     """
-    K, P = len(P), P.detach()
+    K, P = len(P), P.detach().double()
     gaps = P.diagonal() - P + torch.diag(torch.full((K,), torch.inf, dtype=P.dtype))
     wrong, true = (gaps <= gaps.min() * (1 + 1e-9)).nonzero().T
     if not len(wrong):

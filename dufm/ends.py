@@ -21,6 +21,7 @@ from dufm._error import DufmError
 from dufm._limit import SHARPNESS, Limit, limit, spectral_limit
 from dufm._nnls import nonnegative_least_squares
 from dufm._resting import RESTS
+from dufm._scaling import check_in_range
 from dufm.certificate import DECIDED_MOVE, Certificate, kkt_certificate, off_range_values, polish
 from dufm.codes import name_of
 from dufm.flow import Trajectory
@@ -164,7 +165,9 @@ def distance(Z: Tensor, solution: Tensor) -> Tensor:
     Z = centred(Z)
     smallest = margins(Z).amin((-2, -1), keepdim=True)
     away = torch.linalg.matrix_norm(Z / smallest - solution) / torch.linalg.matrix_norm(solution)
-    return torch.where(smallest[..., 0, 0] > 0, away, torch.nan)
+    separates = smallest[..., 0, 0] > 0
+    check_in_range("solution: the distance from it", torch.where(separates & away.isinf(), away, 0.0))
+    return torch.where(separates, away, torch.nan)
 
 
 def _collapse_margin(shape: Sequence[int], depth: int) -> Tensor:

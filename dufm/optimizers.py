@@ -182,7 +182,9 @@ def flatness(factors: Sequence[Tensor]) -> Tensor:
     factors.
     """
     most = math.prod(W.shape[-2:].numel() for W in factors) ** 0.5
-    return schatten(chain(factors), 2 / len(factors)) / (most * NORMS["entry"][0](factors) ** len(factors))
+    share = schatten(chain(factors), 2 / len(factors)) / (most * NORMS["entry"][0](factors) ** len(factors))
+    check_in_range("factors: the flatness", share)
+    return share
 
 
 _RESTED, _ALIGNED, _KEPT = 0.01, 0.98, 0.02

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from dufm._checks import check_count
 from dufm._door import guard
+from dufm._scaling import check_in_range
 from dufm._stepping import Record, follow, recorded
 from dufm._steps import Linearised, Model
 from dufm.flow import gradient_flow
@@ -248,7 +249,9 @@ def random_turns(num_classes: int, angles: Sequence[float], seed: int | np.rando
     centre = np.eye(num_classes) - 1 / num_classes
     A = centre @ (A - A.T) @ centre
     turn = torch.from_numpy(A / np.linalg.norm(A, 2))
-    return torch.linalg.matrix_exp(torch.as_tensor(angles, dtype=turn.dtype)[:, None, None] * turn)
+    turns = torch.linalg.matrix_exp(torch.as_tensor(angles, dtype=turn.dtype)[:, None, None] * turn)
+    check_in_range("angles: a turn", turns)
+    return turns
 
 
 guard(globals())

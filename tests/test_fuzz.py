@@ -1,216 +1,372 @@
-"""Every public function of the package on drawn input: a finite result, or a ``DufmError`` in one line.
+"""Every public function of every room on drawn input: a finite result, or a ``DufmError`` in one line.
 
 What is drawn for an argument goes by its type and name, as at the door, with values at the ends of the ranges that the
-door gives.  A warning is an error here as everywhere in the tests.
+door gives (tests/draws.py).  Where a number need not be finite stands in ``NOT_FINITE``, by field and by when.  A
+warning is an error here as everywhere in the tests.
 """
 
 import dataclasses
-import inspect
+import fnmatch
 import math
 
+import draws
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, Phase, given, settings
+from test_door import FUNCTIONS
 
-import dufm
-from dufm import DufmError, _door
+from dufm import DufmError
 
-FUNCTIONS = {name: getattr(dufm, name) for name in dufm.__all__ if inspect.isfunction(getattr(dufm, name))}
-# Seconds, not milliseconds, a call.
-SLOW = {"best", "end", "limit", "max_margin", "softmax_code", "linear_network_flow", "cheapest_factors", "diagnose"}
-SLOW |= {"spectral_end", "spectral_limit", "polish", "hadamard_polyhedron", "gradient_flow", "gradient_descent"}
-# Where infinity or NaN is the documented answer: at the true class, after the escape, where nothing is defined, for a
-# run that diverged or did not get there, or an end that is undecided.
-NOT_FINITE = {"margins", "escape_time", "early_singular_values", "nc_metrics", "end", "spectral_end", "imbalance_drift"}
-NOT_FINITE |= {"normalized_margin", "gradient_descent"}
-NOT_FINITE |= {"diagnose", "limit", "spectral_limit", "kkt_residual", "kkt_certificate", "polish"}
-
-# A run that took no step: the logarithm of its time is that of zero.
-CLOCKED = {"gradient_flow", "spectral_flow"}
-
-SIZES = [5e-324, 1e-310, 1e-160, 1e-20, 1e-3, 0.3, 1.0, 7.0, 300.0, 1e10, 1e160, 1.7e308]
-INTEGERS = {
-    "depth": [1, 2, 3, 5, 40, 10_000],
-    "num_classes": [1, 2, 3, 4, 5, 8],
-    "seed": [-1, 0, 1, 2**63 - 1],
-    "restarts": [0, 1, 2],
-    "steps": [0, 1, 5],
-    "max_steps": [1, 12],
-    "m": [1, 2, 3, 5],
-    "best.depth": [1, 2, 3, 4],
-    "best.num_classes": [1, 2, 4, 46],
+#: Public functions that are not called here, and why.
+LEFT_OUT = {
+    "best_known.save": "writes the table that ships",
+    "cost.compared": "measures times: seconds a call",
+    "cost.decided": "measures times: seconds a call",
+    "cost.ended": "measures times: seconds a call",
+    "cost.flow_speed": "measures times: seconds a call",
+    "cost.followed": "measures times: seconds a call",
+    "cost.grown": "measures times: seconds a call",
+    "cost.product_speed": "measures times: a fifth of a second a call",
+    "heads.trained": "trains on images: minutes",
+    "learned.trained": "trains on images: minutes",
+    "peers.kvaerno5": "compiles, with a package that no other room needs",
 }
-FLOATS = {
-    "until_log_loss": [0.0, -1.0, -5.0, -1e3, -1e300, 1e300],
-    "rtol": [1e-13, 1e-6, 1e-3, 0.1, 0.0],
-    "sharpness": [1.0, 100.0, 1e4, 1e300],
-    "until_growth": [1e-3, 1.0, 50.0],
-    "t": [0.0, 1e-300, 1.0, 1e300],
-    "log_times": [-5.0, 0.0, 1.0, 2.0],
+#: Draws of what takes tenths of a second a call or more; others get ``DRAWS``.
+SLOW = {
+    **dict.fromkeys(("agreement.compare", "agreement.kinds", "alignment.realigned_ends", "basin.code_counts"), 8),
+    **dict.fromkeys(("basin.critical_labels", "basin.critical_ratio", "basin.distance_from_end"), 4),
+    **dict.fromkeys(("basin.ends_of_four", "best_known.best", "certificate.factor_residual", "cost.flow"), 8),
+    **dict.fromkeys(("choice.rung", "choice.which_end", "choice.kind_of", "certificate.polish"), 8),
+    **dict.fromkeys(("class_sizes.sized_ends", "class_sizes.sized_limit", "complement.critical_extra"), 4),
+    **dict.fromkeys(("complement.extra_growth", "complement.turn_growth", "descent.again", "descent.peaks"), 8),
+    **dict.fromkeys(("descent.network_ends", "descent.modified_flow", "descent.spectral_ends"), 6),
+    **dict.fromkeys(("diagnosis.diagnose", "ends.end", "ends.limit", "ends.spectral_end", "ends.spectral_limit"), 12),
+    **dict.fromkeys(("flow.gradient_flow", "flow.loss_scaled_descent", "flow.gradient_descent"), 20),
+    **dict.fromkeys(("linear_network.linear_network_flow", "model.cheapest_factors"), 6),
+    **dict.fromkeys(("minibatches.batch_ends", "minibatches.batch_flow", "minibatches.batch_shifts"), 1),
+    **dict.fromkeys(("optimizers.method_ends", "perturbation.measured_imbalance"), 4),
+    **dict.fromkeys(("perturbation.measured_families", "perturbation.measured_repulsion"), 4),
+    **dict.fromkeys(("peers.dopri5", "peers.loss_scaled", "peers.stiff"), 8),
+    **dict.fromkeys(("search.along_depth", "search.best_rank", "search.max_margin", "code_search.softmax_code"), 8),
+    "minibatches.batch_descent": 3,
+    "perturbation.early_phase": 6,
+    "spectral.spectral_flow": 3,
+    "rectified.ends": 1,
+    **dict.fromkeys(("spectral.compare_with_network", "shares.sampled_share"), 4),
+    **dict.fromkeys(("unbalanced.certified_end", "unbalanced.unbalanced_ends", "unbalanced.shallow_path"), 4),
+    **dict.fromkeys(("weight_decay.again", "weight_decay.decay_ends", "weight_decay.threshold"), 6),
+    **dict.fromkeys(("soft_labels.noisy_flow", "class_sizes.sized_flow", "descent.collapses"), 2),
+    **dict.fromkeys(("weight_decay.decayed_flow", "width.ends", "width.lazy_path", "explorer.finished"), 4),
 }
-TEXTS = ["nc", "polygon", "orthoplex", "hypercube", "balanced", "powers", "shared", "turned", "hadamard", "", "ü"]
+DRAWS = 40
+#: Where few draws may all be refused: what they need together is seldom drawn.
+MOSTLY_REFUSED = {
+    "basin.critical_labels", "choice.rung", "class_sizes.sized_flow", "class_sizes.sized_residual",
+    "complement.critical_extra", "complement.extra_growth", "complement.turn_growth", "descent.collapses",
+    "minibatches.batch_ends", "minibatches.batch_flow", "minibatches.batch_shifts", "optimizers.method_ends",
+    "peers.stiff", "perturbation.early_phase", "perturbation.measured_repulsion", "rectified.ends",
+    "search.max_margin", "shares.sampled_share", "soft_labels.noisy_flow", "unbalanced.shallow_path",
+    "weight_decay.threshold", "perturbation.family_growth", "search.stratum_curvature", "basin.critical_ratio",
+}  # fmt: skip
 
 
-@st.composite
-def matrices(draw, rows, columns, batch=(), dtype=None, square=True):
-    """``(*batch, rows, columns)`` of some structure, size, layout and dtype."""
-    shape = (*batch, rows, columns)
-    numbers = np.random.default_rng(draw(st.integers(0, 5))).standard_normal(shape)
-    kind = draw(st.sampled_from(["gaussian", "gaussian", "zero", "equal", "identity", "rank one", "integers"]))
-    values = {
-        "gaussian": numbers,
-        "zero": np.zeros(shape),
-        "equal": np.ones(shape),
-        "identity": np.broadcast_to(np.eye(rows, columns), shape).copy(),
-        "rank one": numbers[..., :1] * numbers[..., :1, :] if numbers.size else numbers,
-        "integers": np.rint(3 * numbers),
-    }[kind]
-    dtype = dtype or draw(st.sampled_from([torch.float64, torch.float32]))
-    most = float(torch.finfo(dtype).max) / 8
-    size = min(draw(st.sampled_from([1.0, 1.0, *SIZES])), most)
-    Z = torch.from_numpy(np.clip(values, -6, 6) * size).to(dtype)
-    layout = draw(st.sampled_from(["plain", "plain", "turned", "sliced", "requires_grad"]))
-    if layout == "turned":
-        Z = Z.mT.contiguous().mT
-    elif layout == "sliced":
-        Z = torch.stack([Z, -Z], -1)[..., 0]
-    return Z.requires_grad_() if layout == "requires_grad" else Z
+# ---------------------------------------------------------------- where a number need not be finite
 
 
-batches = st.sampled_from([(), (), (1,), (3,), (0,), (2, 2)])
-
-
-@st.composite
-def logits(draw):
-    K = draw(st.integers(1, 5))
-    return draw(matrices(K, draw(st.sampled_from([K, K, 2 * K, K + 1])), draw(batches)))
-
-
-@st.composite
-def factors(draw):
-    K, depth = draw(st.integers(2, 4)), draw(st.integers(1, 4))
-    widths = [K * draw(st.sampled_from([1, 1, 2])), *draw(st.lists(st.integers(1, 4), min_size=depth - 1)), K]
-    batch, dtype = draw(batches), draw(st.sampled_from([torch.float64, torch.float32]))
-    pairs = zip(widths[:-1], widths[1:], strict=True)
-    return [draw(matrices(rows, columns, batch, dtype)) for columns, rows in pairs]
-
-
-spectra = st.builds(
-    lambda n, size, dtype: torch.linspace(1, 2, n, dtype=dtype) * min(size, float(torch.finfo(dtype).max) / 8),
-    st.integers(1, 4), st.sampled_from([1.0, 0.1, *SIZES]), st.sampled_from([torch.float64, torch.float32]),
-)  # fmt: skip
-groups = st.sampled_from(["hadamard", "cyclic", (3,), (5,), (2, 2), [2, 3], (), (1,), "none", 7])
-records = st.none() | st.builds(
-    lambda kind, levels: {kind: levels},
-    st.sampled_from(["log_loss", "log_time"]),
-    st.lists(st.sampled_from([-0.5, -1.0, 3.0, 1e300]), max_size=2),
-)
-# By function and name, else by name, where the type says too little.
-DRAWN = {
-    "Z": logits(),
-    "factors": factors(),
-    "before": factors(),
-    "after": factors(),
-    "weights": factors(),
-    "run": factors() | logits(),
-    "s": spectra,
-    "s0": spectra,
-    "group": groups,
-    "record": records,
-    "gradient_descent.record": st.none() | st.lists(st.integers(0, 3), max_size=2),
-    "starts": st.none() | logits() | st.lists(logits(), max_size=2),
-    "certificate": st.builds(lambda Z: dufm.kkt_certificate(Z, 3), matrices(4, 4, (), torch.float64)),
-    "logits": logits(),
-    "labels": st.lists(st.integers(0, 3), min_size=1, max_size=6),
-    "rng": st.builds(np.random.default_rng, st.integers(0, 3)),
-}
-
-
-def drawn(function, parameter):
-    """A strategy for one argument."""
-    name = parameter.name
-    for key in (f"{function.__name__}.{name}", name):
-        if key in DRAWN and not (key in ("s", "s0") and "float" in _door.alternatives(parameter.annotation)):
-            return DRAWN[key]
-    found = []
-    for kind in _door.alternatives(parameter.annotation):
-        kind = kind.partition("[")[2].strip("]") or kind
-        if kind == "int":
-            ends = INTEGERS.get(name, [0, 1, 2, 3, 5])
-            found.append(st.sampled_from(INTEGERS.get(f"{function.__name__}.{name}", ends)))
-        elif kind == "float":
-            found.append(st.sampled_from(FLOATS.get(name, SIZES)))
-        elif kind == "bool":
-            found.append(st.booleans())
-        elif kind == "str":
-            found.append(st.sampled_from(TEXTS))
-        else:
-            found.append(spectra if name in ("s", "s0", "t") else logits())
-        if "[" in str(parameter.annotation) and kind in ("int", "float"):
-            found[-1] = st.lists(found[-1], max_size=3)
-    if parameter.default is None:
-        found.append(st.none())
-    return st.one_of(found)
-
-
-def arguments(function):
-    parameters = inspect.signature(function).parameters.values()
-    needed = {p.name: drawn(function, p) for p in parameters if p.default is p.empty or p.name in INTEGERS}
-    free = {p.name: drawn(function, p) for p in parameters if p.name not in needed}
-    return st.fixed_dictionaries(needed, optional=free)
-
-
-def numbers(value):
-    """All tensors, arrays and floating numbers of a result."""
+def parts(value, path=""):
+    """All tensors, arrays and floating numbers of a result, with the path of fields, keys and places to each."""
     if isinstance(value, (torch.Tensor, np.ndarray, float)):
-        yield value
+        yield path, value
     elif dataclasses.is_dataclass(value):
-        yield from (part for field in dataclasses.fields(value) for part in numbers(getattr(value, field.name)))
+        fields = dataclasses.fields(value)
+        yield from (part for field in fields for part in parts(getattr(value, field.name), _at(path, field.name)))
+    elif hasattr(value, "columns"):
+        yield from (part for name in value for part in parts(value[name].to_numpy(), _at(path, name)))
     elif isinstance(value, dict):
-        yield from (part for item in value.values() for part in numbers(item))
+        yield from (part for name, item in value.items() for part in parts(item, _at(path, name)))
     elif isinstance(value, (list, tuple)):
-        yield from (part for item in value for part in numbers(item))
+        yield from (part for place, item in enumerate(value) for part in parts(item, _at(path, place)))
+
+
+def _at(path, name):
+    return f"{path}.{name}" if path else str(name)
+
+
+def always(given, result):
+    return True
+
+
+def true_class(given, result):
+    K, N = result.shape[-2:]
+    return torch.eye(K, dtype=torch.bool).repeat_interleave(N // K, 1).expand(result.shape)
+
+
+def no_escape(given, result):
+    return given["depth"] == 2
+
+
+def escaped(given, result):
+    """Of t ≥ s0^−q/(L − 2), in logarithms."""
+    t, s0 = (torch.as_tensor(given[name], dtype=torch.float64).detach() for name in ("t", "s0"))
+    depth = given["depth"]
+    return t.log() + math.log(max(depth - 2, 1e-300)) + (1 - 2 / depth) * s0.log() > -1e-5
+
+
+def equal(rows, beside):
+    """Whether vectors are equal to rounding, ``K·eps`` of the root mean square; twice that here."""
+    K, eps = rows.shape[-1], torch.finfo(rows.dtype).eps
+    away = (rows - rows.mean(-1, keepdim=True)).double()
+    scale = beside.double().abs().amax((-2, -1), keepdim=True).clamp(min=1e-320)
+    return (away / scale).square().sum((-2, -1)).sqrt() <= 2 * K * eps * (beside / scale).square().sum((-2, -1)).sqrt()
+
+
+def equal_means(given, result):
+    X, K = given["features"].detach(), given["classifier"].shape[-2]
+    return equal(X.unflatten(-1, (K, -1)).mean(-1), X)
+
+
+def equal_rows(given, result):
+    return equal(given["classifier"].detach().mT, given["classifier"].detach())
+
+
+def without_a_rank(given, result):
+    return equal_means(given, result) | equal_rows(given, result) | (result["rank"] == 0)
+
+
+def uncertified(given, result):
+    return result.rank == 0
+
+
+def on_no_stratum(given, result):
+    """Residual and gap are inf together, and without multipliers: nothing of that rank separates the classes."""
+    return result.residual.isinf() & result.gap.isinf() & (result.multipliers == 0).all(-1).all(-1)
+
+
+def fails(given, result):
+    return ~given["certificate"].holds()
+
+
+def not_polished(given, result):
+    return ~result.decided & ((result.moved == torch.inf) | ~result.fallback)
+
+
+def short_of_the_sharpness(given, result):
+    status = result.status if hasattr(result, "status") else result[2]
+    return ~np.isin(status, ["rests", "still turning"])
+
+
+def without_a_turn(given, result):
+    return short_of_the_sharpness(given, result) | ((result.status == "still turning") & (result.growth < 1).numpy())
+
+
+def without_depth_or_code(given, result):
+    return given.get("depth") is None or not result.Z.any()
+
+
+def without_rank(given, result):
+    return result.rank is None
+
+
+def degenerate(given, result):
+    """Class means that are equal, or a rank that nothing has."""
+    means = result.Z.square().sum().sqrt()
+    return given.get("features") is not None or float(means) == 0 or result.nc["rank"] == 0
+
+
+def without_classifier(given, result):
+    return given.get("classifier") is None or bool(equal(_rows(given["classifier"]).mT, _rows(given["classifier"])))
+
+
+def _rows(values):
+    return torch.as_tensor(values).detach().double()
+
+
+def diverged(given, result):
+    return result.status == "diverged"
+
+
+def not_started(given, result):
+    return result.steps == 0
+
+
+def unreached(given, result):
+    """A level that a network has not come to, or where it was from the start (−inf on the clock)."""
+    return (~result.history.log_time.isfinite()) | (torch.from_numpy(result.status != "reached"))
+
+
+def zero_logits(given, result):
+    return (given["Z"] == 0).all(-1).all(-1)
+
+
+def not_separated(given, result):
+    K = given["Z"].shape[-2]
+    rows = torch.arange(K).repeat_interleave(given["Z"].shape[-1] // K)
+    Z = given["Z"].detach()
+    own = Z[..., rows, torch.arange(len(rows))].unsqueeze(-2)
+    return ((Z >= own).sum((-2, -1)) > len(rows)) | torch.zeros(result.shape, dtype=torch.bool)
+
+
+def not_convex(given, result):
+    return not np.isfinite(result)
+
+
+def ends_of_a_run(given, result):
+    sharpness = result["sharpness"] if isinstance(result, dict) else result.sharpness
+    return np.isin(np.arange(len(sharpness)), [0, len(sharpness) - 1])
+
+
+CERTIFICATE = dict.fromkeys(("residual", "gap", "discarded"), on_no_stratum)
+LIMIT = dict.fromkeys(("growth", "rates"), short_of_the_sharpness) | {"turning": without_a_turn}
+HISTORY = {"log_time": not_started, "history.*": unreached}
+#: By function and field, and when.  Each stands in the docstring of the function or of what it returns.
+NOT_FINITE = {
+    "metrics.margins": {"": true_class},
+    "metrics.nc_metrics": {
+        "nc1": without_a_rank, "trace_ratio": equal_means, "nc2": equal_means,
+        "nc3": lambda given, result: equal_means(given, result) | equal_rows(given, result),
+    },
+    "laws.escape_time": {"": no_escape},
+    "laws.early_singular_values": {"": escaped},
+    "margin.normalized_margin": {"": zero_logits},
+    "flow.gradient_flow": HISTORY,
+    "flow.gradient_descent": {
+        "factors.*": diverged, "log_loss": diverged, "history.factors.*": diverged, "history.log_loss": diverged,
+        "history.log_time": lambda given, result: torch.tensor(given["record"]) == 0,
+    },
+    "flow.loss_scaled_descent": {"log_time": lambda given, result: result.log_time == -math.inf},
+    "soft_labels.noisy_flow": HISTORY,
+    "class_sizes.sized_flow": HISTORY,
+    "spectral.spectral_flow": HISTORY,
+    "certificate.kkt_certificate": CERTIFICATE,
+    "certificate.kkt_residual": {"": lambda given, result: result == torch.inf},
+    "certificate.off_range_values": {"": fails},
+    "certificate.polish": {
+        "Z": not_polished, "moved": not_polished, "certificate.residual": not_polished, "certificate.gap": not_polished,
+    },
+    "ends.end": dict.fromkeys(
+        ("Z", "margin_ratio", "moved", "beta", "certificate.residual", "certificate.gap"), uncertified
+    ),
+    "unbalanced.certified_end": dict.fromkeys(
+        ("Z", "margin_ratio", "moved", "beta", "certificate.residual", "certificate.gap"), uncertified
+    ),
+    "ends.distance": {"": not_separated},
+    "ends.limit": LIMIT,
+    "class_sizes.sized_limit": LIMIT,
+    "ends.spectral_limit": {"1": short_of_the_sharpness},
+    "ends.spectral_end": {"spectrum": uncertified, "moved": uncertified},
+    "diagnosis.diagnose": {
+        "margin_ratio": without_depth_or_code, "code_gap": without_rank, "nc.nc1": degenerate,
+        "nc.trace_ratio": degenerate, "nc.nc2": degenerate,
+        "nc.nc3": lambda given, result: degenerate(given, result) or without_classifier(given, result),
+    },
+    "search.as_row": {"*": lambda given, result: given["found"] is None},
+    "rank_two.corner_gap": {"": not_convex},
+    "perturbation.early_phase": {
+        "law_*": lambda given, result: torch.as_tensor(result["share"] >= 1),
+        "used": lambda given, result: torch.as_tensor((result["share"] >= 1) | (result["share"] < 1e-9)),
+    },
+    "perturbation.measured_repulsion": {"peak": always},
+    "basin.least_lag": {"": lambda given, result: len(given["s"]) < 2},
+    "shares.fourth_power": {"leading*": lambda given, result: not given["fitted"] or 1e-4 not in given["fitted"]},
+    "width.lazy_law": {"": lambda given, result: given["depth"] > 3},
+    "spectral.compare_with_network": {"*": always},
+    "descent.spectral_descent": {"*": lambda given, result: ~result.log_loss.isfinite()},
+    "optimizers.alignment": {"": lambda given, result: result.isnan()},
+    "optimizers.train_by": {"*": always},
+    "width.half_width": {"*": lambda given, result: math.isnan(result.slope)},
+    "explorer.columns": {"sharpness": ends_of_a_run},
+    "explorer.finished": {"sharpness": ends_of_a_run},
+    "width.at_start": {"condition.*": lambda given, result: given["width"] < given["num_classes"]},
+    "width.by_cell": {"*_rank": lambda given, result: result.decided.to_numpy() < 2},
+    "width.power_law": {"*": lambda given, result: len(given["scales"]) < 2},
+    "choice.advantage": {"*": lambda given, result: given["table"].empty},
+    "choice.which_end": dict.fromkeys(("margin_ratio.*", "beta.*"), lambda given, result: "" not in result["reason"]),
+    "learned.joined": {"1": lambda given, result: len(given["known"]) == 0 or len(given["fresh"]) == 0},
+    "minibatches.batch_shifts": {"found": lambda given, result: given["lr"] > 1},
+    "minibatches.batch_descent": {"*": lambda given, result: ~result[1].isfinite()},
+    "optimizers.method_ends": {"*": lambda given, result: given["method"] == "flow"},
+    "class_sizes.sized_ends": {"collapse": lambda given, result: torch.tensor(result["name"] != "NC")},
+    "rectified.by_place": {
+        "*_error": lambda given, result: True, "rank": lambda given, result: result.undecided == result.networks,
+        "below": always,
+    },
+    "rectified.descend": {"1": always},
+    "peers.adam": {"0": lambda given, result: np.isnan(result[1].marks[:, 0])},
+    "peers.constant_steps": {"0": lambda given, result: np.isnan(result[1].marks[:, 0])},
+    "peers.path_error": {"": lambda given, result: True},
+}  # fmt: skip
+
+
+def allowed(name, path, given, result):
+    """Where the number at a path may be other than finite: a boolean, or one for each entry of its leading shape."""
+    for pattern, when in NOT_FINITE.get(name, {}).items():
+        if fnmatch.fnmatchcase(path, pattern):
+            return when(given, result)
+    return False
+
+
+def stray(name, given, result):
+    """Paths at which a number is not finite that should be."""
+    for path, value in parts(result):
+        if isinstance(value, np.ndarray):
+            value = torch.from_numpy(value.copy()) if value.dtype.kind in "biuf" else torch.zeros(1)
+        finite = torch.isfinite(torch.as_tensor(value, dtype=torch.float64) if isinstance(value, float) else value)
+        if not finite.all():
+            may = torch.as_tensor(np.asarray(allowed(name, path, given, result)))
+            may = may.reshape((*may.shape, *[1] * (finite.ndim - may.ndim)))
+            if not (finite | may).all():
+                yield path, value
+
+
+# ---------------------------------------------------------------- the fuzz
 
 
 def holds(name, given):
-    """A result, finite where it is to be, or a refusal in one line."""
+    """A result, finite where it is to be, or a refusal in one line; whether it was a result."""
     try:
         result = FUNCTIONS[name](**given)
     except DufmError as error:
         assert "\n" not in str(error) and len(str(error)) <= 1000
-        return
-    for part in numbers(result):
-        if name in CLOCKED and isinstance(part, torch.Tensor):
-            part = torch.where(part == -torch.inf, 0.0, part)
-        if isinstance(part, np.ndarray):
-            part = torch.from_numpy(part) if part.dtype.kind in "iuf" else torch.zeros(1)
-        finite = torch.isfinite(part).all() if isinstance(part, torch.Tensor) else math.isfinite(part)
-        assert finite or name in NOT_FINITE, part
+        return False
+    assert not list(stray(name, given, result))
+    return True
 
 
 def fuzz(name, examples):
+    results = []
+
     @settings(
         max_examples=examples,
         derandomize=True,
         database=None,
         deadline=None,
+        phases=(Phase.generate,),
         suppress_health_check=list(HealthCheck),
     )
-    @given(arguments(FUNCTIONS[name]))
+    @given(draws.arguments(name, FUNCTIONS[name], quick=name in SLOW))
     def run(given):
-        holds(name, given)
+        results.append(holds(name, given))
 
     run()
+    return sum(results)
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+NAMES = [name for name in FUNCTIONS if name not in LEFT_OUT]
+
+
+def test_what_is_left_out_or_slow_is_there():
+    assert set(LEFT_OUT) | set(SLOW) | set(NOT_FINITE) | MOSTLY_REFUSED <= set(FUNCTIONS)
+    assert not set(LEFT_OUT) & (set(SLOW) | set(NOT_FINITE))
+    assert len(LEFT_OUT) <= 11, "a new function is fuzzed, unless it is said here why it is not"
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_finite_result_or_one_line(name):
-    fuzz(name, 1 if name == "cheapest_factors" else 6 if name in SLOW else 60)
+    assert fuzz(name, SLOW.get(name, DRAWS)) > 0 or name in MOSTLY_REFUSED, "all that was drawn is refused"
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_finite_result_or_one_line_for_long(name):
-    fuzz(name, 200 if name in SLOW else 3000)
+    assert fuzz(name, 25 * SLOW.get(name, DRAWS)) > 0 or name in MOSTLY_REFUSED
