@@ -12,6 +12,8 @@ def nonnegative_least_squares(system: np.ndarray, target: np.ndarray) -> tuple[n
     Lawson & Hanson (1974, chapter 23); the check is that the slope is at most 0, and 0 where x is positive, the
     fallback Stark & Parker (1995).
     """
+    if not system.shape[1]:  # of which SciPy's frees its memory twice, and the process aborts
+        return np.zeros(0), float(np.linalg.norm(target))
     x = scipy.optimize.nnls(system, target, maxiter=5000)[0]
     slope = system.T @ (target - system @ x)
     wrong = np.where(x > 0, np.abs(slope), slope)

@@ -25,6 +25,7 @@ from dufm._error import DufmError
 from dufm._limit import Limit, continued
 from dufm._polish import frames, least_multipliers, pair_margins
 from dufm._resting import RESTS
+from dufm._scaling import in_range
 from dufm._stepping import Record
 from dufm._steps import Linearised
 from dufm.ends import UNDECIDED, distance, end
@@ -154,6 +155,7 @@ def sized_residual(Z: Tensor, sizes: Tensor, depth: int, rank: int, active_tol: 
     rank = check_count("rank", rank, 1, Z.shape[-1] - 1, "K − 1")
     if not (sizes > 0).all():
         raise DufmError(f"sizes must be positive, the smallest is {float(sizes.min()):g}")
+    Z = in_range(Z)[0]
     U, sigma, V = frames(Z * torch.as_tensor(sizes).to(Z).sqrt().unsqueeze(-2))
     margin = pair_margins(Z)
     active = margin <= (1 + active_tol) * margin.amin(-1, keepdim=True)

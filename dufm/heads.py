@@ -19,6 +19,7 @@ from dufm import data
 from dufm._checks import check_count, short
 from dufm._door import guard
 from dufm._error import DufmError
+from dufm._scaling import check_in_range
 from dufm.diagnosis import diagnose
 from dufm.loss import log_sum_and_residual, true_class
 from dufm.metrics import effective_rank
@@ -47,6 +48,7 @@ def images(columns: Tensor, precision: str = "float64") -> Tensor:
             f"{precision!r}"
         )
     shaped = columns.mT.reshape(-1, channels, side, side).to(getattr(torch, precision))
+    check_in_range("columns: a pixel", shaped)
     return shaped.contiguous(memory_format=torch.channels_last)
 
 

@@ -41,6 +41,8 @@ __all__ = [
     "random_directions",
 ]
 
+_LONGEST = 1e5  # in s: the pair that follows the imbalance is explicit, and takes about a step a unit
+
 #: Small deviations from collapse by their symmetry: :func:`project` splits them.
 FAMILIES = ("symmetric", "antisymmetric", "shift", "imbalance")
 
@@ -147,12 +149,15 @@ def imbalance_path(
               b' = \frac{1-1/L}{s}b - \frac1{LK}[b + \rho(\tfrac{K-2}{\sqrt K}x + b)],
 
     ``ρ = (e^s − 1)/(e^s + K − 1)``, entry by entry; integrated by Dormand and Prince's pair of order 8.
-    ``s``: increasing and positive, shape ``(levels,)``.  ``DufmError`` for other levels, or counts out of range.
+    ``s``: increasing and positive, shape ``(levels,)``, over at most 1e5.  ``DufmError`` for other levels, or counts
+    out of range.
     """
     K, L = check_count("num_classes", num_classes, 3), depth
     s = np.asarray(s, dtype=float)
     if s.ndim != 1 or len(s) < 2 or not (s[0] > 0 and (np.diff(s) > 0).all()):
         raise DufmError(f"s must be increasing and positive, at least two levels, got {s}")
+    if s[-1] - s[0] > _LONGEST:
+        raise DufmError(f"s must span at most {_LONGEST:g}, some {_LONGEST:g} steps, got {s[-1] - s[0]:g}")
 
     def field(s: float, y: np.ndarray) -> np.ndarray:
         x, b = y.reshape(2, -1)

@@ -53,8 +53,9 @@ def layers(factors: Sequence[Tensor], place: int) -> tuple[Tensor, Tensor, Tenso
     ``DufmError`` for factors that do not follow one another, or a place outside 0 … L − 1.
     """
     place = check_count("place", place, 0, len(factors) - 1, why="logits have no ReLU")
-    M = chain(factors[: max(place, 1)])
-    return M, M.clamp(min=0) if place else M, chain(factors[max(place, 1) :])
+    M, B = chain(factors[: max(place, 1)]), chain(factors[max(place, 1) :])
+    check_in_range("factors: a product", M, B)
+    return M, M.clamp(min=0) if place else M, B
 
 
 def place_margin(M: Tensor, B: Tensor, place: int, depth: int) -> Tensor:
@@ -65,7 +66,9 @@ def place_margin(M: Tensor, B: Tensor, place: int, depth: int) -> Tensor:
     """
     place = check_count("place", place, 1, depth - 1)
     cost = _quasi_norm(M, place) * _quasi_norm(B, depth - place)
-    return margins(B @ M.clamp(min=0)).amin((-2, -1)) / cost
+    margin = margins(B @ M.clamp(min=0)).amin((-2, -1)) / cost
+    check_in_range("M and B: their margin", margin)
+    return margin
 
 
 def _quasi_norm(X: Tensor, count: int) -> Tensor:
@@ -85,7 +88,9 @@ def network(M: Tensor, B: Tensor, place: int, depth: int) -> list[Tensor]:
     )
     share = float((torch.linalg.matrix_norm(above[0]) / torch.linalg.matrix_norm(below[0])).detach())
     up = share ** ((depth - place) / depth)
-    return [W * up for W in below] + [W * up ** (-place / (depth - place)) for W in above]
+    factors = [W * up for W in below] + [W * up ** (-place / (depth - place)) for W in above]
+    check_in_range("M and B: a factor", *factors)
+    return factors
 
 
 def sums_of_simplices(num_classes: int, size: int) -> Tensor:

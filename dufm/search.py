@@ -297,7 +297,7 @@ def stratum_curvature(Z: Tensor, depth: int, rank: int | None = None) -> float:
     if n_per_class != 1 or Z.ndim != 2:
         raise DufmError(f"Z must be one square matrix, got shape {tuple(Z.shape)}")
     rank = int(final_rank(Z)) if rank is None else check_count("rank", rank, 1, num_classes - 1)
-    X = _factors(centred(Z).double().cpu(), rank)
+    X = _factors(centred(Z.detach()).double().cpu(), rank)
     smallest = margins(X[0] @ X[1].mT).amin()
     if smallest <= 0:
         raise DufmError(f"Z cut to rank {rank} must have positive margins, got {smallest:.3g}")
