@@ -82,6 +82,7 @@ FLOATS: dict[str, Check] = {
     **dict.fromkeys(("descent.lr", "minibatches.lr"), _between(0.0, 1e308)),
     **dict.fromkeys(("spectral_descent.lr", "batch_descent.lr"), _POSITIVE),
     "depth": _between(2.0, 1e4),
+    "lazy_law.size": _between(0.0, 1e150),
     "descent.handover": _FINITE,
     "decay_ends.decay": _between(0.0, 1e308),
     "rtol": _between(1e-13, 0.1),
