@@ -93,7 +93,8 @@ def test_residual_is_that_of_the_margin_problem_at_equal_sizes():
 
 def test_square_is_critical_for_equal_classes_only():
     square = torch.block_diag(*[torch.tensor([[1.0, -1.0], [-1.0, 1.0]], dtype=torch.float64)] * 2)[None]
-    assert sized_residual(square, torch.ones(4), 3, 2) < TOL
+    found, tiny = (sized_residual(square * scale, torch.ones(4), 3, 2) for scale in (1.0, 2.0**-960))
+    assert found < TOL and torch.equal(found, tiny)
     assert sized_residual(square, class_sizes(4, 10.0), 3, 2) > 0.1
 
 

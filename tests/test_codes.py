@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from dufm import DufmError, closed_form_margin, kkt_certificate, margins, normalized_margin, softmax_code
+from dufm._nnls import nonnegative_least_squares
 from dufm.codes import (
     LITERATURE,
     antiprism,
@@ -173,6 +174,11 @@ def test_bad_input(call, words):
 def test_distances_are_right_where_plain_nnls_stops_early():
     code = softmax_code(6, 3, restarts=16, seed=1)
     assert abs(one_vs_rest_margin(code.vectors).item() - 1.0) < 1e-9
+
+
+def test_least_squares_without_a_column_do_not_end_the_process():
+    x, left = nonnegative_least_squares(np.zeros((8, 0)), np.full(8, 2.0))
+    assert x.shape == (0,) and left == pytest.approx(np.linalg.norm(np.full(8, 2.0)))
 
 
 def test_distances_are_right_where_plain_nnls_misses_complementarity():

@@ -147,6 +147,7 @@ def test_forces_are_the_spectrum_of_the_residual(group):
         (lambda: perturbation.random_directions(2, 0), "num_classes must be"),
         (lambda: perturbation.family_growth("imbalance", 1.0, 0.5, 4, 3), "family must be one of"),
         (lambda: perturbation.imbalance_path([1.0], [0.0], [1.0, 0.5], 4, 3), "s must be increasing"),
+        (lambda: perturbation.imbalance_path([1.0], [0.0], [1.0, 1e300], 4, 3), "s must span at most 100000"),
         (lambda: perturbation.imbalance_peak(4, 3, s0=0.0), "s0 must be"),
         (lambda: perturbation.measured_repulsion(4, 3, levels=5), "levels must be"),
         (lambda: perturbation.measured_families(2, 3), "num_classes must be"),
