@@ -13,7 +13,7 @@ from dufm.companion import files
 
 def claim(**entry):
     base = {"id": "27-x", "statement": "S.", "source": "paper", "quantity": "q", "status": "measured"}
-    return claims._claim({**base, **entry})
+    return claims._claim({**base, **entry}, {"27"})
 
 
 @pytest.mark.parametrize(

@@ -102,15 +102,16 @@ def ledger():
     listed = isinstance(entries, list) and entries and all(isinstance(entry, dict) for entry in entries)
     if content or not listed:
         raise DufmError(f"{path}: [[claim]] entries and nothing else, got {', '.join(sorted(content)) or entries!r}")
+    numbers = {name[:2] for name in files.names()}
     for entry in entries:
-        claim = _claim(entry)
+        claim = _claim(entry, numbers)
         if claim.id in found:
             raise DufmError(f"claim {claim.id}: this id stands twice in the ledger")
         found[claim.id] = claim
     return found
 
 
-def _claim(entry):
+def _claim(entry, numbers):
     name = f"claim {entry.get('id', '(without id)')}"
     missing = [field for field in FIELDS if not entry.get(field)]
     unknown = sorted(set(entry) - {*FIELDS, *OPTIONAL})
@@ -121,7 +122,8 @@ def _claim(entry):
     texts = [field for field in (*FIELDS, "outcome") if not isinstance(entry.get(field, ""), str)]
     if texts or not isinstance(entry.get("pinned", False), bool):
         raise DufmError(f"{name}: {', '.join(texts) or 'pinned'} must be {'text' if texts else 'true or false'}")
-    files.find(entry["id"])
+    if entry["id"][:2] not in numbers:
+        raise DufmError(f"{name}: no notebook has the number {entry['id'][:2]!r}")
     for field, accepted in (("status", STATUS), ("source", SOURCES)):
         if entry[field] not in accepted:
             raise DufmError(f"{name}: {field} must be one of {', '.join(accepted)}, got {entry[field]!r}")
