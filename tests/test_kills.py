@@ -17,7 +17,7 @@ import pytest
 from conftest import HEADER, mounted, posix
 
 from dufm import __main__ as cli
-from dufm.companion import build, child, files, reproduce
+from dufm.companion import build, child, files, reproduce, warm
 
 PLAIN = (
     HEADER
@@ -91,6 +91,18 @@ def test_a_notebook_that_fails_is_one_line_and_the_others_go_on(checkout, capsys
     left = {path.name for path in (out / "notebooks").iterdir()}
     assert {"28_leaves.ipynb", "33_well.ipynb"} <= left and not {"31_never.ipynb", "32_half.ipynb"} & left
     assert not processes_of(out)
+
+
+@pytest.mark.skipif(not warm.AVAILABLE, reason="kernels are forked on Linux alone")
+@pytest.mark.slow
+def test_a_server_of_kernels_that_is_killed_costs_the_notebooks_that_run(checkout, capsys):
+    add(checkout, "28_kills", "import os, time\nos.kill(os.getppid(), 9)\ntime.sleep(60)\n")
+    add(checkout, "29_well", "import os, psutil\nassert 'ipykernel' in ' '.join(psutil.Process().cmdline())\n")
+    assert cli.main(["reproduce", "28", "29", "--jobs", "1"]) == 1
+    said, err = capsys.readouterr()
+    assert err == "" and re.findall(r"^(\d\d)_\w+ stopped: (.*)", said, re.MULTILINE)[0][0] == "28", said
+    assert "29_well stopped" not in said and "DeadKernelError" in said
+    assert not processes_of(checkout / "out")
 
 
 @posix

@@ -69,9 +69,13 @@ def outputs(made):
     return [(cell, output) for cell in made.cells for output in cell.get("outputs", [])]
 
 
-def own_kernel(folder):
-    """Make ``python3`` mean this interpreter for all that is started from here, whatever kernels are installed."""
+def own_kernel(folder, command=None):
+    """Make ``python3`` mean this interpreter for all that is started from here, whatever kernels are installed.
+
+    ``command``: starts a kernel in place of ipykernel's own; ``{connection_file}`` in it stands for the file of ports.
+    """
     from ipykernel.kernelspec import write_kernel_spec
 
-    write_kernel_spec(str(Path(folder) / "kernels" / "python3"))
+    overrides = {"argv": command} if command else {}
+    write_kernel_spec(str(Path(folder) / "kernels" / "python3"), overrides=overrides)
     os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [str(folder), os.environ.get("JUPYTER_PATH")]))

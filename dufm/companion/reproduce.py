@@ -18,7 +18,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from dufm._error import DufmError
-from dufm.companion import child, claims, files, notebook
+from dufm.companion import child, claims, files, notebook, warm
 from dufm.companion.build import QUIET, outputs, own_kernel, pair_differs, read_notebook, source_notebook
 from dufm.companion.parameters import budget_parameters, declared, typed
 from dufm.companion.words import did_you_mean
@@ -105,8 +105,10 @@ def reproduce(wanted, given, *, jobs, device, out, cluster=None):
             os.environ["DUFM_CLUSTER"] = cluster
     with folder_for(out) as folder, tempfile.TemporaryDirectory(prefix="dufm-", ignore_cleanup_errors=True) as own:
         os.environ["DUFM_OUT"] = str(folder)
-        own_kernel(own)
-        return _Runner(folder, parameters, Path(own)).run(names, jobs)
+        runner = _Runner(folder, parameters, Path(own))
+        own_kernel(own, warm.command(own) if warm.AVAILABLE else None)
+        with warm.serving(own, {child.MARK: runner.mark}) if warm.AVAILABLE else contextlib.nullcontext():
+            return runner.run(names, jobs)
 
 
 class _Runner:
