@@ -94,7 +94,7 @@ class Linearised:
         root = self.weights.clamp(min=0).sqrt()
         unit = root / norm(root).unsqueeze(-1)
         scaled = root.unsqueeze(-1) * self.theta * root.unsqueeze(-2)
-        row = (unit.unsqueeze(-2) @ scaled).squeeze(-2)
+        row = torch.bmm(unit.unsqueeze(-2), scaled).squeeze(-2)
         corner = (row * unit).sum(-1, keepdim=True)
         cross = unit.unsqueeze(-1) * (row - 0.5 * corner * unit).unsqueeze(-2)
         return scaled - cross - cross.mT, root, unit
@@ -268,7 +268,7 @@ def implicit_step(
         """``γh P J v`` from ``J v``, P = B(I + γhBᵀΘB)⁻¹Bᵀ."""
         narrow = rate * root
         narrow.sub_((narrow * unit).sum(-1, keepdim=True) * unit)
-        inner = (inverse @ narrow.unsqueeze(-1)).squeeze(-1)
+        inner = torch.bmm(inverse, narrow.unsqueeze(-1)).squeeze(-1)
         return (inner - (inner * unit).sum(-1, keepdim=True) * unit) * root * scale
 
     moves = control.scratch("moves", (4, *state.shape), state)
@@ -288,7 +288,7 @@ def implicit_step(
         correction = solve(rate)
         at.pull(correction, field)
         move.sub_(field)
-        rates.append(rate - (at.theta @ correction.unsqueeze(-1)).squeeze(-1))
+        rates.append(rate - torch.bmm(at.theta, correction.unsqueeze(-1)).squeeze(-1))
     torch.add(_mixed(moves, state.new_tensor(method.end), new), state, out=new)
     error_weights = state.new_tensor(method.error)
     error = _mixed(moves, error_weights, control.scratch("mixed", state.shape, state))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -225,7 +226,8 @@ class FactorModel(Model):
 
     def split(self, flat: Tensor) -> list[Tensor]:
         """Factors of flat states: views."""
-        return [part.unflatten(-1, shape) for part, shape in zip(flat.split(self.sizes, -1), self.shapes, strict=True)]
+        parts, leading = flat.split_with_sizes(self.sizes, -1), flat.shape[:-1]
+        return [part.view(*leading, *shape) for part, shape in zip(parts, self.shapes, strict=True)]
 
     def evaluate(self, Z: Tensor) -> tuple[Tensor, Tensor]:
         """Log ℒ and −∂ log ℒ/∂Z: what makes this the flow of one loss and not of another."""
@@ -257,8 +259,8 @@ class FactorModel(Model):
         weights = -self.evaluate(below[-1])[1][:, self.wrong, self.of]
         rows, columns = below[-1].shape[-2:]
         eye_rows, eye_columns = (torch.eye(size).to(flat).expand(len(flat), size, size) for size in (rows, columns))
-        left = torch.stack([eye_rows if a is None else a @ a.mT for a in above], -1)
-        right = torch.stack([eye_columns if b is None else b.mT @ b for b in below[:-1]], 1)
+        left = torch.stack([eye_rows if a is None else torch.bmm(a, a.mT) for a in above], -1)
+        right = torch.stack([eye_columns if b is None else torch.bmm(b.mT, b) for b in below[:-1]], 1)
         theta = self._pair_kernel(left.flatten(1, 2), right.flatten(2))
 
         def push(change: Tensor) -> Tensor:
@@ -278,7 +280,7 @@ class FactorModel(Model):
 
     def _pair_kernel(self, left: Tensor, right: Tensor) -> Tensor:
         """Θ ``(batch, M, M)`` from the products ``(batch, K², L)`` above and ``(batch, L, N²)`` below the factors."""
-        whole = (left @ right).flatten(1)
+        whole = torch.bmm(left, right).flatten(1)
         ww, wc, cw, cc = (whole[:, index] for index in self.kernel)
         return ww.sub_(wc).sub_(cw).add_(cc)
 
@@ -302,31 +304,28 @@ def _price(shapes: Sequence[tuple[int, ...]], pairs: int) -> float:
 
 def _times(left: Tensor, right: Tensor) -> Tensor:
     """``left @ right``, around the slow path that torch takes for tiny batched products: one network is no batch."""
-    rows, inner, columns = left.shape[-2], left.shape[-1], right.shape[-1]
-    if left.ndim == 3 and left.shape[0] == 1:
-        return (left[0] @ right[0]).unsqueeze(0)
-    if left.ndim == 2 or left.device.type != "cpu" or not 100 <= rows * inner * columns < _TINY:
+    if left.ndim != 3:
         return left @ right
+    (batch, rows, inner), columns = left.shape, right.shape[-1]
+    size = rows * inner * columns
+    if batch == 1 and size < _TINY:
+        return (left[0] @ right[0]).unsqueeze(0)
+    if not 100 <= size < _TINY or left.device.type != "cpu":
+        return torch.bmm(left, right)  # what @ calls, after as long again
     if columns > rows:
         return _times(right.mT, left.mT).mT
-    wide = math.ceil(_TINY / (rows * inner))  # columns, most of them zero
-    return (left @ torch.nn.functional.pad(right, (0, wide - columns)))[..., :columns]
+    right = torch.nn.functional.pad(right, (0, math.ceil(_TINY / (rows * inner)) - columns))  # by columns of zeros
+    return torch.bmm(left, right)[..., :columns]
 
 
 def _below(factors: Sequence[Tensor]) -> list[Any]:
     """What each factor is applied to, None for the features, and Z after them."""
-    below: list[Any] = [None, factors[0]]
-    for factor in factors[1:]:
-        below.append(_times(factor, below[-1]))
-    return below
+    return [None, *accumulate(factors, lambda below, factor: _times(factor, below))]
 
 
 def _above(factors: Sequence[Tensor]) -> list[Any]:
     """What is applied to the output of each factor, None for the classifier."""
-    above: list[Any] = [None, factors[-1]]
-    for factor in factors[-2:0:-1]:
-        above.append(_times(above[-1], factor))
-    return above[::-1]
+    return [None, *accumulate(factors[:0:-1], _times)][::-1]
 
 
 def _matrix_field(
