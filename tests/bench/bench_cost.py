@@ -34,7 +34,7 @@ def methods():
     for pair in range(PAIRS):
         yield cost.ended(pair, TOGETHER)
         yield cost.ended(pair, 1)
-        yield from cost.compared(pair, cost.METHODS)
+        yield from cost.compared(pair, [*cost.METHODS])
 
 
 def scaling():
