@@ -11,7 +11,7 @@
 #
 # **Question.** Training ends at a loss of zero, where no run arrives. What does it cost to know the end all the same, and what would the ways cost that one tries first: a loop with constant steps, Adam, steps scaled by the loss, or somebody else's solver?
 #
-# **Answer.** About 400 gradients from start to certificate, and hundredths of a second where 64 networks go together. Constant steps are at a loss of $e^{-10}$ after 10,000 gradients; to $e^{-10000}$ they would need some $10^{4338}$. Adam comes hardly farther, and leaves the path at once. Steps scaled by the loss get there with forty times the gradients, torchdiffeq with fifteen times. Stiff solvers, asked in the clock of the loss, are no slower on one small network, and faster if they are given a Jacobian by hand: that an end in a batch costs a tenth of what any of them takes was expected, and is refuted by the latter.
+# **Answer.** About 400 gradients from start to certificate, and hundredths of a second where 64 networks go together. Constant steps are at a loss of $e^{-10}$ after 10,000 gradients; to $e^{-10000}$ they would need some $10^{4338}$. Adam comes hardly farther, and leaves the path at once. Steps scaled by the loss get there with nearly forty times the gradients, torchdiffeq with fifteen times. Stiff solvers, asked in the clock of the loss, take half as long again or more on one small network, and two of them less if they are given a Jacobian by hand: that an end in a batch costs a tenth of what any of them takes was expected, and is refuted by those two.
 #
 # Before: [92, the explorer](92_explorer.ipynb). After: [the overview](../00_overview.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/9_tools/93_cost.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/9_tools/93_cost.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
@@ -146,7 +146,7 @@ print("exponent {:.3f} [{:.3f}, {:.3f}]".format(*exponent(growth, "gradients")))
 growth.groupby("value").gradients.mean().round(1).to_frame("gradients a network").rename_axis("m").T
 
 # %% [markdown]
-# From 325 to 751 gradients while $m$ grows ten thousandfold: up to $10^7$ the same number for every factor of ten, as statement 2 has it for a direction at rest, and more for the next. A small power is not excluded, and an exponent below 0.1 was expected too boldly.
+# From 334 to 758 gradients while $m$ grows ten thousandfold: up to $10^7$ nearly the same number for every factor of ten, as statement 2 has it for a direction at rest, and more for the next. A small power is not excluded, and an exponent below 0.1 was expected too boldly.
 #
 # With everything else: exponents of a network's cost from its start to the decided end, 16 at once, one thing varied at a time, from [93_scaling.csv](93_scaling.csv); for the methods by name, of one network to $\log\mathcal L = -10^4$ over the width.
 
@@ -158,7 +158,7 @@ cells = [(axis, f"{rows.value.min():g} to {rows.value.max():g}", *("{:.2f} [{:.2
 pandas.DataFrame(cells, columns=["grows", "from", *cost.SPENT]).set_index("grows")
 
 # %% [markdown]
-# In a batch of 256 a network costs 7 ms, a fortieth of one alone. Width hardly matters, since the pairs of classes are no more for it; SciPy's solvers, even with the Jacobian, slow down like a power of 1.8 to 2.7 of it, and at width 32 all of them take at least five times as long as this package for one network. What is dear are classes and depth: more gradients to the end, and larger systems to solve.
+# In a batch of 256 a network costs 5 ms, one alone thirty-four times that. Width hardly matters, since the pairs of classes are no more for it; SciPy's solvers, even with the Jacobian, slow down like a power of 1.8 to 2.7 of it, and at width 32 all of them take at least five times as long as this package for one network. What is dear are classes and depth: more gradients to the end, and larger systems to solve.
 #
 # Of the processor's speed in matrix products this uses, on one thread, in billions of operations a second: the flow to $\log\mathcal L = -200$; one batched product of the same shapes; one of $1024\times1024$.
 
@@ -167,7 +167,7 @@ speed = notebook.committed("93_peak").groupby(["num_classes", "depth", "width", 
 speed.assign(**{"of same": speed.flow / speed.same, "of big": speed.flow / speed.big}).round(2)
 
 # %% [markdown]
-# Small matrices leave most of a processor idle. The flow's products run at a sixth of the speed of one batched product of the same shapes at width 16, where the steps' own bookkeeping costs more than the products, and at 44% of it at width 256; of the peak for large matrices they reach 2%, 8% and 11%. Products by ten columns cannot reach it, on any solver.
+# Small matrices leave most of a processor idle. The flow's products run at a quarter of the speed of one batched product of the same shapes at width 16, where the steps' own bookkeeping costs more than the products, and at half of it at width 256; of the peak for large matrices they reach 3%, 10% and 13%. Products by ten columns cannot reach it, on any solver.
 #
 # ## Verdict
 
@@ -185,7 +185,7 @@ claims.check("93-target", exponent(growth, "gradients")[2])
 #
 # *Wide networks and many classes trade places.* The differenced columns grow with the number of weights, like $d^2$, and the factorisation like its cube; a step of this package has to factor the pairs of classes, and above some thirty classes explicit steps are cheaper for it, which follow $m$ only in proportion.
 #
-# *Seconds.* The machine was shared while they were measured: other work took most of its two cores, as the wall times in the table tell. Ratios of processor time, side by side on one thread, suffer less from that than anything else, but caches are shared too. Jax compiles before its clock starts.
+# *Seconds.* They are those of one shared machine on one evening. Ratios of processor time, side by side on one thread, suffer less from that than anything else, but caches are shared too; when other work took most of the two cores, an end cost 18 ms, and LSODA with its Jacobian 3.0 times that or more. Jax compiles before its clock starts.
 #
 # *The early levels.* Until a loss of $e^{-30}$ or so any adaptive method is good enough, and explicit ones are the cheapest. What is expensive is the end.
 #

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pandas
 import torch
+from threadpoolctl import threadpool_limits
 
 from dufm import cost
 from dufm.companion import files, notebook, pages
@@ -110,6 +111,7 @@ def main():
     parser.add_argument("--write", action="store_true", help="write the tables that are committed, and README's")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    threadpool_limits(1)  # of NumPy and SciPy
     for name in given.tables or TABLES:
         rows, columns = TABLES[name]
         wall, processor, load = time.perf_counter(), time.process_time(), os.getloadavg()[0]
