@@ -1,4 +1,4 @@
-"""Kernels forked from a server that has imported what notebooks import: whatever ends, nothing is left."""
+"""Kernels forked from a server that has imported what notebooks import: like others, and none is left behind."""
 
 import contextlib
 import json
@@ -10,8 +10,9 @@ import time
 
 import psutil
 import pytest
+from jupyter_client.manager import start_new_kernel
 
-from dufm.companion import child, warm
+from dufm.companion import build, warm
 
 pytestmark = [pytest.mark.skipif(not warm.AVAILABLE, reason="forks of a loaded process: Linux alone"), pytest.mark.slow]
 
@@ -19,34 +20,60 @@ pytestmark = [pytest.mark.skipif(not warm.AVAILABLE, reason="forks of a loaded p
 SAYS = """
 import json, os, sys, time
 import dufm
-about = [os.getcwd(), os.environ.get("COLOUR"), sys.argv[1:], "torch" in sys.modules, "dufm.flow" in sys.modules]
-print(json.dumps([os.getpid(), *about]), flush=True)
+about = [os.getcwd(), os.environ.get("COLOUR"), os.environ.get("SERVER"), sys.argv[1:]]
+print(json.dumps([os.getpid(), *about, "torch" in sys.modules, "dufm.flow" in sys.modules]), flush=True)
 time.sleep(600)
+"""
+CUSTOM = f"""
+import os, sys, types
+fake = types.ModuleType("ipykernel.kernelapp")
+fake.launch_new_instance = lambda: exec({SAYS!r}, {{}})
+sys.modules["ipykernel.kernelapp"] = fake
 """
 
 
+def process_of(parent=None):
+    (server,) = (process for process in psutil.Process(parent).children() if "serve" in process.cmdline())
+    return server
+
+
 @pytest.fixture
-def server(tmp_path, monkeypatch):
+def customised(tmp_path, monkeypatch):
+    """Write the ``sitecustomize`` of the server and what it forks."""
+
+    def write(code):
+        (tmp_path / "sitecustomize.py").write_text(code, encoding="utf-8")
+
+    write(CUSTOM)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("SERVER", "yes")
+    return write
+
+
+@pytest.fixture
+def server(tmp_path, customised):
     """A server of kernels that run ``SAYS``; its process."""
-    (tmp_path / "sitecustomize.py").write_text(
-        "import sys, types\n"
-        "fake = types.ModuleType('ipykernel.kernelapp')\n"
-        f"fake.launch_new_instance = lambda: exec({SAYS!r}, {{}})\n"
-        "sys.modules['ipykernel.kernelapp'] = fake\n",
-        encoding="utf-8",
-    )
-    path = os.pathsep.join([str(tmp_path), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
-    with warm.serving(tmp_path, {child.MARK: f"test {tmp_path}", "PYTHONPATH": path}):
-        yield next(process for process in psutil.Process().children() if "serve" in process.cmdline())
+    with warm.serving(tmp_path, f"test {tmp_path}"):
+        yield process_of()
 
 
-def asked(folder, *arguments, **variables):
+@contextlib.contextmanager
+def asked(folder, *arguments, cwd=None, **variables):
     """The process in a kernel's place, and the kernel's first line."""
-    command = [*warm.command(folder)[:-2], *arguments]
+    env = {name: value for name, value in os.environ.items() if name != "SERVER"}
     client = subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, cwd=folder, env={**os.environ, **variables}, start_new_session=True
+        [*warm.command(folder)[:-2], *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=cwd or folder,
+        env={**env, **variables},
+        start_new_session=True,
     )
-    return client, json.loads(client.stdout.readline())
+    with client:
+        try:
+            yield client, json.loads(client.stdout.readline())
+        finally:
+            client.kill()
 
 
 def gone(*pids):
@@ -60,57 +87,130 @@ def gone(*pids):
     return False
 
 
+# ---------------------------------------------------------------- like other kernels
+
+
 def test_a_kernel_is_as_its_client_was_started_with_torch_loaded_and_nothing_of_ours(server, tmp_path):
     folder = tmp_path / "größer"
     folder.mkdir()
     for number in (1, 2):
-        client, (pid, *about) = asked(tmp_path, "-f", f"ports {number}", COLOUR="grün\n\udcff")
-        with client:
-            assert about == [str(tmp_path), "grün\n\udcff", ["-f", f"ports {number}"], True, False]
+        given = {"cwd": folder, "COLOUR": "grün\n\udcff"}
+        with asked(tmp_path, "-f", f"ports {number}", **given) as (_, (pid, *about)):
+            assert about == [str(folder), "grün\n\udcff", None, ["-f", f"ports {number}"], True, False]
             assert psutil.Process(pid).ppid() == server.pid and os.getpgid(pid) == pid != server.pid
-            client.kill()
+
+
+def answer(client, code, timeout=30):
+    """What a cell says, or the name of its error."""
+    said = []
+    reply = client.execute_interactive(
+        code, timeout=timeout, output_hook=lambda message: said.append(message["content"].get("text", ""))
+    )
+    return "".join(said).strip() or reply["content"].get("ename")
+
+
+def test_a_kernel_is_interrupted_leaves_in_order_and_draws_numbers_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("JUPYTER_PATH", "")
+    (tmp_path / "besides.py").write_text("print('found')", encoding="utf-8")
+    drawn = []
+    with warm.serving(tmp_path, f"test {tmp_path}"):
+        build.own_kernel(tmp_path, warm.command(tmp_path))
+        for number in (1, 2):
+            manager, client = start_new_kernel(kernel_name="python3", cwd=str(tmp_path))
+            try:
+                assert answer(client, "import os, psutil; print(psutil.Process().parent().cmdline()[2])") == "serve"
+                assert answer(client, "import besides") == "found"
+                assert answer(client, "import matplotlib; print(matplotlib.get_backend())").endswith("inline")
+                drawn.append(answer(client, "import numpy, torch; print(torch.rand(1), numpy.random.rand())"))
+                answer(client, f"import atexit, pathlib; atexit.register(pathlib.Path('left {number}').touch)")
+                client.execute("import time; time.sleep(60)")
+                time.sleep(1)
+                manager.interrupt_kernel()
+                assert client.get_shell_msg(timeout=10)["content"]["ename"] == "KeyboardInterrupt"
+                assert answer(client, "print('alive')") == "alive"
+            finally:
+                client.stop_channels()
+                manager.shutdown_kernel()
+            assert (tmp_path / f"left {number}").exists()
+    assert drawn[0] != drawn[1]
+
+
+# ---------------------------------------------------------------- whatever ends
 
 
 @pytest.mark.parametrize("end", ["client", "kernel", "server"])
 def test_whichever_ends_no_process_is_left(server, tmp_path, end):
-    with contextlib.ExitStack() as clients:
-        (one, (kernel, *_)), (other, (its, *_)) = asked(tmp_path), asked(tmp_path)
-        for client in (one, other):
-            clients.enter_context(client)
-            clients.callback(client.kill)
+    with asked(tmp_path) as (one, (kernel, *_)), asked(tmp_path) as (other, (its, *_)):
         psutil.Process({"client": one.pid, "kernel": kernel, "server": server.pid}[end]).kill()
         assert gone(kernel) and one.wait(2) in (0, -9)
         if end == "server":
             assert gone(its) and other.wait(2) == 0
         else:
             assert other.poll() is None and psutil.pid_exists(its)
-            third, (again, *_) = asked(tmp_path)
-            with third:
+            with asked(tmp_path) as (third, (again, *_)):
                 third.kill()
                 assert gone(again)
 
 
-def test_the_server_ends_with_the_process_that_started_it(tmp_path):
-    """Even while it is still importing."""
+@pytest.mark.parametrize("seconds", [0, 4], ids=["importing", "waiting"])
+def test_the_server_ends_with_the_process_that_started_it_and_ends_what_carries_the_mark(tmp_path, seconds):
+    mark = f"test {tmp_path}"
     code = (
         "import sys, time\nfrom dufm.companion import warm\n"
-        f"with warm.serving({str(tmp_path)!r}, {{'DUFM_RUN': 'test {tmp_path}'}}):\n"
-        "    print('there', flush=True)\n    time.sleep(600)\n"
+        f"with warm.serving({str(tmp_path)!r}, {mark!r}):\n    print('there', flush=True)\n    time.sleep(600)\n"
     )
-    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    with parent:
-        assert parent.stdout.readline() == "there\n"
-        (server,) = psutil.Process(parent.pid).children()
-        parent.kill()
-    assert gone(server.pid)
+    marked = subprocess.Popen(["sleep", "600"], env={**os.environ, "DUFM_RUN": f"{mark} 28_one"})
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent, marked:
+        try:
+            assert parent.stdout.readline() == "there\n"
+            server = process_of(parent.pid)
+            time.sleep(seconds)
+            parent.kill()
+            assert gone(server.pid, marked.pid)
+        finally:
+            parent.kill()
+            marked.kill()
 
 
-def test_without_a_server_a_kernel_loads_for_itself(tmp_path):
+def test_what_a_dead_kernel_has_forked_ends_with_the_server(tmp_path, customised):
+    forks = "child = os.fork()\nif child:\n    print(json.dumps([os.getpid(), child]), flush=True)"
+    customised(CUSTOM.replace(repr(SAYS), repr(SAYS.replace(SAYS.splitlines()[4], forks))))
+    with warm.serving(tmp_path, f"test {tmp_path}"), asked(tmp_path) as (_, (kernel, child)):
+        psutil.Process(kernel).kill()
+        assert gone(kernel) and psutil.pid_exists(child)
+    assert gone(child)
+
+
+# ---------------------------------------------------------------- without a server
+
+
+def test_a_server_that_cannot_load_something_forks_without_it(tmp_path, customised):
+    customised(f"{CUSTOM}\nsys.modules['pandas'] = None\n")
+    with warm.serving(tmp_path, f"test {tmp_path}"), asked(tmp_path) as (_, (*_, torch, ours)):
+        assert torch and not ours
+
+
+DIES = """
+import gc, os, sys
+if "serve" in sys.orig_argv:
+    sys.modules["torch"] = sys.modules["scipy"] = None
+    gc.freeze = lambda: os._exit(1)
+"""
+HAS_NO_ROOM = """
+import os
+def fork():
+    raise BlockingIOError(11, "Resource temporarily unavailable")
+os.fork = fork
+"""
+
+
+@pytest.mark.parametrize("custom", [None, "killed", DIES, HAS_NO_ROOM], ids=["none", "killed", "dies", "has no room"])
+def test_where_no_server_answers_a_kernel_loads_for_itself(tmp_path, customised, custom):
     """The socket of a server that was killed still stands there."""
-    with warm.serving(tmp_path, {child.MARK: f"test {tmp_path}"}):
-        pass
-    assert (tmp_path / warm.SOCKET).exists()
-    client = subprocess.Popen(
-        [*warm.command(tmp_path)[:-2], "--version"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    assert re.fullmatch(r"\d+\.\d+\S*\n", client.communicate(timeout=60)[0]) and client.returncode == 0
+    customised(custom if custom and custom != "killed" else "")
+    with warm.serving(tmp_path, f"test {tmp_path}") if custom else contextlib.nullcontext():
+        if custom == "killed":
+            process_of().kill()
+        command = [*warm.command(tmp_path)[:-2], "--version"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert re.fullmatch(r"\d+\.\d+\S*\n", done.stdout) and done.returncode == 0, done.stderr

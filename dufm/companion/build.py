@@ -76,6 +76,7 @@ def own_kernel(folder, command=None):
     """
     from ipykernel.kernelspec import write_kernel_spec
 
-    overrides = {"argv": command} if command else {}
+    # jupyter_client's signals would reach whatever stands in the kernel's place, its messages the kernel.
+    overrides = {"argv": command, "interrupt_mode": "message"} if command else {}
     write_kernel_spec(str(Path(folder) / "kernels" / "python3"), overrides=overrides)
     os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [str(folder), os.environ.get("JUPYTER_PATH")]))

@@ -1,7 +1,7 @@
 """One notebook in an interpreter of its own, and the end of all that it has started.
 
-As a script it runs a notebook by papermill and imports nothing of ``dufm``, which would load torch.  Its kernel and the
-workers of its sweeps inherit a mark in their environment, by which they are found when those between have died.
+As a script it runs a notebook by papermill.  Its kernel and the workers of its sweeps inherit a mark in their
+environment, by which they are found when those between have died; a forked kernel shows that of the whole run.
 """
 
 import contextlib

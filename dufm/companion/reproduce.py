@@ -107,7 +107,7 @@ def reproduce(wanted, given, *, jobs, device, out, cluster=None):
         os.environ["DUFM_OUT"] = str(folder)
         runner = _Runner(folder, parameters, Path(own))
         own_kernel(own, warm.command(own) if warm.AVAILABLE else None)
-        with warm.serving(own, {child.MARK: runner.mark}) if warm.AVAILABLE else contextlib.nullcontext():
+        with warm.serving(own, runner.mark) if warm.AVAILABLE else contextlib.nullcontext():
             return runner.run(names, jobs)
 
 

@@ -2,7 +2,8 @@
 
 Importing costs a kernel more than two seconds of processor time, and many notebooks compute for less.  jupyter_client
 starts a small process in the kernel's place, which asks the server for a fork and lives as long as it: whichever of the
-two ends, the other does.  When the server ends, or the command that started it, every kernel does.
+two ends, the other does.  When the server ends, or the command that started it, every kernel does.  Where no server
+answers, the small process becomes a kernel like any other.
 
 On Linux alone, as the system's own libraries need not survive a fork elsewhere.  As a script this is the server, or the
 small process, which imports nothing beyond the standard library.
@@ -40,46 +41,55 @@ _SET_PARENT_DEATH_SIGNAL = 1  # linux/prctl.h
 
 def command(folder):
     """The command of a kernel spec that starts kernels by the server of this folder."""
-    return [sys.executable, "-I", "-S", __file__, "ask", str(folder), "-f", "{connection_file}"]
+    return [sys.executable, "-P", "-S", __file__, "ask", str(folder), "-f", "{connection_file}"]
 
 
 @contextlib.contextmanager
-def serving(folder, environment):
-    """Run the server, with these variables, until the block ends; only who may look into ``folder`` can ask it."""
+def serving(folder, mark):
+    """Run the server until the block ends, and end all that carries ``mark`` then.
+
+    Only who may look into ``folder`` can ask the server.
+    """
+    from dufm.companion import child
+
     server = subprocess.Popen(
-        [sys.executable, "-P", __file__, "serve", str(folder), str(os.getpid())],
+        [sys.executable, __file__, "serve", str(folder), str(os.getpid())],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        env={**os.environ, **environment},
+        stderr=subprocess.DEVNULL,  # each kernel has its own
+        env={**os.environ, child.MARK: mark},
         start_new_session=True,
     )
     with server:
         try:
             assert server.stdout is not None
-            server.stdout.read(1)  # it listens, or has died: then each kernel loads for itself
+            server.stdout.read(1)  # it listens, or has died
             yield
         finally:
-            server.kill()
+            child.end(mark)
 
 
 def _serve(folder, parent):
     signal.signal(signal.SIGTERM, _end_all)
     _end_with_the_parent(signal.SIGTERM, int(parent))
+    sys.path[:] = [path for path in sys.path if path != os.path.dirname(__file__)]  # no kernel has it
     os.chdir(folder)  # the name of a socket is at most 108 bytes long
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(SOCKET)
     listener.listen()
     os.write(1, b"\n")
-    os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"  # as a kernel has it
+    if not os.environ.get("MPLBACKEND"):  # matplotlib reads it when it is loaded, ipykernel sets it later
+        os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
     for name in LOADED:
-        importlib.import_module(name)
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
     gc.freeze()
     woken, waking = socket.socketpair()
     for end in (woken, waking):
         end.setblocking(False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(waking.fileno())
-    poll = select.poll()
+    poll, server = select.poll(), os.getpid()
     running: dict[int, tuple[socket.socket, int]] = {}  # by number of the connection: it, and its kernel
     for readable in (listener, woken):
         poll.register(readable, select.POLLIN)
@@ -87,11 +97,15 @@ def _serve(folder, parent):
         for number, _ in poll.poll():
             if number == listener.fileno():
                 client, _ = listener.accept()
-                kernel = os.fork()
+                try:
+                    kernel = os.fork()
+                except OSError:  # no room for another process: the client becomes a kernel itself
+                    client.close()
+                    continue
                 if not kernel:
                     for inherited in (listener, woken, waking, *(other for other, _ in running.values())):
                         inherited.close()
-                    _become_kernel(client)
+                    _become_kernel(client, server)
                     return
                 running[client.fileno()] = client, kernel
                 poll.register(client, select.POLLRDHUP)
@@ -128,9 +142,8 @@ def _end_with_the_parent(signal_, parent):
         os.kill(os.getpid(), signal_)
 
 
-def _become_kernel(client):
+def _become_kernel(client, server):
     """Run a kernel in this fork as if it had been started as ``client`` was: its files, variables and folder."""
-    server = os.getppid()
     signal.set_wakeup_fd(-1)
     for each in (signal.SIGCHLD, signal.SIGTERM):
         signal.signal(each, signal.SIG_DFL)
@@ -139,28 +152,32 @@ def _become_kernel(client):
     with client:
         _, given, _, _ = socket.recv_fds(client, 1, 3)
         arguments, variables, folder = json.loads(client.makefile("rb").readline())
+        client.send(b"\n")
     for number, file in enumerate(given):
         os.dup2(file, number)
         os.close(file)
     os.environ.clear()
     os.environ.update(variables)
     os.chdir(folder)
+    for name in {"torch", "numpy.random"} & sys.modules.keys():  # all forks would draw the same numbers
+        sys.modules[name].seed()
     sys.argv = ["ipykernel_launcher", *arguments]
     importlib.import_module("ipykernel.kernelapp").launch_new_instance()
 
 
 def _ask(folder, *arguments):
     here = os.getcwd()
-    with socket.socket(socket.AF_UNIX) as server:
-        try:
-            os.chdir(folder)
-            server.connect(SOCKET)
-        except OSError:
-            os.chdir(here)
-            os.execv(sys.executable, [sys.executable, "-m", "ipykernel_launcher", *arguments])
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as server:
+        os.chdir(folder)
+        server.connect(SOCKET)
         socket.send_fds(server, [b"\n"], [0, 1, 2])
         server.sendall(json.dumps([arguments, dict(os.environ), here]).encode() + b"\n")
-        server.recv(1)  # nothing comes: it is closed when the kernel has ended
+        if server.recv(1):
+            with contextlib.suppress(ConnectionError):
+                server.recv(1)  # nothing comes: it is closed when the kernel has ended
+            return
+    os.chdir(here)
+    os.execv(sys.executable, [sys.executable, "-m", "ipykernel_launcher", *arguments])
 
 
 if __name__ == "__main__":
