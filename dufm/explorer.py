@@ -7,6 +7,7 @@ square of the singular values of Z is ``scale`` in expectation.
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,12 +29,15 @@ from dufm.spectral import spectral_flow, spectral_init
 
 __all__ = [
     "LOG_LOSSES",
+    "SETTING",
     "Explored",
+    "beside",
     "columns",
     "finished",
     "network",
     "network_at",
     "points",
+    "settings",
     "spectral",
     "spectral_start",
     "words",
@@ -41,6 +45,8 @@ __all__ = [
 
 #: Where a run is looked at; four stretches, after each of which a caller may stop it.
 LOG_LOSSES = ((2.0, 1.0, 0.5, 0.0), (-1.0, -2.0, -4.0), (-8.0, -16.0, -32.0), (-64.0, -128.0, -256.0))
+#: What both panels have in common, the seed being that of the spectral model's start.
+SETTING = ["num_classes", "depth", "scale", "seed"]
 _LEVELS = [level for stretch in LOG_LOSSES for level in stretch]
 _RTOL = 1e-3
 _STEPS = 1000  # a stretch: where a network rests at a saddle for longer, it is a slow start and says so
@@ -116,6 +122,35 @@ def finished(run: Running) -> Explored:
             next(run)
         except StopIteration as stop:
             return stop.value
+
+
+def settings(draws: int, seed: int) -> list[dict[str, Any]]:
+    """Values of ``SETTING`` drawn over the ranges of the sliders, the scale uniform in its logarithm."""
+    rng, drawn = np.random.default_rng(seed), []
+    for _ in range(draws):
+        num_classes, depth, start = (int(rng.integers(*span)) for span in ((3, 9), (2, 9), (0, 1000)))
+        drawn.append(dict(zip(SETTING, (num_classes, depth, round(10 ** rng.uniform(-3, 0), 4), start), strict=True)))
+    return drawn
+
+
+def beside(num_classes: int, depth: int, scale: float, seed: int) -> dict[str, Any]:
+    """Both panels at one start: the spectral model, and a network of width K there.
+
+    Returns the setting, the names ``spectral`` and ``network`` of the ends ("refused": a network too slow for the
+    panel), ``same``: both are decided, with one rank and margins equal to 1e-6, and ``apart``: the largest distance of
+    their logits, scaled to norm 1, up to sharpness 256, NaN without a network.  ``DufmError`` for bad numbers.
+    """
+    setting = dict(zip(SETTING, (num_classes, depth, scale, seed), strict=True))
+    few = finished(spectral(num_classes, depth, scale, seed))
+    try:
+        whole = finished(network_at(num_classes, depth, num_classes, scale, seed))
+    except DufmError:
+        return {**setting, "spectral": few.name, "network": "refused", "same": False, "apart": float("nan")}
+    away = abs(float(whole.margin_ratio[-1] / few.margin_ratio[-1]) - 1)
+    same = not few.reason and not whole.reason and few.rank == whole.rank and away < 1e-6
+    one, other = (run.Z[:-1] / run.Z[:-1].norm(dim=(1, 2), keepdim=True) for run in (few, whole))
+    apart = float((one - other).norm(dim=(1, 2)).max())
+    return {**setting, "spectral": few.name, "network": whole.name, "same": same, "apart": round(apart, 4)}
 
 
 def _followed(factors: Sequence[Tensor], depth: int) -> Running:

@@ -241,12 +241,12 @@ def test_a_slider_of_the_explorer_takes_the_keyboard_and_changes_the_picture(lab
 
 @pytest.fixture
 def voila(tmp_path):
-    """The explorer served as INSTALL says; fewer settings are drawn, since all cells run before the first is shown."""
+    """The explorer served as INSTALL says; one setting is computed, since all cells run before one is shown."""
     checkout, env = checkout_in(tmp_path)
     path, port, log = checkout / "notebooks" / "9_tools" / "92_explorer.ipynb", free_port(), tmp_path / "voila.log"
     text = path.read_text(encoding="utf-8")
-    assert text.count("draws: int = 24 ") == 1
-    path.write_text(text.replace("draws: int = 24 ", "draws: int = 1 "), encoding="utf-8")
+    assert text.count("every: int = 25 ") == 1
+    path.write_text(text.replace("every: int = 25 ", "every: int = 200 "), encoding="utf-8")
     process = started(log, checkout, env, "voila", "--no-browser", f"--port={port}", str(path))
     while not log.read_text().count("is running at:"):
         assert process.poll() is None, log.read_text()

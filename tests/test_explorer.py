@@ -54,6 +54,30 @@ def test_a_network_ends_as_the_flow_in_one_piece_does():
     assert float(run.margin_ratio[-1]) == pytest.approx(float(end.margin_ratio), rel=1e-6)
 
 
+def test_settings_lie_in_the_ranges_of_the_sliders_and_more_of_them_begin_alike():
+    drawn = explorer.settings(300, 0)
+    assert explorer.settings(24, 0) == drawn[:24] and explorer.settings(24, 1) != drawn[:24]
+    spans = {key: (min(each[key] for each in drawn), max(each[key] for each in drawn)) for key in explorer.SETTING}
+    assert spans["num_classes"] == (3, 8) and spans["depth"] == (2, 8)
+    assert 1e-3 <= spans["scale"][0] < 2e-3 and 0.5 < spans["scale"][1] <= 1 and 0 <= spans["seed"][0]
+
+
+def test_both_panels_beside_each_other_by_the_flow_in_one_piece(monkeypatch):
+    row = explorer.beside(5, 3, 0.1, 3)
+    start, chi = explorer.spectral_start(5, 0.1, 3)
+    end = dufm.end(dufm.gradient_flow(dufm.spectral_init(start, 3, chi), until_log_loss=-1e4), 3)
+    assert row["spectral"] == row["network"] == str(end.name) and row["same"] and row["apart"] < 0.05
+
+    def too_slow(*_):
+        raise dufm.DufmError("no log loss of 0 here")
+        yield
+
+    monkeypatch.setattr(explorer, "network_at", too_slow)
+    refused = explorer.beside(5, 3, 0.1, 3)
+    assert (refused["spectral"], refused["network"], refused["same"]) == (row["spectral"], "refused", False)
+    assert np.isnan(refused["apart"])
+
+
 def test_scale_is_the_root_mean_square_of_the_singular_values():
     starts = dufm.gaussian_init(3, 16, 4, scale=0.2 ** (1 / 3), seed=0, batch=4000)
     square = dufm.product(starts).square().sum((-2, -1)) / 4
