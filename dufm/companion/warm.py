@@ -23,6 +23,7 @@ import sys
 
 __all__ = ["AVAILABLE", "command", "serving"]
 
+#: Whether kernels are forked here.
 AVAILABLE = sys.platform == "linux"
 SOCKET = "kernels.socket"
 # Of other people's making only: the source of this package may change while a run is under way.
