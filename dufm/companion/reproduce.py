@@ -106,8 +106,8 @@ def reproduce(wanted, given, *, jobs, device, out, cluster=None):
     with folder_for(out) as folder, tempfile.TemporaryDirectory(prefix="dufm-", ignore_cleanup_errors=True) as own:
         os.environ["DUFM_OUT"] = str(folder)
         runner = _Runner(folder, parameters, Path(own))
-        own_kernel(own, warm.command(own) if warm.AVAILABLE else None)
-        with warm.serving(own, runner.mark) if warm.AVAILABLE else contextlib.nullcontext():
+        with warm.serving(own, runner.mark) as command:
+            own_kernel(own, command)
             return runner.run(names, jobs)
 
 

@@ -47,12 +47,15 @@ def command(folder):
 
 @contextlib.contextmanager
 def serving(folder, mark):
-    """Run the server until the block ends, and end all that carries ``mark`` then.
+    """Run the server until the block ends, and end all that carries ``mark`` then; the block gets :func:`command`.
 
-    Only who may look into ``folder`` can ask the server.
+    Only who may look into ``folder`` can ask the server.  Where kernels are not forked there is no server, and None.
     """
     from dufm.companion import child
 
+    if not AVAILABLE:
+        yield None
+        return
     server = subprocess.Popen(
         [sys.executable, __file__, "serve", str(folder), str(os.getpid())],
         stdin=subprocess.DEVNULL,
@@ -65,7 +68,7 @@ def serving(folder, mark):
         try:
             assert server.stdout is not None
             server.stdout.read(1)  # it listens, or has died
-            yield
+            yield command(folder)
         finally:
             child.end(mark)
 
