@@ -32,8 +32,14 @@ sys.modules["ipykernel.kernelapp"] = fake
 """
 
 
-def process_of(parent=None):
-    (server,) = (process for process in psutil.Process(parent).children() if "serve" in process.cmdline())
+def watcher_of(parent=None):
+    (watcher,) = (process for process in psutil.Process(parent).children() if "serve" in process.cmdline())
+    return watcher
+
+
+def server_of(parent=None):
+    """The child of the process that watches over it, where it was forked already."""
+    (server,) = watcher_of(parent).children()
     return server
 
 
@@ -54,7 +60,7 @@ def customised(tmp_path, monkeypatch):
 def server(tmp_path, customised):
     """A server of kernels that run ``SAYS``; its process."""
     with warm.serving(tmp_path, f"test {tmp_path}"):
-        yield process_of()
+        yield server_of()
 
 
 @contextlib.contextmanager
@@ -123,8 +129,9 @@ def test_a_kernel_is_interrupted_leaves_in_order_and_draws_numbers_of_its_own(tm
                 assert answer(client, "import matplotlib; print(matplotlib.get_backend())").endswith("inline")
                 drawn.append(answer(client, "import numpy, torch; print(torch.rand(1), numpy.random.rand())"))
                 answer(client, f"import atexit, pathlib; atexit.register(pathlib.Path('left {number}').touch)")
-                client.execute("import time; time.sleep(60)")
-                time.sleep(1)
+                client.execute("import time; print('begun', flush=True); time.sleep(60)")
+                while client.get_iopub_msg(timeout=10)["msg_type"] != "stream":
+                    pass
                 manager.interrupt_kernel()
                 assert client.get_shell_msg(timeout=10)["content"]["ename"] == "KeyboardInterrupt"
                 assert answer(client, "print('alive')") == "alive"
@@ -138,13 +145,14 @@ def test_a_kernel_is_interrupted_leaves_in_order_and_draws_numbers_of_its_own(tm
 # ---------------------------------------------------------------- whatever ends
 
 
-@pytest.mark.parametrize("end", ["client", "kernel", "server"])
+@pytest.mark.parametrize("end", ["client", "kernel", "server", "watcher"])
 def test_whichever_ends_no_process_is_left(server, tmp_path, end):
     with asked(tmp_path) as (one, (kernel, *_)), asked(tmp_path) as (other, (its, *_)):
-        psutil.Process({"client": one.pid, "kernel": kernel, "server": server.pid}[end]).kill()
+        watcher = server.ppid()
+        psutil.Process({"client": one.pid, "kernel": kernel, "server": server.pid, "watcher": watcher}[end]).kill()
         assert gone(kernel) and one.wait(2) in (0, -9)
-        if end == "server":
-            assert gone(its) and other.wait(2) == 0
+        if end in ("server", "watcher"):
+            assert gone(its, server.pid, watcher) and other.wait(2) == 0
         else:
             assert other.poll() is None and psutil.pid_exists(its)
             with asked(tmp_path) as (third, (again, *_)):
@@ -163,10 +171,10 @@ def test_the_server_ends_with_the_process_that_started_it_and_ends_what_carries_
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent, marked:
         try:
             assert parent.stdout.readline() == "there\n"
-            server = process_of(parent.pid)
+            watcher, server = watcher_of(parent.pid), server_of(parent.pid)
             time.sleep(seconds)
             parent.kill()
-            assert gone(server.pid, marked.pid)
+            assert gone(watcher.pid, server.pid, marked.pid)
         finally:
             parent.kill()
             marked.kill()
@@ -210,7 +218,7 @@ def test_where_no_server_answers_a_kernel_loads_for_itself(tmp_path, customised,
     customised(custom if custom and custom != "killed" else "")
     with warm.serving(tmp_path, f"test {tmp_path}") if custom else contextlib.nullcontext():
         if custom == "killed":
-            process_of().kill()
+            server_of().kill()
         command = [*warm.command(tmp_path)[:-2], "--version"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert re.fullmatch(r"\d+\.\d+\S*\n", done.stdout) and done.returncode == 0, done.stderr

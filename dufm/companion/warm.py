@@ -73,9 +73,21 @@ def serving(folder, mark):
             child.end(mark)
 
 
-def _serve(folder, parent):
+def _watch(folder, parent):
+    """Fork the server, and end all with the parent: here, where no long import keeps the news waiting."""
     signal.signal(signal.SIGTERM, _end_all)
     _end_with_the_parent(signal.SIGTERM, int(parent))
+    watcher = os.getpid()
+    if server := os.fork():
+        os.close(1)
+        os.waitpid(server, 0)
+    else:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _end_with_the_parent(signal.SIGKILL, watcher)
+        _serve(folder)
+
+
+def _serve(folder):
     sys.path[:] = [path for path in sys.path if path != os.path.dirname(__file__)]  # no kernel has it
     os.chdir(folder)  # the name of a socket is at most 108 bytes long
     listener = socket.socket(socket.AF_UNIX)
@@ -149,8 +161,7 @@ def _end_with_the_parent(signal_, parent):
 def _become_kernel(client, server):
     """Run a kernel in this fork as if it had been started as ``client`` was: its files, variables and folder."""
     signal.set_wakeup_fd(-1)
-    for each in (signal.SIGCHLD, signal.SIGTERM):
-        signal.signal(each, signal.SIG_DFL)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _end_with_the_parent(signal.SIGKILL, server)
     os.setsid()  # a kernel ends its process group along with itself
     with client:
@@ -185,4 +196,4 @@ def _ask(folder, *arguments):
 
 
 if __name__ == "__main__":
-    {"serve": _serve, "ask": _ask}[sys.argv[1]](*sys.argv[2:])
+    {"serve": _watch, "ask": _ask}[sys.argv[1]](*sys.argv[2:])
