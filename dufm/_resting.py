@@ -34,7 +34,12 @@ def growth_rate(x: Tensor, slope: Tensor) -> Tensor:
 
 
 class Steady(Model):
-    """A model held at constant log ℒ: the field less αx, α = ‖F‖²/⟨F, x⟩; its zeros are where the direction rests."""
+    """A model held at constant log ℒ: the field less αx, α = ‖F‖²/⟨F, x⟩; its zeros are where the direction rests.
+
+    ``rate``: α at the states of the next step, which who takes it knows already.
+    """
+
+    rate: torch.Tensor
 
     def __init__(self, model: Model) -> None:
         self.model, self.live = model, model.live
@@ -47,9 +52,7 @@ class Steady(Model):
 
     def linearise(self, x: Tensor) -> Linearised:
         """The first term of F', and −α."""
-        slope = torch.empty_like(x)
-        self.model.field(x, slope)
-        return replace(self.model.linearise(x), damping=growth_rate(x, slope))
+        return replace(self.model.linearise(x), damping=self.rate)
 
 
 @torch.no_grad()
@@ -61,7 +64,7 @@ def rest(model: Model, state: Tensor, *, sharpness: float, until_growth: float, 
     """
     control = control_of(rtol)
     steady = Steady(model)
-    batch = begin(steady, _at_sharpness(model, state, sharpness), control)
+    batch = begin(steady, _at_sharpness(model, state, slope_at(model, state)[0], sharpness), control)
     batch.implicit[:] = True
     rate = growth_rate(batch.state, slope_at(model, batch.state)[1])
     batch.h = control.share / 2 / rate
@@ -72,6 +75,7 @@ def rest(model: Model, state: Tensor, *, sharpness: float, until_growth: float, 
         rows = (batch.code == RUNNING).nonzero().squeeze(-1)
         if not len(rows):
             break
+        steady.rate = rate[rows]
         step = batch.step(steady, control, rows)
         # Where margins join the active ones a step can fail whole and both its orders agree: log ℒ, which the field
         # keeps, then rises by a share of what the flow would have gained.
@@ -81,9 +85,10 @@ def rest(model: Model, state: Tensor, *, sharpness: float, until_growth: float, 
         batch.code[rows[lost]] = EXHAUSTED
         h = batch.h[rows]
         batch.h[rows] = h * batch.factor(rows, step.error, accepted, 3)
-        rows, h, there = rows[accepted], h[accepted], _at_sharpness(model, step.state[accepted], sharpness)
+        rows, h = rows[accepted], h[accepted]
         if not len(rows):
             continue
+        there = _at_sharpness(model, step.state[accepted], step.log_loss[accepted], sharpness)
         growth[rows] += model.depth * rate[rows] * h
         log_loss, slope = slope_at(model, there)
         rate[rows] = growth_rate(there, slope)
@@ -101,13 +106,14 @@ def rest(model: Model, state: Tensor, *, sharpness: float, until_growth: float, 
     return Rest(batch.state, growth, turning, status)
 
 
-def _at_sharpness(model: Model, state: Tensor, sharpness: float) -> Tensor:
-    """States scaled so that log ℒ = −sharpness, to a relative error of 1/sharpness²; log ℒ is all but homogeneous."""
-    scratch = torch.empty_like(state)
-    for _ in range(2):
-        log_loss, _ = model.field(state, scratch)
-        state = state * (-sharpness / log_loss).pow(1 / model.depth).unsqueeze(-1)
-    return state
+def _at_sharpness(model: Model, state: Tensor, log_loss: Tensor, sharpness: float) -> Tensor:
+    """States, of these log ℒ, scaled to log ℒ = −sharpness, to a relative error of 1/sharpness².
+
+    Log ℒ is all but homogeneous.
+    """
+    state = state * (-sharpness / log_loss).pow(1 / model.depth).unsqueeze(-1)
+    log_loss, _ = model.field(state, torch.empty_like(state))
+    return state * (-sharpness / log_loss).pow(1 / model.depth).unsqueeze(-1)
 
 
 def _direction(model: Model, state: Tensor) -> Tensor:

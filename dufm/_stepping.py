@@ -204,31 +204,36 @@ def follow(model: Model, state: Tensor, *, until_log_loss: float, rtol: float, m
     def land(rows: Tensor, kind: str, goal: Tensor, length: Tensor, longest: Tensor) -> tuple[Step, Tensor]:
         """Steps of ``rows`` ending where log ℒ or log t equals ``goal``, and log t there; ``length`` a first guess.
 
-        Newton's method, safeguarded by halving: steps as long as ``longest`` pass the goal.
+        Newton's method, safeguarded by halving: steps as long as ``longest`` pass the goal.  The end of a step does not
+        move with its length as fast as the path does there: by how much it did between the last two trials counts.
         """
         log_time, exact = batch.log_time[rows], max(_LANDED, 8 * torch.finfo(goal.dtype).eps)
-        low, high, before = torch.zeros_like(length), longest, torch.full_like(length, torch.inf)
+        low, high, before = torch.zeros_like(length), longest, None
         while True:
             step = batch.step(model, control, rows, length)
-            reached = step.log_time(log_time)
             if kind == "log_loss":
-                miss, rate = goal - step.log_loss, length * step.speed * step.speed
+                miss, rate = goal - step.log_loss, step.speed * step.speed
             else:
-                miss, rate = reached - goal, length * torch.exp(-step.log_loss - reached)
+                reached = step.log_time(log_time)
+                miss, rate = reached - goal, torch.exp(-step.log_loss - reached)
             low, high = torch.where(miss < 0, length, low), torch.where(miss < 0, high, length)
-            closer, middle = length * (1 - miss / rate), (low + high) / 2
-            fast = (closer > low) & (closer < high) & (miss.abs() < 0.5 * before)
-            closer, before = torch.where(fast, closer, middle), miss.abs()
+            closer, middle = length - miss / rate, (low + high) / 2
+            if before is not None:
+                last, last_miss, last_rate = before
+                bias = (miss - last_miss) / (length - last) * 2 / (rate + last_rate)
+                closer = torch.where(miss.abs() < 0.5 * last_miss.abs(), length - miss / (rate * bias), middle)
+            before = length, miss, rate
+            closer = torch.where((closer > low) & (closer < high), closer, middle)
             # Where rounding hides the goal the shortest step that passes it counts.
             closer = torch.where((closer > low) & (closer < high), closer, high)
             away = (miss.abs() > exact * goal.abs().clamp(min=1.0)) & (closer != length)
             if not away.any():
-                return step, reached
+                return step, step.log_time(log_time)
             length = torch.where(away, closer, length)
 
     def keep(rows: Tensor, step: Step, reached: Tensor, final: bool = False) -> None:
         """Store the states at the levels that the steps of ``rows`` pass."""
-        while kind is not None and len(rows):
+        while kind is not None:
             goal = torch.cat([levels, levels.new_full((1,), _NEVER[kind])])[batch.level[rows]]
             value = step.log_loss if kind == "log_loss" else reached
             slack = 1e-9 * goal.abs().clamp(max=1e300) + 1e-12
@@ -236,14 +241,15 @@ def follow(model: Model, state: Tensor, *, until_log_loss: float, rtol: float, m
             if final and kind == "log_loss":
                 passed |= goal >= until_log_loss
             passed &= batch.level[rows] < len(levels)
+            if not passed.any():
+                return
             rows, step, reached = rows[passed], step[passed], reached[passed]
-            if len(rows):
-                where = batch.level[rows], rows
-                length = step.part(kind, goal[passed], batch.log_time[rows])
-                landed, landed_log_time = land(rows, kind, goal[passed], length, step.length)
-                for store, value in zip(kept, (landed.state, landed.log_loss, landed_log_time), strict=True):
-                    store[where] = value
-                batch.level[rows] += 1
+            where = batch.level[rows], rows
+            length = step.part(kind, goal[passed], batch.log_time[rows])
+            landed, landed_log_time = land(rows, kind, goal[passed], length, step.length)
+            for store, value in zip(kept, (landed.state, landed.log_loss, landed_log_time), strict=True):
+                store[where] = value
+            batch.level[rows] += 1
 
     for count in range(max_steps):
         if count % _STALL_EVERY == 0:
@@ -263,18 +269,18 @@ def follow(model: Model, state: Tensor, *, until_log_loss: float, rtol: float, m
                 # The step that passes the target is taken again, to it, when all others have got there.
                 batch.code[rows[last]] = LAST
                 accepted &= ~last
-            reached = step.log_time(batch.log_time[rows])
-            moved, there, reached = rows[accepted], step[accepted], reached[accepted]
-            if kind is not None:
+            if accepted.any():
+                moved, there = rows[accepted], step[accepted]
+                reached = there.log_time(batch.log_time[moved])
                 keep(moved, there, reached)
-            batch.put(
-                moved,
-                state=there.state,
-                log_loss=there.log_loss,
-                slope=there.slope,
-                speed=there.speed,
-                log_time=reached,
-            )
+                batch.put(
+                    moved,
+                    state=there.state,
+                    log_loss=there.log_loss,
+                    slope=there.slope,
+                    speed=there.speed,
+                    log_time=reached,
+                )
             onward = ~last
             batch.adapt(rows[onward], step.error[onward], step.edge[onward], accepted[onward], model, control)
     for rows in batch.kinds(batch.code == LAST):

@@ -216,6 +216,32 @@ def test_log_time_is_the_quadrature_of_the_recorded_path():
         assert np.abs(log_time - run.history.log_time[:, i].numpy()).max() < 1e-3
 
 
+@pytest.mark.parametrize("kind", ["log_loss", "log_time"])
+def test_a_level_is_met_in_few_trials_where_a_steps_end_is_off_the_path(monkeypatch, kind):
+    """A narrow deep network at its saddles, where the end of a step moves with its length otherwise than the path."""
+    start = gaussian_init(8, 4, 5, scale=0.0156 ** (1 / 8), seed=630)
+    losses = [1.6, 1.4, 1.0, 0.5, 0.0, -1.0, -2.0, -4.0]
+    path = gradient_flow(start, until_log_loss=-5.0, rtol=1e-3, record={"log_loss": losses})
+    levels = getattr(path.history, kind)[:, 0]
+    trials = 0
+
+    def counted(step):
+        def count(*arguments):
+            nonlocal trials
+            trials += 1
+            return step(*arguments)
+
+        return count
+
+    for name in ("explicit_step", "implicit_step"):
+        monkeypatch.setattr(_stepping, name, counted(getattr(_stepping, name)))
+    gradient_flow(start, until_log_loss=-5.0, rtol=1e-3)
+    without, trials = trials, 0
+    run = gradient_flow(start, until_log_loss=-5.0, rtol=1e-3, record={kind: levels})
+    assert float((getattr(run.history, kind)[:, 0] - levels).abs().max()) < 2e-11 * float(levels.abs().max())
+    assert trials - without <= 6 * len(levels)
+
+
 @pytest.mark.parametrize(("num_classes", "depth"), [(4, 3), (5, 6)])
 def test_log_time_where_one_step_falls_by_a_million(num_classes, depth):
     levels = [-1e2, -1e4, -1e6, -1e8]
