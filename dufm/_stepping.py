@@ -8,7 +8,7 @@ the explicit ones that could be had at its price, and then waits until the stiff
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -21,12 +21,11 @@ from dufm._error import DufmError
 from dufm._scaling import check_in_range
 from dufm._steps import Control, Model, Step, control_of, explicit_step, implicit_step, norm
 
-__all__ = ["Batch", "Record", "Run", "begin", "follow", "recorded", "slope_at"]
+__all__ = ["Batch", "Record", "Run", "begin", "follow", "following", "recorded", "returned", "slope_at"]
 
 # Levels of log ℒ or of log t at which states are kept.
 Record = Mapping[str, Sequence[float] | Tensor] | None
 Ended = TypeVar("Ended")
-
 Kept = TypeVar("Kept")
 
 _SAFETY, _SHRINK, _GROW = 0.95, 0.1, 5.0
@@ -185,9 +184,19 @@ class Run:
         return whole(state, log_loss, log_time, self.status.reshape(batch_shape), steps, kept)
 
 
+def follow(model: Model, state: Tensor, **control: Any) -> Run:
+    """:func:`following` to its end."""
+    return returned(following(model, state, **control))
+
+
 @torch.no_grad()
-def follow(model: Model, state: Tensor, *, until_log_loss: float, rtol: float, max_steps: int, record: Record) -> Run:
-    """Follow ``model`` from ``state`` ``(batch, n)`` to a target of log ℒ; the others as in ``gradient_flow``."""
+def following(
+    model: Model, state: Tensor, *, until_log_loss: float, rtol: float, max_steps: int, record: Record
+) -> Generator[Tensor, None, Run]:
+    """Follow ``model`` from ``state`` ``(batch, n)`` to a target of log ℒ; the others as in ``gradient_flow``.
+
+    A generator that yields log ℒ every 16 steps, and can be left there.
+    """
     control = control_of(rtol)
     kind, levels = _levels(record, until_log_loss, state) if record is not None else (None, state.new_empty(0))
     batch = begin(model, state, control)
@@ -256,6 +265,7 @@ def follow(model: Model, state: Tensor, *, until_log_loss: float, rtol: float, m
             rank = model.saddle_rank(batch.state, batch.slope)
             stalled = (batch.code == RUNNING) & (rank >= 0)
             batch.code = torch.where(stalled, SADDLE + rank, batch.code)
+            yield batch.log_loss
         running = batch.code == RUNNING
         if not running.any():
             break
@@ -294,6 +304,15 @@ def follow(model: Model, state: Tensor, *, until_log_loss: float, rtol: float, m
     names = {RUNNING: "max steps", REACHED: "reached", EXHAUSTED: "precision exhausted"}
     status = np.array([names.get(code, f"stalled at a saddle of rank {code - SADDLE}") for code in batch.code.tolist()])
     return Run(batch.state, batch.log_loss, batch.log_time, status, batch.steps, kept)
+
+
+def returned(run: Generator[Any, None, Ended]) -> Ended:
+    """What a generator returns, all of it done at once."""
+    while True:
+        try:
+            next(run)
+        except StopIteration as stop:
+            return stop.value
 
 
 def recorded(history: Kept | None) -> Kept:

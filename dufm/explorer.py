@@ -16,15 +16,15 @@ from torch import Tensor
 from dufm._checks import check_count
 from dufm._door import guard
 from dufm._error import DufmError
-from dufm._stepping import recorded
+from dufm._stepping import Run, following, recorded, returned
 from dufm.certificate import kkt_certificate
 from dufm.codes import name_of
 from dufm.ends import UNDECIDED, end, limit, spectral_end
-from dufm.flow import gradient_flow
+from dufm.flow import FactorModel
 from dufm.groups import Characters, characters
 from dufm.margin import closed_form_margin, normalized_margin
 from dufm.metrics import centred
-from dufm.model import gaussian_init, product
+from dufm.model import chain, check_slope, gaussian_init
 from dufm.spectral import spectral_flow, spectral_init
 
 __all__ = [
@@ -43,13 +43,13 @@ __all__ = [
     "words",
 ]
 
-#: Where a run is looked at; four stretches, after each of which a caller may stop it.
-LOG_LOSSES = ((2.0, 1.0, 0.5, 0.0), (-1.0, -2.0, -4.0), (-8.0, -16.0, -32.0), (-64.0, -128.0, -256.0))
+#: Where a run is looked at.
+LOG_LOSSES = (2.0, 1.0, 0.5, 0.0, -1.0, -2.0, -4.0, -8.0, -16.0, -32.0, -64.0, -128.0, -256.0)
 #: What both panels have in common, the seed being that of the spectral model's start.
 SETTING = ["num_classes", "depth", "scale", "seed"]
-_LEVELS = [level for stretch in LOG_LOSSES for level in stretch]
-_RTOL = 1e-3
-_STEPS = 1000  # a stretch: where a network rests at a saddle for longer, it is a slow start and says so
+_CONTROL: dict[str, Any] = {"until_log_loss": LOG_LOSSES[-1], "rtol": 1e-3, "record": {"log_loss": LOG_LOSSES}}
+_STEPS = 1000  # where a network rests at a saddle for longer, it is a slow start and says so
+_FLOW = 0.6  # share of the work that is done where the limit begins
 _GROWTH, _MOST_GROWTH = 20.0, 300.0
 
 
@@ -90,9 +90,9 @@ def spectral_start(num_classes: int, scale: float, seed: int) -> tuple[Tensor, C
 def spectral(num_classes: int, depth: int, scale: float, seed: int) -> Running:
     """The spectral model: a generator of shares done that returns :class:`Explored`; ``DufmError`` for bad numbers."""
     start, chi = spectral_start(num_classes, scale, seed)
-    run = spectral_flow(start, depth, chi, until_log_loss=_LEVELS[-1], rtol=_RTOL, record={"log_loss": _LEVELS})
-    yield 0.6
-    found = spectral_end(run.s, depth, chi, sharpness=-_LEVELS[-1])
+    run = spectral_flow(start, depth, chi, **_CONTROL)
+    yield _FLOW
+    found = spectral_end(run.s, depth, chi, sharpness=-LOG_LOSSES[-1])
     decided = bool(found.decided)
     values = torch.stack([start, *recorded(run.history).s, found.spectrum if decided else run.s])
     reason = str(found.reason)
@@ -117,11 +117,7 @@ def network_at(num_classes: int, depth: int, width: int, scale: float, seed: int
 
 def finished(run: Running) -> Explored:
     """What a generator of shares returns, all of it done at once."""
-    while True:
-        try:
-            next(run)
-        except StopIteration as stop:
-            return stop.value
+    return returned(run)
 
 
 def settings(draws: int, seed: int) -> list[dict[str, Any]]:
@@ -154,18 +150,23 @@ def beside(num_classes: int, depth: int, scale: float, seed: int) -> dict[str, A
 
 
 def _followed(factors: Sequence[Tensor], depth: int) -> Running:
-    states = [product(factors)]
-    for number, stretch in enumerate(LOG_LOSSES):
-        levels = {"log_loss": list(stretch)}
-        run = gradient_flow(factors, until_log_loss=stretch[-1], rtol=_RTOL, max_steps=_STEPS, record=levels)
-        if run.status[0] != "reached":
-            raise DufmError(f"no log loss of {stretch[-1]:g} here: {run.status[0]}; take a larger scale or width")
-        factors = run.factors
-        states += recorded(run.history).Z
-        yield 0.15 * (number + 1)
+    model, Z = FactorModel(factors), chain(factors)
+    check_slope(factors, model.evaluate(Z)[1])
+    steps = following(model, model.flatten(factors), max_steps=_STEPS, **_CONTROL)
+    while True:
+        try:
+            log_loss = float(next(steps))
+        except StopIteration as stop:
+            run: Run = stop.value
+            break
+        yield _FLOW * sum(level >= log_loss for level in LOG_LOSSES) / len(LOG_LOSSES)
+    if run.status[0] != "reached":
+        where = f"at log loss {float(run.log_loss):.3g}"
+        raise DufmError(f"no end, but {run.status[0]} {where}; take a larger scale or width")
+    factors, states = model.split(run.state), [Z, *chain(model.split(run.kept[0]))]
     growth, done = 0.0, False
     while not done:
-        rest = limit(factors, sharpness=-_LEVELS[-1], until_growth=_GROWTH)
+        rest = limit(factors, sharpness=-LOG_LOSSES[-1], until_growth=_GROWTH)
         factors, growth = rest.factors, growth + float(rest.growth.nan_to_num(_MOST_GROWTH))
         done = str(rest.status[0]) != "still turning" or growth >= _MOST_GROWTH
         yield 0.95 - 0.35 * 0.5 ** (growth / _GROWTH)
@@ -187,7 +188,7 @@ def _explored(depth: int, Z: Tensor, values: Tensor, rank: int, reason: str) -> 
     if not reason:
         words, name = str(kkt_certificate(Z[-1], depth, rank)), str(name_of(Z[-1:])[0])
     ratio = normalized_margin(Z, depth) / closed_form_margin("nc", Z.shape[-1], depth)
-    sharpness = np.array([np.nan, *(-level for level in _LEVELS), np.inf])
+    sharpness = np.array([np.nan, *(-level for level in LOG_LOSSES), np.inf])
     return Explored(depth, sharpness, Z, values, ratio, name, rank, words, reason)
 
 

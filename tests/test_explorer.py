@@ -13,7 +13,7 @@ import dufm
 from dufm import explorer
 from dufm.companion import panels, parameters
 
-STATES = 1 + sum(map(len, explorer.LOG_LOSSES)) + 1
+STATES = 1 + len(explorer.LOG_LOSSES) + 1
 CORNERS = [(K, L, d, s) for K in (3, 8) for L in (2, 8) for d in (2, 32) for s in (1e-3, 1.0)]
 
 
@@ -24,7 +24,7 @@ CORNERS = [(K, L, d, s) for K in (3, 8) for L in (2, 8) for d in (2, 32) for s i
 def test_the_spectral_run_is_that_of_small_steps_and_its_logits_have_its_values(num_classes):
     run = explorer.finished(explorer.spectral(num_classes, 4, 0.1, 3))
     start, chi = explorer.spectral_start(num_classes, 0.1, 3)
-    levels = [level for stretch in explorer.LOG_LOSSES for level in stretch]
+    levels = list(explorer.LOG_LOSSES)
     small = dufm.spectral_flow(start, 4, chi, until_log_loss=-256.0, rtol=1e-8, record={"log_loss": levels})
     met = ~small.history.s.isnan().any(-1)
     assert float(start.mean()) == pytest.approx(0.1) and met.sum() > 8
@@ -52,6 +52,13 @@ def test_a_network_ends_as_the_flow_in_one_piece_does():
     end = dufm.end(dufm.gradient_flow(start, until_log_loss=-1e4), 4)
     assert (run.name, run.rank) == (str(end.name[0]), int(end.rank))
     assert float(run.margin_ratio[-1]) == pytest.approx(float(end.margin_ratio), rel=1e-6)
+
+
+def test_a_network_says_every_few_steps_how_far_it_is():
+    """At a saddle too, where the loss rests: there a new move has to cancel it."""
+    done = list(explorer.network(8, 8, 14, 0.001, 137))
+    assert done == sorted(done) and done[0] == 0.0 and 0.9 < done[-1] < 1.0
+    assert sum(share < 0.1 for share in done) > 5 and len(done) > 15
 
 
 def test_settings_lie_in_the_ranges_of_the_sliders_and_more_of_them_begin_alike():

@@ -148,7 +148,7 @@ def _panel(title, work, draw, views):
 
 def sliders(p, explorer):
     """The explorer of notebook 92: sliders that begin at its parameters ``p``, over the functions of ``explorer``."""
-    levels = ["start", *(f"{-level:g}" for stretch in explorer.LOG_LOSSES for level in stretch), "end"]
+    levels = ["start", *(f"{-level:g}" for level in explorer.LOG_LOSSES), "end"]
 
     def words(name, meaning):
         about = {"description": name, "tooltip": meaning, "continuous_update": False}
