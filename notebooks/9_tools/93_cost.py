@@ -125,7 +125,7 @@ curves = drawn[drawn.m.isin([*cost.LEVELS, np.inf])].groupby(["method", "m"])[["
 figures.store("93_cost", curves.reset_index().replace(np.inf, 1e300))
 
 # %% tags=["figure"]
-figures.show("93_cost", alt="Two panels, the reached minus log loss against gradients and against processor seconds, both logarithmic. Constant steps and Adam bend to the right at 10 and stay there. All other lines rise to ten thousand: LSODA with a Jacobian at 195 gradients, this package at 298, BDF at 2500, LSODA and torchdiffeq near 4800, loss-scaled steps at 11,500. In seconds LSODA with a Jacobian is fastest alone, this package, BDF and LSODA are level, and one certified end of 64 at once lies left of all.")
+figures.show("93_cost", alt="Two panels, the reached minus log loss against gradients and against processor seconds, both logarithmic. Constant steps and Adam bend to the right at 10 and stay there. All other lines rise to ten thousand: LSODA with a Jacobian at 195 gradients, this package at 298, BDF at 2500, LSODA and torchdiffeq near 4800, loss-scaled steps at 11,500. In seconds LSODA with a Jacobian is fastest alone, this package takes twice as long, BDF and LSODA four to five times, and one certified end of 64 at once lies left of all.")
 
 # %% [markdown]
 # ## How it grows
@@ -146,7 +146,7 @@ print("exponent {:.3f} [{:.3f}, {:.3f}]".format(*exponent(growth, "gradients")))
 growth.groupby("value").gradients.mean().round(1).to_frame("gradients a network").rename_axis("m").T
 
 # %% [markdown]
-# From 334 to 758 gradients while $m$ grows ten thousandfold: up to $10^7$ nearly the same number for every factor of ten, as statement 2 has it for a direction at rest, and more for the next. A small power is not excluded, and an exponent below 0.1 was expected too boldly.
+# From 318 to 748 gradients while $m$ grows ten thousandfold: up to $10^7$ nearly the same number for every factor of ten, as statement 2 has it for a direction at rest, and more for the next. A small power is not excluded, and an exponent below 0.1 was expected too boldly.
 #
 # With everything else: exponents of a network's cost from its start to the decided end, 16 at once, one thing varied at a time, from [93_scaling.csv](93_scaling.csv); for the methods by name, of one network to $\log\mathcal L = -10^4$ over the width.
 
@@ -158,7 +158,7 @@ cells = [(axis, f"{rows.value.min():g} to {rows.value.max():g}", *("{:.2f} [{:.2
 pandas.DataFrame(cells, columns=["grows", "from", *cost.SPENT]).set_index("grows")
 
 # %% [markdown]
-# In a batch of 256 a network costs 5 ms, one alone thirty-four times that. Width hardly matters, since the pairs of classes are no more for it; SciPy's solvers, even with the Jacobian, slow down like a power of 1.8 to 2.7 of it, and at width 32 all of them take at least five times as long as this package for one network. What is dear are classes and depth: more gradients to the end, and larger systems to solve.
+# In a batch of 256 a network costs 5 ms, one alone thirty-two times that. Width hardly matters, since the pairs of classes are no more for it; SciPy's solvers, even with the Jacobian, slow down like a power of 1.8 to 2.6 of it, and at width 32 all of them take at least six times as long as this package for one network. What is dear are classes and depth: more gradients to the end, and larger systems to solve.
 #
 # Of the processor's speed in matrix products this uses, on one thread, in billions of operations a second: the flow to $\log\mathcal L = -200$; one batched product of the same shapes; one of $1024\times1024$.
 
@@ -167,7 +167,7 @@ speed = notebook.committed("93_peak").groupby(["num_classes", "depth", "width", 
 speed.assign(**{"of same": speed.flow / speed.same, "of big": speed.flow / speed.big}).round(2)
 
 # %% [markdown]
-# Small matrices leave most of a processor idle. The flow's products run at a quarter of the speed of one batched product of the same shapes at width 16, where the steps' own bookkeeping costs more than the products, and at half of it at width 256; of the peak for large matrices they reach 3%, 10% and 13%. Products by ten columns cannot reach it, on any solver.
+# Small matrices leave most of a processor idle. The flow's products run at a quarter of the speed of one batched product of the same shapes at width 16, where the steps' own bookkeeping costs more than the products, and at half of it at width 256; of the peak for large matrices they reach 3%, 9% and 13%. Products by ten columns cannot reach it, on any solver.
 #
 # ## Verdict
 
