@@ -4,7 +4,8 @@ Explicit steps are cheaper than implicit ones, and held back by stability.  **Th
 explicitly as long as its explicit steps, grown to what their error allows, move it by more than 1/price of what a
 typical implicit step would, ``2·rtol^{1/3}`` of its norm; ``price`` is the model's cost of an implicit step in explicit
 ones, and beyond a price of 200 no network is stepped implicitly.  It goes back where an implicit step is shorter than
-the explicit ones that could be had at its price, and then waits until the stiffness has grown by a tenth.
+the explicit ones that could be had at its price, and then waits until the stiffness has changed by a tenth: it grows
+with the margin, and falls behind a saddle, where next to nothing grows.
 """
 
 import math
@@ -34,6 +35,7 @@ _PROPORTIONAL, _INTEGRAL = 0.7, 0.4
 _STALL_EVERY = 16
 # Share of the allowed error from which an explicit step counts as grown; and the price beyond which none is implicit.
 _HELD, _DEAREST = 0.1, 200.0
+_CHANGED = 0.1  # of the stiffness, before implicit steps are tried again
 _LANDED = 1e-11
 
 
@@ -53,7 +55,7 @@ class Batch:
     code: torch.Tensor
     implicit: torch.Tensor
     reach: torch.Tensor
-    patience: torch.Tensor
+    tried: torch.Tensor
 
     def put(self, rows: Tensor, **values: Any) -> None:
         """Write values into rows."""
@@ -96,7 +98,8 @@ class Batch:
         stiffness = edge / growth
         # An explicit step that is as long as its error lets it be, and short beside an implicit one at its price.
         held = ~implicit & accepted & (error > _HELD) & (model.price <= _DEAREST)
-        to_implicit = held & (self.h[rows] * growth * model.price < control.share) & (stiffness > self.patience[rows])
+        changed = (stiffness / self.tried[rows] - 1).abs() > _CHANGED
+        to_implicit = held & (self.h[rows] * growth * model.price < control.share) & changed
         # Judged by the next step: the first implicit one is still as short as the last explicit one.
         to_explicit = implicit & accepted & (reach * factor < model.price * self.reach[rows])
         h = self.h[rows] * factor
@@ -105,7 +108,7 @@ class Batch:
             rows,
             h=torch.where(to_explicit & (reach > self.reach[rows]), h * self.reach[rows] / reach, h),
             reach=torch.where(to_implicit, reach, self.reach[rows]),
-            patience=torch.where(to_explicit, 1.1 * stiffness, self.patience[rows]),
+            tried=torch.where(to_explicit, stiffness, self.tried[rows]),
             implicit=(implicit | to_implicit) & ~to_explicit,
         )
 
@@ -134,7 +137,7 @@ def begin(model: Model, state: Tensor, control: Control) -> Batch:
         code=none.long(),
         implicit=none.bool(),
         reach=none.clone(),
-        patience=none.clone(),
+        tried=none.clone(),
     )
 
 

@@ -195,6 +195,14 @@ def test_the_kind_of_step_follows_its_price(monkeypatch, depth, width, num_class
 # ---------------------------------------------------------------- log t
 
 
+@pytest.mark.parametrize(("num_classes", "depth", "scale", "seed"), [(8, 6, 0.8334, 799), (8, 4, 0.0022, 912)])
+def test_a_network_that_once_went_back_to_explicit_steps_tries_others_again(num_classes, depth, scale, seed):
+    """Behind a saddle of a narrow network, where it is less stiff: one took 1351 explicit steps, the other no end."""
+    start = gaussian_init(depth, 2, num_classes, scale=scale ** (1 / depth), seed=seed)
+    run = gradient_flow(start, until_log_loss=-256.0, rtol=1e-3, max_steps=500)
+    assert run.status.item() == "reached"
+
+
 def test_log_time_is_the_quadrature_of_the_recorded_path():
     factors = gaussian_init(3, 8, 4, scale=0.6, batch=3, seed=6)
     levels = np.concatenate([np.linspace(1.2, -30, 400), np.linspace(-31, -400, 500)])

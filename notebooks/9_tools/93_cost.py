@@ -11,7 +11,7 @@
 #
 # **Question.** Training ends at a loss of zero, where no run arrives. What does it cost to know the end all the same, and what would the ways cost that one tries first: a loop with constant steps, Adam, steps scaled by the loss, or somebody else's solver?
 #
-# **Answer.** About 400 gradients from start to certificate, and hundredths of a second where 64 networks go together. Constant steps are at a loss of $e^{-10}$ after 10,000 gradients; to $e^{-10000}$ they would need some $10^{4338}$. Adam comes hardly farther, and leaves the path at once. Steps scaled by the loss get there with nearly forty times the gradients, torchdiffeq with fifteen times. Stiff solvers, asked in the clock of the loss, take half as long again or more on one small network, and two of them less if they are given a Jacobian by hand: that an end in a batch costs a tenth of what any of them takes was expected, and is refuted by those two.
+# **Answer.** About 400 gradients from start to certificate, and hundredths of a second where 64 networks go together. Constant steps are at a loss of $e^{-10}$ after 10,000 gradients; to $e^{-10000}$ they would need some $10^{4338}$. Adam comes hardly farther, and leaves the path at once. Steps scaled by the loss get there with nearly forty times the gradients, torchdiffeq with fifteen times. Stiff solvers, asked in the clock of the loss, take 1.4 times as long or more on one small network, and two of them less if they are given a Jacobian by hand: that an end in a batch costs a tenth of what any of them takes was expected, and is refuted by those two.
 #
 # Before: [92, the explorer](92_explorer.ipynb). After: [the overview](../00_overview.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/9_tools/93_cost.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/9_tools/93_cost.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
@@ -158,7 +158,7 @@ cells = [(axis, f"{rows.value.min():g} to {rows.value.max():g}", *("{:.2f} [{:.2
 pandas.DataFrame(cells, columns=["grows", "from", *cost.SPENT]).set_index("grows")
 
 # %% [markdown]
-# In a batch of 256 a network costs 5 ms, one alone thirty-two times that. Width hardly matters, since the pairs of classes are no more for it; SciPy's solvers, even with the Jacobian, slow down like a power of 1.8 to 2.6 of it, and at width 32 all of them take at least six times as long as this package for one network. What is dear are classes and depth: more gradients to the end, and larger systems to solve.
+# In a batch of 256 a network costs 6 ms, one alone twenty-nine times that. Width hardly matters, since the pairs of classes are no more for it; SciPy's solvers, even with the Jacobian, slow down like a power of 1.9 to 2.7 of it, and at width 32 all of them take at least five times as long as this package for one network. What is dear are classes and depth: more gradients to the end, and larger systems to solve.
 #
 # Of the processor's speed in matrix products this uses, on one thread, in billions of operations a second: the flow to $\log\mathcal L = -200$; one batched product of the same shapes; one of $1024\times1024$.
 
