@@ -263,6 +263,24 @@ def following(
                 store[where] = value
             batch.level[rows] += 1
 
+    def end() -> Tensor:
+        """Take the last steps to the target; which networks go on.
+
+        Far out the end of a step is no smooth function of its length, for its stages meet other pairs: where no length
+        ends at the target, up to the rounding of a state, a network goes on by half that step.
+        """
+        for rows in batch.kinds(batch.code == LAST):
+            goal = torch.full_like(batch.h[rows], until_log_loss)
+            length = batch.step(model, control, rows).part("log_loss", goal, batch.log_time[rows])
+            step, reached = land(rows, "log_loss", goal, length, batch.h[rows])
+            grain = rounding(goal) + torch.finfo(goal.dtype).eps * step.speed * norm(step.state)
+            met = (step.log_loss - goal).abs() <= torch.maximum(_LANDED * goal.abs().clamp(min=1.0), grain)
+            missed, rows, step, reached = rows[~met], rows[met], step[met], reached[met]
+            batch.put(missed, code=RUNNING, h=batch.h[missed] / 2, steps=batch.steps[missed] - 1)
+            keep(rows, step, reached, final=True)
+            batch.put(rows, state=step.state, log_loss=step.log_loss, log_time=reached, code=REACHED)
+        return batch.code == RUNNING
+
     for count in range(max_steps):
         if count % _STALL_EVERY == 0:
             rank = model.saddle_rank(batch.state, batch.slope)
@@ -270,7 +288,7 @@ def following(
             batch.code = torch.where(stalled, SADDLE + rank, batch.code)
             yield batch.log_loss
         running = batch.code == RUNNING
-        if not running.any():
+        if not running.any() and not (running := end()).any():
             break
         for rows in batch.kinds(running):
             step = batch.step(model, control, rows)
@@ -294,16 +312,8 @@ def following(
                     speed=there.speed,
                     log_time=reached,
                 )
-            onward = ~last
-            batch.adapt(rows[onward], step.error[onward], step.edge[onward], accepted[onward], model, control)
-    for rows in batch.kinds(batch.code == LAST):
-        goal = torch.full_like(batch.h[rows], until_log_loss)
-        passing = batch.step(model, control, rows)
-        length = passing.part("log_loss", goal, batch.log_time[rows])
-        step, reached = land(rows, "log_loss", goal, length, batch.h[rows])
-        step = step[torch.ones_like(rows, dtype=torch.bool)]
-        keep(rows, step, reached, final=True)
-        batch.put(rows, state=step.state, log_loss=step.log_loss, log_time=reached, code=REACHED)
+            batch.adapt(rows[~last], step.error[~last], step.edge[~last], accepted[~last], model, control)
+    end()
     names = {RUNNING: "max steps", REACHED: "reached", EXHAUSTED: "precision exhausted"}
     status = np.array([names.get(code, f"stalled at a saddle of rank {code - SADDLE}") for code in batch.code.tolist()])
     return Run(batch.state, batch.log_loss, batch.log_time, status, batch.steps, kept)
