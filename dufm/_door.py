@@ -335,10 +335,10 @@ def _factors(finite: bool) -> Check:
 
 def _device(name: str, value: Any) -> str:
     try:
-        kind = torch.device(value).type
-    except (RuntimeError, TypeError):
-        kind = ""
-    if kind != "cpu" and not (kind == "cuda" and torch.cuda.is_available()):
+        device = torch.device(value if isinstance(value, str) else "")
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type != "cpu" and not (device.type == "cuda" and (device.index or 0) < torch.cuda.device_count()):
         raise DufmError(f"{name} must be cpu, or cuda where there is one, got {short(value)}")
     return value
 
