@@ -49,7 +49,7 @@ LOG_LOSSES = (2.0, 1.0, 0.5, 0.0, -1.0, -2.0, -4.0, -8.0, -16.0, -32.0, -64.0, -
 SETTING = ["num_classes", "depth", "scale", "seed"]
 _CONTROL: dict[str, Any] = {"until_log_loss": LOG_LOSSES[-1], "rtol": 1e-3, "record": {"log_loss": LOG_LOSSES}}
 _STEPS = 1000  # where a network rests at a saddle for longer, it is a slow start and says so
-_FLOW = 0.6  # share of the work that is done where the limit begins
+_FLOW, _LIMIT = 0.6, 0.95  # shares of the work that are done where the limit begins, and where it ends
 _GROWTH, _MOST_GROWTH = 20.0, 300.0
 
 
@@ -169,7 +169,7 @@ def _followed(factors: Sequence[Tensor], depth: int) -> Running:
         rest = limit(factors, sharpness=-LOG_LOSSES[-1], until_growth=_GROWTH)
         factors, growth = rest.factors, growth + float(rest.growth.nan_to_num(_MOST_GROWTH))
         done = str(rest.status[0]) != "still turning" or growth >= _MOST_GROWTH
-        yield 0.95 - 0.35 * 0.5 ** (growth / _GROWTH)
+        yield _LIMIT - (_LIMIT - _FLOW) * 0.5 ** (growth / _GROWTH)
     found = end(rest, depth)
     states.append(found.Z if found.decided.all() else rest.Z)
     Z = _from_start(centred(torch.cat(states)))
