@@ -36,7 +36,7 @@ _STALL_EVERY = 16
 # Share of the allowed error from which an explicit step counts as grown; and the price beyond which none is implicit.
 _HELD, _DEAREST = 0.1, 200.0
 _CHANGED = 0.1  # of the stiffness, before implicit steps are tried again
-_LANDED = 1e-11
+_LANDED, _MISSES = 1e-11, 16
 
 
 @dataclass
@@ -141,11 +141,6 @@ def begin(model: Model, state: Tensor, control: Control) -> Batch:
     )
 
 
-def rounding(log_loss: Tensor) -> Tensor:
-    """What log ℒ may rise by rounding alone."""
-    return 64 * torch.finfo(log_loss.dtype).eps * log_loss.abs().clamp(min=1.0)
-
-
 def exhausted(batch: Batch, rows: Tensor, accepted: Tensor) -> Tensor:
     """Rows whose refused step is below the last digits of their state."""
     moved = batch.h[rows] * batch.speed[rows]
@@ -204,10 +199,11 @@ def following(
     kind, levels = _levels(record, until_log_loss, state) if record is not None else (None, state.new_empty(0))
     batch = begin(model, state, control)
     check_in_range(f"{model.name}: the loss of the start, or its slope,", batch.log_loss, batch.speed)
-    batch.code[batch.log_loss <= until_log_loss + rounding(batch.log_loss)] = REACHED
+    batch.code[batch.log_loss <= until_log_loss + model.rounding(batch.log_loss)] = REACHED
     if kind == "log_loss":
         # A level that the start has passed already is not on the path.
         batch.level = (levels > batch.log_loss.unsqueeze(-1)).sum(-1)
+    misses = torch.zeros_like(batch.steps)
     kept: tuple[Tensor, ...] = ()
     if kind is not None:
         shape = (len(levels), len(state))
@@ -267,16 +263,18 @@ def following(
         """Take the last steps to the target; which networks go on.
 
         Far out the end of a step is no smooth function of its length, for its stages meet other pairs: where no length
-        ends at the target, up to the rounding of a state, a network goes on by half that step.
+        ends at the target, up to the rounding of a state, a network goes on by half that step, a few times.
         """
         for rows in batch.kinds(batch.code == LAST):
             goal = torch.full_like(batch.h[rows], until_log_loss)
             length = batch.step(model, control, rows).part("log_loss", goal, batch.log_time[rows])
             step, reached = land(rows, "log_loss", goal, length, batch.h[rows])
-            grain = rounding(goal) + torch.finfo(goal.dtype).eps * step.speed * norm(step.state)
+            grain = model.rounding(goal) + torch.finfo(goal.dtype).eps * step.speed * norm(step.state)
             met = (step.log_loss - goal).abs() <= torch.maximum(_LANDED * goal.abs().clamp(min=1.0), grain)
             missed, rows, step, reached = rows[~met], rows[met], step[met], reached[met]
-            batch.put(missed, code=RUNNING, h=batch.h[missed] / 2, steps=batch.steps[missed] - 1)
+            misses[missed] += 1
+            again = torch.where(misses[missed] <= _MISSES, RUNNING, EXHAUSTED)
+            batch.put(missed, code=again, h=batch.h[missed] / 2, steps=batch.steps[missed] - 1)
             keep(rows, step, reached, final=True)
             batch.put(rows, state=step.state, log_loss=step.log_loss, log_time=reached, code=REACHED)
         return batch.code == RUNNING
@@ -292,7 +290,8 @@ def following(
             break
         for rows in batch.kinds(running):
             step = batch.step(model, control, rows)
-            accepted = (step.error <= 1) & (step.log_loss <= batch.log_loss[rows] + rounding(batch.log_loss[rows]))
+            before = batch.log_loss[rows]
+            accepted = (step.error <= 1) & (step.log_loss <= before + model.rounding(before))
             batch.code[rows[exhausted(batch, rows, accepted)]] = EXHAUSTED
             batch.steps[rows] += accepted
             last = accepted & (step.log_loss <= until_log_loss)

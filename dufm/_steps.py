@@ -58,6 +58,10 @@ class Model:
         """Write −∇ log ℒ into ``out``; log ℒ ``(batch,)`` and the pair weights λ ``(batch, M)``."""
         raise NotImplementedError
 
+    def rounding(self, log_loss: Tensor) -> Tensor:
+        """What a log ℒ of this size may be off by rounding alone."""
+        return 64 * torch.finfo(log_loss.dtype).eps * log_loss.abs().clamp(min=1.0)
+
     def gaps(self, x: Tensor) -> Tensor:
         """D ``(batch, M)``."""
         raise NotImplementedError

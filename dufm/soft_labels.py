@@ -43,10 +43,14 @@ class NoisyModel(FactorModel):
         self.labels = noisy_labels(self.shapes[-1][0], noise).to(factors[0])
 
     def evaluate(self, Z: Tensor) -> tuple[Tensor, Tensor]:
-        """Log ℒ and −∂ log ℒ/∂Z; ℒ loses digits below 1e-12."""
+        """Log ℒ and −∂ log ℒ/∂Z; ℒ is a small difference of numbers of order 1."""
         log_p = Z.log_softmax(-2)
         loss = (self.labels * (self.labels.log() - log_p)).sum((-2, -1)).clamp(min=1e-300)
         return loss.log(), (self.labels - log_p.exp()) / loss[..., None, None]
+
+    def rounding(self, log_loss: Tensor) -> Tensor:
+        """That of the numbers of order 1."""
+        return super().rounding(log_loss) + 64 * torch.finfo(log_loss.dtype).eps * torch.exp(-log_loss)
 
     def field(self, flat: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
         """As in :class:`FactorModel`."""

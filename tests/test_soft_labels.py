@@ -99,6 +99,14 @@ def test_flow_beside_the_square_against_scipy():
     close(found, torch.from_numpy(solved), SOLVER[torch.float64])
 
 
+@pytest.mark.parametrize("noise", [0.001, 0.3, 0.7])
+def test_the_target_is_reached_as_far_as_the_loss_has_digits(noise):
+    """A loss of e^-20 is a difference of numbers of order 1: its first seven digits are right."""
+    run = noisy_flow(gaussian_init(3, 4, 4, scale=0.5, batch=4, seed=0), noise, max_steps=2000)
+    assert (run.status == "reached").all()
+    assert ((run.log_loss + 20).abs() < 64 * torch.finfo(torch.float64).eps * np.exp(20)).all()
+
+
 def test_deviations_from_collapse_on_its_ray():
     """The stated rate against finite differences of the three equations, and its zero before that without noise."""
     noise, depth, h = 0.02, 4, 1e-6
