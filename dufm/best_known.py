@@ -2,7 +2,7 @@ r"""The best solution known of the margin problem for K classes at depth L: by t
 
 The table, best_known.csv beside this file, has a row for each K = 4 … 12 and L = 3 … 12: rank, name and margin over
 that of neural collapse, and the logits, row by row, where no named code is as good.  It is written by
-``python -c "from dufm import best_known; best_known.save()"``.
+``best_known.save(range(4, 13), range(3, 13), path=…)``.
 """
 
 import csv
@@ -99,7 +99,7 @@ def best(num_classes: int, depth: int) -> BestKnown:
 
 
 def save(classes: Iterable[int], depths: Iterable[int], *, restarts: int = 64, path: Path) -> None:
-    """Search every case, at each depth also from what is best at the depth before, and write the table.
+    """Search every case, at each depth also from what is best at the depth before, and write the table to ``path``.
 
     The table of the package is that of 4 to 12 classes, depths 3 to 12.
     """

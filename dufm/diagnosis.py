@@ -112,13 +112,14 @@ def diagnose(
     unsorted and unbalanced as they come.  NumPy or torch, float32 or float64, on any device; the work is in float64.
     Column c of ``Z`` is the mean of the logits of class c less its mean over the classes.  The rank is that of the
     certified solution within 10% of Z at ``depth`` (weight matrices of the linear part, features included); without a
-    depth only the named codes that are critical at every depth count: all but one pair among singles.  ``features``
-    ``(N, d)`` and ``classifier`` ``(K, d)``, rows as PyTorch has them, give the collapse metrics of that layer (NC3 is
-    NaN without the classifier); else they are those of the logits.  Every class counts alike: Σ_W is the mean over the
-    classes of their own covariances.
+    depth only the named codes that are critical at every depth count: all but one pair among singles.  Beyond 45
+    classes nothing is certified, and 40 take some ten seconds.  ``features`` ``(N, d)`` and ``classifier`` ``(K, d)``,
+    rows as PyTorch has them, give the collapse metrics of that layer (NC3 is NaN without the classifier); else they are
+    those of the logits.  Every class counts alike: Σ_W is the mean over the classes of their own covariances.
 
     Units: none.  Raises: ``DufmError`` for lengths that do not fit, a square matrix that reads differently both ways, a
-    class without a sample, labels that are no class, logits that are no finite floating numbers or whose margins are
+    class without a sample, labels that are no class, probabilities in the place
+    of logits, logits that are no finite floating numbers or whose margins are
     beyond the floats, and a depth below 2.  Source: Papyan, Han & Donoho (2020) for the metrics; this companion,
     notebook 91.
 
@@ -209,10 +210,15 @@ def _logits_and_labels(logits: Any, labels: Any) -> tuple[Tensor, Tensor]:
         raise DufmError(f"logits must have at least 2 classes, got shape {rows, columns}")
     labels = labels.long()
     if labels.min() < 0 or labels.max() >= num_classes:
-        raise DufmError(f"labels must be from 0 to {num_classes - 1}, got {int(labels.min())} to {int(labels.max())}")
+        raise DufmError(
+            f"labels must be from 0 to {num_classes - 1}, got {int(labels.min())} to {int(labels.max())}; "
+            "np.unique(labels, return_inverse=True)[1] numbers the classes"
+        )
     missing = sorted(set(range(num_classes)) - set(labels.tolist()))
     if missing:
         raise DufmError(f"labels must name every class: there is no sample of {', '.join(map(str, missing[:5]))}")
+    if logits.min() >= 0 and ((logits.sum(1) - 1).abs() < 1e-3).all():
+        raise DufmError("logits must be those before the softmax, got rows of probabilities")
     return logits, labels
 
 

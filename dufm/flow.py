@@ -98,9 +98,9 @@ def gradient_flow(
     embedded Runge–Kutta pair, Bogacki–Shampine 3(2), or Dormand–Prince 5(4) when ``rtol < 2e-6``; every network has its
     own step and clock; log t follows by Gauss quadrature of ``1/ℒ`` on the cubic Hermite interpolant of ``log ℒ``.
 
-    ``record``: ``{"log_loss": levels}`` or ``{"log_time": levels}``, at which states are kept in ``.history``; each is
-    reached by a step that ends on the level, not by interpolation.  Memory grows with the batch and the levels, not
-    with the steps.
+    ``record``: ``{"log_loss": levels}`` or ``{"log_time": levels}``, at which states are kept in ``.history``, in the
+    order of the path; each is reached by a step that ends on the level, not by interpolation.  Memory grows with the
+    batch and the levels, not with the steps.
 
     A network that is already there returns at once with ``log_time = −inf``.  ``status`` says how each one ended;
     "stalled at a saddle of rank r" means the gradient vanished to 1e-12 of what its factors allow.
@@ -140,7 +140,7 @@ def gradient_descent(
 ) -> Trajectory:
     r"""Plain descent ``W_l ← W_l − lr·∂ℒ/∂W_l``, ``steps`` times: the flow's first discretisation.
 
-    ``record``: increasing step numbers at which states are kept in ``.history``.  ``log_time`` is ``log(lr·steps)``;
+    ``record``: step numbers at which states are kept in ``.history``.  ``log_time`` is ``log(lr·steps)``;
     ``status`` is "max steps", or "diverged" where numbers left the floats, then inf or NaN.  Shapes as
     :func:`gradient_flow`.
 

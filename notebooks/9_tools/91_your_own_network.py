@@ -89,7 +89,7 @@ print(own)
 # %% [markdown]
 # Line by line:
 #
-# - *margins*: true logit less the largest wrong one, over the samples. At or below zero a sample is wrong, and then nothing is decided. Training has no end; a *least* margin of 5 to 10 is early, and float32 stops at about 16, where the loss is rounded to zero.
+# - *margins*: true logit less the largest wrong one, over the samples. At or below zero a sample is wrong, and then nothing is decided. Training has no end; a *least* margin of 5 to 10 is early, and float32 prints a loss of zero from about 16 on, while its gradients go on moving the margins.
 # - *rank*: that of the certified solution nearby, of at most $K - 1$. The *effective* rank (exponential of the entropy of the singular values over their sum) and the *stable* rank ($\|Z\|_F^2/\sigma_1^2$) need no decision; if they are far from the rank, it is early.
 # - *collapse*: NC1 is the spread within the classes against that between them, NC2 the distance of the class means from a simplex of equal angles, NC3 that of the classifier from the class means. All vanish at neural collapse; at a code of lower rank NC1 does, and NC3 if the code is symmetric, but not NC2. They are slow: NC2 of the features can be far from zero where the logits are nearly there. They need no decision; NC3 is NaN where features came without a classifier. Without features they are those of the logits, and the classifier is the identity.
 # - *nearest code*: of all codes with a name, whatever the order of your classes, the distance in per cent of $\|Z\|_F$ at the best scale. At more than a few tens of per cent the name means nothing but that the others are farther still.
@@ -137,8 +137,7 @@ figures.show(
 # %% [markdown]
 # ## How far can an early verdict be trusted?
 #
-# Random networks of the model, run to several losses and diagnosed there by the same rule (`dufm.end` of the logits as they are, which `diagnose` calls); then the flow goes on to its certified end. An early verdict is right if it has the end's rank and its margin to six digits. Runs whose end is not decided count as wrong. A first run, at other starts, was
-# expected to find at least 95% right and did not: its ten errors of 175 stood at critical points without a name, from which the flow went on. Whether the named ones can be trusted is therefore asked of fresh starts.
+# Random networks of the model, run to several losses and diagnosed there by the same rule (`dufm.end` of the logits as they are, which `diagnose` calls); then the flow goes on to its certified end. An early verdict is right if it has the end's rank and its margin to six digits. Runs whose end is not decided count as wrong. A first run, at other starts, was expected to find at least 95% right and did not: its ten errors of 175 stood at critical points without a name, from which the flow went on. Whether the named ones can be trusted is therefore asked of fresh starts.
 
 # %%
 rows = []
@@ -160,6 +159,7 @@ runs.groupby("log loss").sum().assign(runs=len(runs) // len(p.log_losses)).sort_
 # %%
 mistakes = {
     "predictions for logits": lambda: dufm.diagnose(logits.argmax(1), digits),
+    "probabilities for logits": lambda: dufm.diagnose(logits.softmax(1), digits),
     "labels from 1": lambda: dufm.diagnose(logits, digits + 1),
     "a class missing": lambda: dufm.diagnose(logits[digits > 0], digits[digits > 0]),
     "one sample a class": lambda: dufm.diagnose(free_logits[:K], which[:K]),
@@ -178,7 +178,7 @@ for words, call in mistakes.items():
 # %% tags=["verdict"]
 first, final = (runs[runs["log loss"] == level].reset_index() for level in (max(p.log_losses), min(p.log_losses)))
 change = final["decided"] - first["decided"]
-claims.check("91-early", stats.wilson(final["right"].sum(), final["decided"].sum())[0])
+claims.check("91-early", stats.wilson(final["right"].sum(), max(final["decided"].sum(), 1))[0])
 claims.check("91-named", stats.wilson(final["named, right"].sum(), max(final["named"].sum(), 1))[0])
 claims.check("91-later", stats.paired((change > 0).sum(), (change < 0).sum(), len(change))[0])
 
