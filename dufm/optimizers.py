@@ -158,17 +158,17 @@ def muon_increments(s0: Tensor, depth: int, group: Group, lr: float, steps: int)
 
     ``steps`` steps ``W_l ← W_l + lr·UVᵀ``, UΣVᵀ minus the gradient, from :func:`dufm.spectral_init`, whose arguments
     ``s0`` ``(..., F)``, ``depth`` and ``group`` are.  Returns the largest difference of two increments of w_i over the
-    largest w_i, ``(...)``, and the names of the ends of :func:`train_by`.  ``DufmError`` as :func:`dufm.spectral_flow`.
+    largest w_i, ``(...)``, and the names of the ends to which :func:`train_by` leads from there.  ``DufmError`` as
+    :func:`dufm.spectral_flow`.
     """
     chi = check_spectrum(s0, group)
-    start = spectral_init(s0, depth, chi)
-    factors = [W.clone() for W in start]
+    factors = spectral_init(s0, depth, chi)
     for _ in range(steps):
         slopes = _slopes(factors)[1]
         factors = [W + lr * _polar(G, chi.num_classes - 1) for W, G in zip(factors, slopes, strict=True)]
     w = chi.spectrum(chain(factors))[0] ** (1 / depth)
     gain = w - s0 ** (1 / depth)
-    names = end(_scaled(train_by(start, "Muon", step=0.05, steps=150)), depth).name
+    names = end(_scaled(train_by(factors, "Muon", step=0.05, steps=150)), depth).name
     unequal = (gain.amax(-1) - gain.amin(-1)) / w.amax(-1)
     check_in_range("lr: an increment", unequal)
     return unequal, names

@@ -178,6 +178,18 @@ def test_networks_change_over_at_the_separatrix():
     assert abs(ratio - dufm.late_separatrix(4, 1.5)) < 24**-2
 
 
+def test_one_direction_of_several_is_discarded_at_every_ratio():
+    """It adds unequal amounts to the tight margins, so that β does not decide, though it is 3/2 here, too."""
+    P, _ = complement.orthoplex_extra(6)
+    axes = dufm.orthoplex(6).abs()
+    v = (axes[:, 0] - axes[:, 1]) / 2
+    assert torch.allclose(dufm.off_range_values(2 * P, 3, dufm.kkt_certificate(2 * P, 3))[:2], v.new_tensor(1.5))
+    for depth, ratio in ((3, 0.5), (3, 0.9), (5, 0.6), (5, 0.9)):
+        assert ratio > dufm.late_separatrix(depth, 1.5)
+        start = dufm.balanced_init(100 * (P + ratio * v.outer(v)), depth)
+        assert dufm.end(start, depth).name == ["orthoplex"]
+
+
 def test_turns_grow_like_the_power():
     s, angle = complement.turn_growth(*complement.cube_turn(8), 3, 100.0, 1e-4, [1.5, 6.0])
     assert abs(float((angle[1] / angle[0]).log() / (s[1] / s[0]).log()) - 1 / 3) < 1e-4

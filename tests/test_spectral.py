@@ -249,6 +249,19 @@ def test_random_turns():
         spectral.random_turns(2, [0.1], 0)
 
 
+@pytest.mark.parametrize("num_classes, leaders, order", [(4, [0, 1], 2), (8, [0, 1, 2], 2), (8, [0, 1, 3], 1)])
+def test_order_at_which_equal_values_of_a_turned_start_split(num_classes, leaders, order):
+    """Leaders that are products of each other do not feed the entries that split them; independent ones do."""
+    chi = characters("hadamard", num_classes)
+    s = torch.full((chi.num_free,), 0.07, dtype=torch.float64)
+    s[leaders] = 0.13
+    R = spectral.random_turns(num_classes, [1e-3, 1e-2], 0)
+    Z = dufm.gradient_flow(dufm.balanced_init(R @ chi.logits(s) @ R.mT, 5), rtol=1e-10, until_log_loss=0.0).Z
+    values = torch.linalg.svdvals(Z)[:, : len(leaders)]
+    split = (values[:, 0] - values[:, -1]).log10()
+    assert abs(float(split[1] - split[0]) - order) < 0.05
+
+
 # ---------------------------------------------------------------- refusals
 
 GOOD = torch.ones(3, dtype=torch.float64)

@@ -116,7 +116,7 @@ print(f"residual of one pair: at least {one['residual'].min():.3f}; of two pairs
 # ## Which rungs are reached
 #
 # Networks at $K = 6$, $L = 3$, followed to their ends. Beside each rung: the smallest *curvature* of the Lagrangian among matrices of its rank (0: no direction leads down), and $\beta$, the norm of
-# the multipliers' block off the range against their size on it. A dropped singular value $\varepsilon$ in that block obeys $\dot\varepsilon\propto\beta\varepsilon^{2-p}$ beside $\dot s\propto s^{2-p}$ of the kept ones, so
+# the multipliers' block off the range against their size on it. A dropped singular value $\varepsilon$ in that block, if it adds the same to all tight margins, obeys $\dot\varepsilon\propto\beta\varepsilon^{2-p}$ beside $\dot s\propto s^{2-p}$ of the kept ones, so
 # $\varepsilon^{-q} - \beta s^{-q}$, $q = 1 - p$, is conserved: it freezes if $(\varepsilon/s)^q < 1/\beta$. From $L = 3$ on every $\beta$ leaves room below; at $L = 2$, $q = 0$ and only $\beta < 1$ would do. Notebook [28](28_complement.ipynb) proves and measures this.
 
 # %%

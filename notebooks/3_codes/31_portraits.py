@@ -63,7 +63,7 @@ budget: str = "default"  # how much to compute {smoke, default, full}
 
 # %%
 from collections import Counter
-from functools import reduce
+from itertools import accumulate
 
 import pandas
 import torch
@@ -108,10 +108,12 @@ for K, L in notebook.progress([*zip(p.classes, p.shallow), *zip(p.classes, p.dee
     rest, end = train(K, L)
     name, runs = Counter(end.name[end.decided.numpy()].tolist()).most_common(1)[0]
     first, half = end.name.tolist().index(name), max(L // 2, 1)
-    rank, H = int(end.rank[first]), reduce(lambda H, W: W[first] @ H, rest.factors[1:half], rest.factors[0][first])
-    X, law = codes.principal_points(H, rank), predicted(end.Z[first], half / L, rank)
+    rank, layers = int(end.rank[first]), accumulate((W[first] for W in rest.factors[:-1]), lambda H, W: W @ H)
+    drawn = [codes.principal_points(H, rank) for H in layers]
+    laws = [predicted(end.Z[first], m / L, rank) for m in range(1, L)]
+    X, error = drawn[half - 1], max(float((X @ X.T - law @ law.T).abs().max()) for X, law in zip(drawn, laws))
     ranks[K, L] = torch.where(end.decided, end.rank, 2 if (K, L) in zip(p.classes, p.shallow) else K - 1).numpy()
-    rows.append((K, L, name, rank, runs, ranks[K, L].mean(), float((X @ X.T - law @ law.T).abs().max())))
+    rows.append((K, L, name, rank, runs, ranks[K, L].mean(), error))
     places = torch.nn.functional.pad(X, (0, 3))[:, :3].tolist()
     points += [(K, L, name, rank, runs, p.networks, *place) for place in places]
 names = ["num_classes", "depth", "name", "rank", "runs", "networks", "x", "y", "z"]

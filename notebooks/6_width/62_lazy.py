@@ -67,7 +67,7 @@ K = 4
 # Four classes, four layers, more and more hidden units. The eigenvalues of the products on both sides of the second layer, over their limits $\sigma^{2(L-l)}$ and $\sigma^{2(l-1)}d/K$:
 
 # %%
-for d in p.widths[:: len(p.widths) // 2]:
+for d in p.widths[:: max(len(p.widths) // 2, 1)]:
     A, B = width.layer_products(dufm.gaussian_init(4, d, K, scale=p.scale, seed=p.seed))
     left, right = (np.linalg.eigvalsh(M[1][0]) for M in (A, B))
     print(f"d = {d:4d}: above {np.round(left / p.scale**4, 2)}, below {np.round(right / (p.scale**2 * d / K), 2)}")

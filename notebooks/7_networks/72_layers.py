@@ -12,8 +12,8 @@
 # **Question.** The logits of a deep network have a lower effective rank than those of a shallow one ([71](71_rank_and_depth.ipynb)). Where inside the network is it lost? And do the features
 # before the classifier collapse?
 #
-# **Answer.** From the second layer on nearly every layer takes a little, and the last one, which no ReLU follows, takes more than an average layer before it. The features do not come nearer to neural collapse
-# with depth: their class means move *away* from the simplex.
+# **Answer.** From the second layer on nearly every layer takes a little, and the last one, which no ReLU follows, takes more than an average layer before it. Beyond three layers the features do not come nearer to neural
+# collapse with depth, and at every depth their class means are farther from the simplex than at two layers.
 #
 # Before: [71, rank falls with depth](71_rank_and_depth.ipynb). After: [73, which code is learned](73_learned_codes.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/7_networks/72_layers.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/7_networks/72_layers.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
@@ -123,7 +123,7 @@ found = table.groupby(["width", "depth"])[list(metrics)].agg(stats.mean)
 found.rename(columns=metrics)
 
 # %% [markdown]
-# Relative to the variability between the classes, that within them is smaller in deep networks than at two layers (trace ratio). NC1 does not follow: at eight layers its mean is no smaller than at two. It divides by the eigenvalues of $\Sigma_B$, some of
+# Relative to the variability between the classes, that within them is smaller in deep networks than at two layers (trace ratio). NC1 does not follow: it falls from two to three layers, as NC3 does, and then rises; at eight layers its mean is no smaller than at two. It divides by the eigenvalues of $\Sigma_B$, some of
 # which are small where the rank is low ([14](../1_model/14_nc1_at_low_rank.ipynb)). And NC2 *rises* with depth.
 
 # %%
