@@ -80,6 +80,14 @@ def test_start_converts_what_papermill_passes(checkout, name, given, value):
     assert not namespace["_dufm_run"].published
 
 
+def test_a_list_may_need_several_values(replace):
+    replace("notebooks/2_margin/27_stub.py", "# depths L [2, 16]", "# depths L, 2 or more [2, 16]")
+    (depths,) = [parameter for parameter in parameters.declared("27_stub") if parameter.name == "depths"]
+    assert parameters.typed(depths, "[2, 5]") == [2, 5]
+    with pytest.raises(DufmError, match=r"depths must be list\[int\] of 2 or more such as .*; got \[5\]"):
+        parameters.typed(depths, [5])
+
+
 @pytest.mark.parametrize(
     ("name", "given"),
     [

@@ -1,7 +1,7 @@
 """A notebook's parameters: declared in one cell, read by papermill's inspection, checked, and set by budgets.
 
 A declaration is ``name: type = literal  # meaning [low, high]``, or ``{choice, choice}``; bounds hold for each element
-of a list.
+of a list, and ``3 or more`` in its meaning for their number.
 """
 
 import ast
@@ -22,6 +22,7 @@ DECLARATION = re.compile(
     r"(?P<name>\w+): (?P<type>[\w\[\]]+) = (?P<default>[^=#]+?) +# (?P<meaning>[^=\[\]{}]+?),?"
     r"(?: (?:\[(?P<low>[^\[\],]+), (?P<high>[^\[\],]+)\]|\{(?P<choices>[^{}]*)\}))?"
 )
+LEAST = re.compile(r"\b(\d+) or more\b")
 BUDGETS = ("smoke", "default", "full")
 # What a text that is no literal, or nested too deep for one, raises.
 NOT_LITERAL = (ValueError, SyntaxError, MemoryError, RecursionError)
@@ -37,9 +38,18 @@ class Parameter:
     meaning: str
     accepted: tuple | list | None
 
+    @property
+    def least(self):
+        """How many values a list must have."""
+        seen = LEAST.search(self.meaning)
+        return int(seen[1]) if seen else 1
+
     def describe(self):
         """The values accepted, in words."""
-        kind, each = (f"{self.type} such as {self.default}", "each ") if "[" in self.type else (self.type, "")
+        kind, each = self.type, ""
+        if "[" in self.type:
+            number = f" of {self.least} or more" if self.least > 1 else ""
+            kind, each = f"{self.type}{number} such as {self.default}", "each "
         if isinstance(self.accepted, tuple):
             low, high = (int(end) if end.is_integer() else end for end in self.accepted)
             return f"{kind}, {each}in [{low}, {high}]"
@@ -122,7 +132,9 @@ def typed(parameter, value):
     """``value`` as the parameter's type, or a ``DufmError`` that names what is accepted."""
     try:
         value = _typed(parameter.name, parameter.type, value)
-        good = all(_accepts(parameter.accepted, x) for x in (value if isinstance(value, list) else [value]))
+        values = value if isinstance(value, list) else [value]
+        good = all(_accepts(parameter.accepted, x) for x in values)
+        good &= not isinstance(value, list) or len(values) >= parameter.least
     except DufmError:
         good = False
     if not good:

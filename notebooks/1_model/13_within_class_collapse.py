@@ -60,9 +60,9 @@ width: int = 16  # hidden width d [2, 64]
 scale: float = 0.5  # initial scale, entries N(0, scale²/fan-in) [0.05, 1]
 n_per_class: int = 5  # samples a class [2, 20]
 networks: int = 32  # networks in the first batch, half as many in the later ones [4, 256]
-levels: list[float] = [0, -2, -5, -10, -20, -50, -100, -200, -400, -800, -1400, -2000]  # values of log ℒ [-1e5, 0]
+levels: list[float] = [0, -2, -5, -10, -20, -50, -100, -200, -400, -800, -1400, -2000]  # values of log ℒ, 3 or more [-1e5, 0]
 depths: list[int] = [2, 3, 4, 5, 6]  # depths at which the powers are tested with three classes [2, 8]
-late: list[float] = [-20000, -100000]  # two values of log ℒ between which they are tested [-1e6, -10]
+late: list[float] = [-20000, -100000]  # values of log ℒ between which they are tested, 2 or more [-1e6, -10]
 rtol: float = 1e-6  # local error of the integrator where the powers are tested [1e-9, 1e-3]
 seed: int = 0  # seed of every random draw [0, 1000000]
 budget: str = "default"  # how much to compute {smoke, default, full}
@@ -93,6 +93,8 @@ def batch(depth, num_classes, levels, seed, networks, rtol):
 
 # %%
 factors, collapsed = batch(p.depth, p.num_classes, p.levels, p.seed, p.networks, 1e-4)
+if not collapsed.any():
+    raise dufm.DufmError(f"none of {p.networks} runs collapsed: lower num_classes or depth, or raise width or networks")
 one = [W[:, int(collapsed.nonzero()[0, 0])].cpu() for W in factors]
 features, above = dufm.split_at(one, 1)
 grouped = features.unflatten(-1, (p.num_classes, p.n_per_class))

@@ -49,7 +49,7 @@ figures.published("15_efficiency")
 
 # %% tags=["parameters"]
 dimension: int = 32  # size d of the square matrices [8, 256]
-ranks: list[int] = [1, 2, 4, 8, 16]  # ranks r, at most the dimension [1, 256]
+ranks: list[int] = [1, 2, 4, 8, 16]  # ranks r, at most the dimension, 2 or more [1, 256]
 depths: list[int] = [2, 3, 4, 6]  # numbers of factors L [2, 16]
 draws: int = 400  # random draws for each rank and depth [20, 100000]
 seed: int = 1  # seed of every random draw [0, 1000000]

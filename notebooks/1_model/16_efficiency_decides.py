@@ -11,8 +11,8 @@
 #
 # **Question.** Low-rank matrices propagate norm more efficiently (15). Is that why a start ends at low rank: does the efficiency of its layers, and nothing else about them, decide the end?
 #
-# **Answer.** No. Efficient starts do end lower, on average. But of two starts with the same logits, the same layer norms and the same efficiency, one that is inefficient because its wide layers are *redundant* ends 0.36 higher, on a scale from 0 (rank 2) to 1 (rank $K-1$), than one whose
-# layers are merely *skewed*. And at the same weight norm starts that are several times as efficient as the skewed ones end where these do, to within 0.03. What goes with high rank is not waste, but that no direction of the logits is driven slowly.
+# **Answer.** No. Efficient starts do end lower, on average. But of two starts with the same logits, the same layer norms and the same efficiency, one that is inefficient because its wide layers are *redundant* ends higher, by 0.36 at width 16 and more on a scale from 0 (rank 2) to 1 (rank $K-1$), than one whose
+# layers are merely *skewed*. And at the same weight norm starts that are several times as efficient as the skewed ones end where these do on average, to within 0.03. What goes with high rank is not waste, but that no direction of the logits is driven slowly.
 #
 # Before: [15, norm propagation](15_norm_propagation.ipynb). After: [21, where the flow ends](../2_margin/21_where_the_flow_ends.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/1_model/16_efficiency_decides.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/1_model/16_efficiency_decides.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 

@@ -49,7 +49,7 @@ figures.published("32_codes")
 
 # %% tags=["parameters"]
 dims: list[int] = [2, 3, 4, 5, 6]  # dimensions d of the curves [2, 8]
-most: int = 16  # largest number of classes K of the curves [4, 40]
+most: int = 16  # largest number of classes K of the curves [6, 40]
 restarts: int = 128  # random starts of each search for a known code, a quarter of it for each point of the curves [8, 4096]
 seed: int = 0  # seed of every random draw [0, 1000000]
 budget: str = "default"  # how much to compute {smoke, default, full}

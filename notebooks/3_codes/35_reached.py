@@ -12,7 +12,7 @@
 # **Question.** The best solution of a rank is one thing, where random networks end another. Are the low-rank ends of training softmax codes?
 #
 # **Answer.** Up to eight classes, nearly always: 105 of 110 wide networks that leave neural collapse end in the softmax code of their rank, though not always of the best rank. With nine and ten classes
-# only 9 of 32 do. Seven or nine classes in a bottleneck of three dimensions *never* end in the softmax code, but mostly in the solution of larger margin that depth has in its place:
+# only 9 of 32 do, from an initial scale of 0.7; from 1 it is 189 of 256 in [36](36_which_end.ipynb). Seven or nine classes in a bottleneck of three dimensions *never* end in the softmax code, but mostly in the solution of larger margin that depth has in its place:
 # a bottleneck makes softmax codes of them only if the lengths of classifier and features are fixed, and then in all of 64 runs.
 # Before: [34, why they agree](34_why_they_agree.ipynb). After: [36, which end is reached](36_which_end.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/3_codes/35_reached.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/3_codes/35_reached.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
@@ -64,6 +64,8 @@ from dufm import agreement, claims, codes, figures, notebook, stats
 from dufm.code_search import unit_norm_margins
 
 p = notebook.start("35_reached", globals())
+if not len(p.classes) == len(p.depths) == len(p.widths):
+    raise dufm.DufmError("classes, depths and widths must be as many: one of each for a setting")
 
 
 # %%

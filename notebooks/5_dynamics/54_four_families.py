@@ -13,7 +13,7 @@
 # do to the others?
 #
 # **Answer.** To first order they fall into four families, each with its own law. From three layers on, symmetric deviations that leave the classes' own logits alone grow like the singular values, and class
-# imbalance is amplified somewhat less. Antisymmetric deviations and common shifts only shrink, at every depth. With three classes there is no family of the first kind.
+# imbalance is amplified less, from small starts by about half of that. Antisymmetric deviations and common shifts only shrink, at every depth. With three classes there is no family of the first kind.
 # Before: [53, the growth law](53_growth_law.ipynb). After: [55, the separatrix](55_separatrix.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/5_dynamics/54_four_families.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/5_dynamics/54_four_families.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
@@ -63,7 +63,7 @@ figures.published("54_families")
 classes: list[int] = [3, 4, 5, 7]  # numbers of classes K [3, 10]
 depths: list[int] = [2, 3, 6]  # depths L of the networks [2, 10]
 peak_depths: list[int] = [2, 3, 4, 6, 10]  # depths of the table of peaks [2, 20]
-sizes: list[float] = [1e-3, 1e-4, 1e-5, 1e-6]  # sizes at which first order is judged [1e-6, 1e-2]
+sizes: list[float] = [1e-3, 1e-4, 1e-5, 1e-6]  # sizes at which first order is judged, 2 or more [1e-6, 1e-2]
 peak_classes: int = 3  # number of classes whose peaks a network is to reach [3, 10]
 seed: int = 0  # seed of the directions [0, 1000000]
 budget: str = "default"  # how much to compute {smoke, default, full}

@@ -53,7 +53,7 @@ figures.published("57_critical")
 depths: list[int] = [3, 4, 6, 10]  # depths L [3, 20]
 small: list[float] = [1e-3, 1e-4, 1e-5, 1e-6]  # initial scales at which the law is tested [1e-6, 1e-2]
 large: list[float] = [1.0, 0.1, 0.01]  # initial scales at which it breaks [1e-2, 1]
-pair: list[float] = [1e-4, 1e-2]  # two scales between which the label's change is measured [1e-5, 0.1]
+pair: list[float] = [1e-4, 1e-2]  # scales between which the label's change is measured, 2 or more [1e-5, 0.1]
 rounds: int = 4  # rounds of the search, each 24 times finer; one more for the change [1, 4]
 seed: int = 0  # not used: nothing is drawn [0, 1000000]
 budget: str = "default"  # how much to compute {smoke, default, full}
@@ -116,7 +116,7 @@ wide.round(4)
 # %%
 changes = {}
 for (pattern, L), label in wide[min(p.small)].items():
-    K, (early, late) = len(PATTERNS[pattern]) + 1, sorted(p.pair)
+    K, early, late = len(PATTERNS[pattern]) + 1, min(p.pair), max(p.pair)
     labels = basin.critical_labels(PATTERNS[pattern], L, [early, late], rounds=p.rounds + 1)
     law = basin.local_label(label, early, L, K) - basin.local_label(label, late, L, K)
     changes[pattern, L] = {"measured": float(labels[0] - labels[1]), "law": law}

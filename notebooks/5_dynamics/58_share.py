@@ -47,7 +47,7 @@ figures.published("58_share")
 # %% tags=["parameters"]
 depths: list[int] = [3, 4, 6]  # depths L at four classes [3, 8]
 scales: list[float] = [1e-2, 1e-4, 1e-6]  # initial mean singular values [1e-6, 1e-2]
-tiny: list[float] = [1e-12, 1e-18, 1e-30]  # further scales at four classes [1e-30, 1e-7]
+tiny: list[float] = [1e-12, 1e-18, 1e-30]  # further scales at four classes, 3 or more [1e-30, 1e-7]
 eight_depths: list[int] = [3]  # depths of eight classes to sample here [3, 4]
 eight_scales: list[float] = [1e-2]  # scales of eight classes to sample here [1e-10, 0.1]
 count: int = 4000  # starts a round of sampling [1000, 100000]

@@ -11,7 +11,7 @@
 #
 # **Question.** Start a deep linear network of hidden width $d$ at random, not in one of the special ways of the notebooks before, and train it to the end. At which rank does it end, and what have depth and width to do with it?
 #
-# **Answer.** Width raises the rank at every depth above 2, in wide enough networks up to neural collapse; depth lowers it as long as the network is too narrow for collapse. With four classes 64 hidden units are enough for collapse at every depth up to 8; with ten classes and four layers it takes 256.
+# **Answer.** Width raises the rank at every depth above 2, up to neural collapse where networks wide enough could be run; depth lowers it as long as the network is too narrow for collapse. With four classes 64 hidden units are enough for collapse at every depth up to 8; with ten classes and four layers it takes 256.
 #
 # Before: [59, which code wins](../5_dynamics/59_which_code_wins.ipynb). After: [62, why a wide network is lazy](62_lazy.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/6_width/61_diagram.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/6_width/61_diagram.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 

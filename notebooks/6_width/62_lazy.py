@@ -11,7 +11,7 @@
 #
 # **Question.** Why does width protect neural collapse? Depth amplifies differences between singular values; what keeps it from doing so in a wide network?
 #
-# **Answer.** At the start all layers around a given one act on it like multiples of the identity, up to $O(d^{-1/2})$. So the logits move like those of a linear model, straight towards collapse, and no direction is amplified. That lasts until they have the size $s_\text{lazy} = L\sigma^L\sqrt{d/K}$, and how fast it ends depends, in wide enough networks, on the depth and on $s/s_\text{lazy}$ alone.
+# **Answer.** At the start all layers around a given one act on it like multiples of the identity, up to $O(d^{-1/2})$. So the logits move like those of a linear model, straight towards collapse, and no direction is amplified. That lasts while they are small beside $s_\text{lazy} = L\sigma^L\sqrt{d/K}$, and how fast it ends depends, in wide enough networks, on the depth and on $s/s_\text{lazy}$ alone.
 #
 # Before: [61, the diagram](61_diagram.ipynb). After: [63, the half-width](63_half_width.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/6_width/62_lazy.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/6_width/62_lazy.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 

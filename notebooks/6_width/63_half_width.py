@@ -37,7 +37,7 @@ figures.published("63_half_width")
 # **How it is measured.** At fixed depth, scale and number of classes, a ladder of widths a factor of two apart, and the certified end of every network as in [61](61_diagram.ipynb). A logistic curve in $\log d$ is fitted to the counts by maximum likelihood, half a hit and half a miss added to each; $d_{1/2}$ is its centre, given only where the counts bracket one half, with a 95% interval from the Fisher information. The logistic form is a convenience: over all ladders no share lies further than 0.09 from its curve, which is within the noise of 64 networks. Undecided networks count as not collapsed.
 
 # %% tags=["parameters"]
-depths: list[int] = [3, 4, 5]  # depths L of the ladders [3, 5]
+depths: list[int] = [3, 4, 5]  # depths L of the ladders, 3 among them [3, 5]
 every: int = 9  # every n-th cell is computed here, the others are read from the table [1, 1000]
 largest: int = 256  # largest hidden width of a ladder [16, 256]
 networks: int = 64  # random networks a cell, fewer in dear cells [8, 4096]
@@ -45,14 +45,15 @@ seed: int = 0  # first seed; network i of a cell has seed + i [0, 1000000]
 budget: str = "default"  # how much to compute {smoke, default, full}
 
 # %%
-import math
-
 import numpy as np
 import pandas
 
+import dufm
 from dufm import claims, notebook, stats, sweep, width
 
 p = notebook.start("63_half_width", globals())
+if 3 not in p.depths:
+    raise dufm.DufmError("depths must hold 3")
 
 # %% [markdown]
 # ## The ladders
@@ -173,7 +174,7 @@ tested = drawn[drawn.fitted == "not fitted"]
 claims.check("63-half-classes", np.log(tested.ratio[tested.widest <= 64]).abs().max())
 claims.check("63-half-formula", np.log(tested.ratio).abs().max())
 claims.check("63-orthogonal", np.log(pairs["low", "gaussian"] / pairs["high", "orthogonal"]).min())
-claims.check("63-computed-again", differ.sum() if len(differ) else math.nan)
+claims.check("63-computed-again", differ.sum() if len(differ) else np.nan)
 shrunk = pandas.DataFrame(shrinking, columns=CELL).merge(cells).assign(share=lambda rows: rows.collapse / rows.networks)
 claims.check("63-scale-takes", shrunk.groupby("depth").share.agg(np.ptp).max())
 

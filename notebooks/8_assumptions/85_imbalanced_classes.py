@@ -48,7 +48,7 @@ figures.published("85_imbalance")
 
 # %% tags=["parameters"]
 depths: list[int] = [2, 3, 4]  # depths L; the claims compare the first with the last, new ends are counted at the middle one [2, 8]
-ratios: list[float] = [0.01, 0.1, 1.0, 10.0, 100.0]  # sizes of the first class over that of the others [1e-3, 1e3]
+ratios: list[float] = [0.01, 0.1, 1.0, 10.0, 100.0]  # sizes of the first class over that of the others, 1.0 among them [1e-3, 1e3]
 width: int = 8  # hidden width d [4, 64]
 scale: float = 0.7  # initial scale σ [0.1, 2]
 networks: int = 128  # random networks a cell [2, 4096]
@@ -66,6 +66,8 @@ from dufm import claims, class_sizes, metrics, notebook, stats, sweep
 from dufm import width as widths
 
 p = notebook.start("85_imbalanced_classes", globals())
+if 1.0 not in p.ratios:
+    raise dufm.DufmError("ratios must hold 1.0")
 K = 4
 
 # %% [markdown]
