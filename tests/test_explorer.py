@@ -233,6 +233,19 @@ def pictures(whole):
     return [panel.children[2].value for panel in whole.children[1:]]
 
 
+def test_the_first_pictures_come_with_the_sliders():
+    """A page of Voilà, which reads its widgets once, showed a picture never that came in that instant."""
+
+    def work(number):
+        time.sleep(0.3)
+        yield 0.5
+        return number
+
+    controls = {"number": ipywidgets.IntSlider(3)}
+    whole = panels.explore(controls, {}, {"one": (work, lambda result: (b"PNG", f"it is {result}"))})
+    assert "it is 3" in whole.children[1].children[2].value
+
+
 def test_sliders_take_the_keyboard_and_move_the_pictures(sliders):
     whole, controls = sliders
     assert list(controls) == ["K", "L", "width", "scale", "seed", "sharpness", "turn"]

@@ -16,6 +16,7 @@ from dufm.companion import figures, files
 
 __all__ = ["Latest", "attended", "explore", "picture", "sliders"]
 
+_FIRST = 10  # seconds that the first pictures may take before the sliders are shown without them
 _DRAWING = threading.Lock()  # matplotlib's style is one for all threads
 
 
@@ -109,6 +110,9 @@ def explore(controls, views, panels):
     for control in controls.values():
         control.observe(ask, "value")
     ask()
+    # A page of Voilà reads the state of its widgets once: what a thread changed just then would never be seen.
+    for _, latest in shown:
+        latest.wait(_FIRST)
     sliders = widgets.GridBox(
         [*controls.values(), *views.values()], layout={"grid_template_columns": "repeat(auto-fit, minmax(20em, 1fr))"}
     )
