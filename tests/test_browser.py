@@ -177,7 +177,11 @@ def menu(page, name, entry):
 
 
 def run_all(page, cells, parameters):
-    """Type parameters, clear the outputs, run all cells, wait until each has its number or one has failed."""
+    """Type parameters, clear the outputs, run all cells, wait until each has its number or one has failed.
+
+    What is run before the kernel is there is dropped by Lab without a word.
+    """
+    expect(page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]")).to_be_attached(timeout=60 * SECOND)
     for name, value in parameters.items():
         page.locator(".cm-line", has_text=re.compile(rf"^{name}: ")).get_by_text(VALUE).dblclick()
         page.keyboard.type(value)
