@@ -335,10 +335,11 @@ def _factors(finite: bool) -> Check:
 
 def _device(name: str, value: Any) -> str:
     try:
-        device = torch.device(value if isinstance(value, str) else "")
+        device = torch.device(str(value))
+        there = device.type == "cpu" or device.type == "cuda" and (device.index or 0) < torch.cuda.device_count()
     except RuntimeError:
-        device = torch.device("meta")
-    if device.type != "cpu" and not (device.type == "cuda" and (device.index or 0) < torch.cuda.device_count()):
+        there = False
+    if not there:
         raise DufmError(f"{name} must be cpu, or cuda where there is one, got {short(value)}")
     return value
 

@@ -176,7 +176,7 @@ def test_a_hostile_value_is_refused_by_the_name_of_its_argument(name):
 def test_a_device_is_one_that_is_there(monkeypatch):
     """Where there is a CUDA device, PyTorch reads 3 as the fourth."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    for there in ("cpu", "cuda", "cuda:0"):
+    for there in ("cpu", "cuda", "cuda:0", torch.device("cpu")):
         assert _door._device("device", there) == there
     for missing in (0, 3, "cuda:1", "mps", "", None):
         message = refusal(lambda at=missing: _door._device("device", at))
