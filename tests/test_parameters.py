@@ -88,6 +88,14 @@ def test_a_list_may_need_several_values(replace):
         parameters.typed(depths, [5])
 
 
+def test_a_list_may_need_a_value(replace):
+    replace("notebooks/2_margin/27_stub.py", "# depths L [2, 16]", "# depths L, 3 among them [2, 16]")
+    (depths,) = [parameter for parameter in parameters.declared("27_stub") if parameter.name == "depths"]
+    assert parameters.typed(depths, "[3]") == [3]
+    with pytest.raises(DufmError, match=r"depths must be list\[int\] with 3 such as .*; got \[5\]"):
+        parameters.typed(depths, [5])
+
+
 @pytest.mark.parametrize(
     ("name", "given"),
     [

@@ -1,7 +1,7 @@
 """A notebook's parameters: declared in one cell, read by papermill's inspection, checked, and set by budgets.
 
 A declaration is ``name: type = literal  # meaning [low, high]``, or ``{choice, choice}``; bounds hold for each element
-of a list, and ``3 or more`` in its meaning for their number.
+of a list, ``3 or more`` in its meaning for their number, and ``0.5 among them`` names one that it must have.
 """
 
 import ast
@@ -22,7 +22,8 @@ DECLARATION = re.compile(
     r"(?P<name>\w+): (?P<type>[\w\[\]]+) = (?P<default>[^=#]+?) +# (?P<meaning>[^=\[\]{}]+?),?"
     r"(?: (?:\[(?P<low>[^\[\],]+), (?P<high>[^\[\],]+)\]|\{(?P<choices>[^{}]*)\}))?"
 )
-LEAST = re.compile(r"\b(\d+) or more\b")
+# What the meaning of a list says of its values.
+LEAST, NEEDED = re.compile(r"\b(\d+) or more\b"), re.compile(r"(\S+) among them\b")
 BUDGETS = ("smoke", "default", "full")
 # What a text that is no literal, or nested too deep for one, raises.
 NOT_LITERAL = (ValueError, SyntaxError, MemoryError, RecursionError)
@@ -40,16 +41,23 @@ class Parameter:
 
     @property
     def least(self):
-        """How many values a list must have."""
-        seen = LEAST.search(self.meaning)
+        """How many values there must be."""
+        seen = "[" in self.type and LEAST.search(self.meaning)
         return int(seen[1]) if seen else 1
+
+    @property
+    def needed(self):
+        """The value that must be among them, in a list."""
+        seen = "[" in self.type and NEEDED.search(self.meaning)
+        return [ast.literal_eval(seen[1])] if seen else []
 
     def describe(self):
         """The values accepted, in words."""
         kind, each = self.type, ""
         if "[" in self.type:
             number = f" of {self.least} or more" if self.least > 1 else ""
-            kind, each = f"{self.type}{number} such as {self.default}", "each "
+            needed = "".join(f" with {value}" for value in self.needed)
+            kind, each = f"{self.type}{number}{needed} such as {self.default}", "each "
         if isinstance(self.accepted, tuple):
             low, high = (int(end) if end.is_integer() else end for end in self.accepted)
             return f"{kind}, {each}in [{low}, {high}]"
@@ -133,8 +141,8 @@ def typed(parameter, value):
     try:
         value = _typed(parameter.name, parameter.type, value)
         values = value if isinstance(value, list) else [value]
-        good = all(_accepts(parameter.accepted, x) for x in values)
-        good &= not isinstance(value, list) or len(values) >= parameter.least
+        good = len(values) >= parameter.least and set(parameter.needed).issubset(values)
+        good = good and all(_accepts(parameter.accepted, x) for x in values)
     except DufmError:
         good = False
     if not good:

@@ -74,8 +74,6 @@ from dufm import claims, ends, figures, notebook, search, stats
 from dufm.metrics import centred
 
 p = notebook.start("23_slow_residual", globals())
-if 1e4 not in p.sharpnesses:
-    raise dufm.DufmError("sharpnesses must hold 1e4")
 levels = [-(10.0**x) for x in range(2, p.decades + 1)]
 
 # %% [markdown]

@@ -48,12 +48,9 @@ budget: str = "default"  # how much to compute {smoke, default, full}
 import numpy as np
 import pandas
 
-import dufm
 from dufm import claims, notebook, stats, sweep, width
 
 p = notebook.start("63_half_width", globals())
-if 3 not in p.depths:
-    raise dufm.DufmError("depths must hold 3")
 
 # %% [markdown]
 # ## The ladders

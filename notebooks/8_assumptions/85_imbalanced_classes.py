@@ -66,8 +66,6 @@ from dufm import claims, class_sizes, metrics, notebook, stats, sweep
 from dufm import width as widths
 
 p = notebook.start("85_imbalanced_classes", globals())
-if 1.0 not in p.ratios:
-    raise dufm.DufmError("ratios must hold 1.0")
 K = 4
 
 # %% [markdown]
