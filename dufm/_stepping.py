@@ -36,7 +36,8 @@ _STALL_EVERY = 16
 # Share of the allowed error from which an explicit step counts as grown; and the price beyond which none is implicit.
 _HELD, _DEAREST = 0.1, 200.0
 _CHANGED = 0.1  # of the stiffness, before implicit steps are tried again
-_LANDED, _MISSES = 1e-11, 16
+_LANDED = 1e-11
+_MISSES = 16  # times that a network may go on from where its last step does not end at the target
 
 
 @dataclass
@@ -203,7 +204,7 @@ def following(
     if kind == "log_loss":
         # A level that the start has passed already is not on the path.
         batch.level = (levels > batch.log_loss.unsqueeze(-1)).sum(-1)
-    misses = torch.zeros_like(batch.steps)
+    misses, exact = torch.zeros_like(batch.steps), max(_LANDED, 8 * torch.finfo(state.dtype).eps)
     kept: tuple[Tensor, ...] = ()
     if kind is not None:
         shape = (len(levels), len(state))
@@ -215,8 +216,7 @@ def following(
         Newton's method, safeguarded by halving: steps as long as ``longest`` pass the goal.  The end of a step does not
         move with its length as fast as the path does there: by how much it did between the last two trials counts.
         """
-        log_time, exact = batch.log_time[rows], max(_LANDED, 8 * torch.finfo(goal.dtype).eps)
-        low, high, before = torch.zeros_like(length), longest, None
+        log_time, low, high, before = batch.log_time[rows], torch.zeros_like(length), longest, None
         while True:
             step = batch.step(model, control, rows, length)
             if kind == "log_loss":
@@ -263,14 +263,14 @@ def following(
         """Take the last steps to the target; which networks go on.
 
         Far out the end of a step is no smooth function of its length, for its stages meet other pairs: where no length
-        ends at the target, up to the rounding of a state, a network goes on by half that step, a few times.
+        ends at the target, up to the rounding of a state, a network goes on by half that step.
         """
         for rows in batch.kinds(batch.code == LAST):
             goal = torch.full_like(batch.h[rows], until_log_loss)
             length = batch.step(model, control, rows).part("log_loss", goal, batch.log_time[rows])
             step, reached = land(rows, "log_loss", goal, length, batch.h[rows])
             grain = model.rounding(goal) + torch.finfo(goal.dtype).eps * step.speed * norm(step.state)
-            met = (step.log_loss - goal).abs() <= torch.maximum(_LANDED * goal.abs().clamp(min=1.0), grain)
+            met = (step.log_loss - goal).abs() <= torch.maximum(exact * goal.abs().clamp(min=1.0), grain)
             missed, rows, step, reached = rows[~met], rows[met], step[met], reached[met]
             misses[missed] += 1
             again = torch.where(misses[missed] <= _MISSES, RUNNING, EXHAUSTED)

@@ -118,10 +118,9 @@ def diagnose(
     those of the logits.  Every class counts alike: Σ_W is the mean over the classes of their own covariances.
 
     Units: none.  Raises: ``DufmError`` for lengths that do not fit, a square matrix that reads differently both ways, a
-    class without a sample, labels that are no class, probabilities in the place
-    of logits, logits that are no finite floating numbers or whose margins are
-    beyond the floats, and a depth below 2.  Source: Papyan, Han & Donoho (2020) for the metrics; this companion,
-    notebook 91.
+    class without a sample, labels that are no class, probabilities in the place of logits, logits that are no finite
+    floating numbers or whose margins are beyond the floats, and a depth below 2.  Source: Papyan, Han & Donoho (2020)
+    for the metrics; this companion, notebook 91.
 
     >>> labels = [0, 1, 2, 3, 0]
     >>> square = dufm.polygon(4) @ dufm.polygon(4).mT

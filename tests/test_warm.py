@@ -108,12 +108,13 @@ def test_a_kernel_is_as_its_client_was_started_with_torch_loaded_and_nothing_of_
 
 def answer(client, code, timeout=30):
     """What a cell says, or the name of its error; one that comes while the kernel drops what an error left waits."""
-    said, reply = [], {"content": {"status": "aborted"}}
-    while reply["content"]["status"] == "aborted":
+    said = []
+    while True:
         reply = client.execute_interactive(
             code, timeout=timeout, output_hook=lambda message: said.append(message["content"].get("text", ""))
         )
-    return "".join(said).strip() or reply["content"].get("ename")
+        if reply["content"]["status"] != "aborted":
+            return "".join(said).strip() or reply["content"].get("ename")
 
 
 def test_a_kernel_is_interrupted_leaves_in_order_and_draws_numbers_of_its_own(tmp_path, monkeypatch):
