@@ -12,6 +12,7 @@ import pytest
 import yaml
 from conftest import ROOT, posix
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from rattler import MatchSpec
 from test_ci import PYTHONS
@@ -82,6 +83,18 @@ def test_the_pins_are_complete_and_agree_with_each_other():
             waiting += needed(name, {"", *asked.extras})
     here = {name for name, pin in pins.items() if pin.marker is None}
     assert here <= {name for name, _ in seen}, "a pin that nothing asks for"
+
+
+def test_every_pin_installs_on_the_first_python_that_is_promised():
+    """A distribution's own Python is often a first release: Debian 12 has 3.11.2."""
+    first = PROJECT["requires-python"].removeprefix(">=") + ".0"
+    refused = {}
+    for pin in PINS:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            needs = metadata.metadata(pin.name)["Requires-Python"]
+            if needs and not SpecifierSet(needs).contains(first):
+                refused[pin.name] = needs
+    assert not refused
 
 
 def test_pins_are_plain():
