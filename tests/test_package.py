@@ -44,13 +44,16 @@ def pip(*arguments):
 
 def closure(requirements):
     """Names of the distributions that the requirements bring, as installed here."""
-    found, left = set(), [Requirement(text) for text in requirements]
+    found, left = set(), [(Requirement(text), "") for text in requirements]
     while left:
-        requirement = left.pop()
-        if requirement.name not in found and (not requirement.marker or requirement.marker.evaluate({"extra": ""})):
-            found.add(requirement.name)
-            left += [Requirement(text) for text in metadata.distribution(requirement.name).requires or ()]
-    return found
+        requirement, extra = left.pop()
+        if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
+            continue
+        for wanted in {"", *requirement.extras}:  # a CUDA build of PyTorch asks for cuda-toolkit[cudart, ...]
+            if (requirement.name, wanted) not in found:
+                found.add((requirement.name, wanted))
+                left += [(Requirement(text), wanted) for text in metadata.distribution(requirement.name).requires or ()]
+    return {name for name, _ in found}
 
 
 @pytest.fixture(scope="module")
