@@ -16,5 +16,5 @@ def draw(data):
         ax.plot(x, y, color=color, linestyle=dash)
         ax.annotate(f"tolerance $10^{{{round(np.log10(rtol))}}}$", (x[-1], y[-1]), xytext=(0, 14),
                     textcoords="offset points", ha="right", fontsize=8)
-    ax.set(xscale="log", yscale="log", xlabel=r"$-\log\mathcal{L}$", ylabel=r"change of $D_l$ over $\|W_l\|_F^2$")
+    ax.set(xscale="log", yscale="log", xlabel=r"$-\log\mathcal{L}$", ylabel=r"change of $D_l$ over $\max_l\|W_l\|_F^2$")
     return fig

@@ -5,13 +5,14 @@ from matplotlib.lines import Line2D
 
 from dufm import figures
 
-KINDS = {"NC": "nc", "polygon": "polygon", "orthoplex": "orthoplex"}
-LABELS = {"nc": "neural collapse", "polygon": "polygon", "orthoplex": "orthoplex", "other": "other critical point"}
+LABELS = {"nc": "neural collapse", "polygon": "polygon", "orthoplex": "orthoplex", "cube": "cube",
+          "other": "other critical point"}
 
 
 def draw(data):
     classes, depths = np.unique(data["num_classes"]), np.unique(data["depth"])
     fig, axes = figures.subplots(1, len(classes), width=7.0, height=2.9, squeeze=False, sharey=True)
+    seen = set()
     for ax, K in zip(axes[0], classes, strict=True):
         ax.axhline(1.0, color=figures.PALETTE["theory"], linestyle="--", linewidth=0.8)
         for place, L in enumerate(depths):
@@ -19,7 +20,8 @@ def draw(data):
             sure = here & np.isfinite(data["margin_ratio"])
             found = list(zip(data["end"][sure].tolist(), data["margin_ratio"][sure].round(3).tolist(), strict=True))
             for name, ratio in dict.fromkeys(found):
-                kind = "polygon" if K == 4 and name == "orthoplex" else KINDS.get(name, "other")
+                kind = figures.kind_of(name, K)
+                seen.add(kind)
                 x = place - 0.28 * (kind == "other")
                 count = found.count((name, ratio))
                 ax.scatter(x, ratio, s=14 + 4 * count, color=figures.PALETTE[kind], marker=figures.MARKER[kind],
@@ -38,7 +40,7 @@ def draw(data):
     axes[0][0].set_ylim(0.88, 2.9)
     axes[0][0].set_ylabel(r"margin over collapse's,  $\gamma_L/\gamma_L^{\rm NC}$")
     handles = [Line2D([], [], color=figures.PALETTE[kind], marker=figures.MARKER[kind], linestyle="", label=label)
-               for kind, label in LABELS.items()]
+               for kind, label in LABELS.items() if kind in seen]
     handles.append(Line2D([], [], color="black", linestyle="--", linewidth=0.8, label="collapse's margin"))
     total = int(((data["num_classes"] == classes[0]) & (data["depth"] == depths[0])).sum())
     handles.append(Line2D([], [], linestyle="", label=f"number: networks of {total}"))

@@ -18,7 +18,7 @@ def draw(data):
             ax.plot(data["depth"][here], data["ratio"][here], color=figures.PALETTE[look],
                     linestyle=figures.LINESTYLE[look])
         ax.set_title(f"$K = {K}$" + (" (the square)" if K == 4 else ""))
-        ax.set(yscale="log", ylim=(4e-2, 3e4), xlabel="depth $L$")
+        ax.set(yscale="log", ylim=(4e-2, 1e8), xlabel="depth $L$")
         ax.set_xticks([2, 8, 14, 20])
     names = {"nc": "collapse"} | {look: code for code, look in LOOKS.items()}
     handles = [Line2D([], [], color=figures.PALETTE[look], linestyle=figures.LINESTYLE[look], label=name)

@@ -5,8 +5,6 @@ from matplotlib.patches import Rectangle
 
 from dufm import figures
 
-KINDS = {"NC": "nc", "polygon": "polygon", "orthoplex": "orthoplex"}
-
 
 def draw(data):
     classes, ranks = np.unique(data["num_classes"]), np.unique(data["rank"])
@@ -16,10 +14,11 @@ def draw(data):
         gap, name = np.abs(data["excess"][here]).max(), str(data["code"][here][0])
         box = (r - 0.47, K - 0.45), 0.94, 0.9
         if gap < 1e-6:
-            kind = "orthoplex" if "single" in name else KINDS.get(name, "other")
+            kind = "orthoplex" if "single" in name else figures.kind_of(name, K)
+            word = "square" if (name, kind) == ("orthoplex", "polygon") else name.replace(", ", ",\n")
             alpha = 0.6 if kind == "other" else 0.3
             ax.add_patch(Rectangle(*box, color=figures.PALETTE[kind], alpha=alpha, linewidth=0))
-            ax.text(r, K, name.replace(", ", ",\n"), ha="center", va="center", fontsize=6.8, linespacing=0.95)
+            ax.text(r, K, word, ha="center", va="center", fontsize=6.8, linespacing=0.95)
         else:
             ax.add_patch(Rectangle(*box, fill=False, edgecolor="0.35", linewidth=0.8, linestyle=(0, (3, 2))))
             ax.text(r, K, f"+{100 * gap:.2f}%", ha="center", va="center", fontsize=7.5, weight="bold")

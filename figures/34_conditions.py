@@ -4,15 +4,16 @@ import numpy as np
 
 from dufm import figures
 
-KINDS = {"NC": "nc", "polygon": "polygon", "orthoplex": "orthoplex"}
 LABELS = {"nc": "NC", "polygon": "polygon", "orthoplex": "orthoplex, vertices missing or not", "other": "other code"}
+WORDS = {"nc": "NC", "polygon": "polygons", "orthoplex": "orthoplexes", "other": "others"}
 MARKS = {"nc": "o", "polygon": "^", "orthoplex": "s", "other": "D"}
 FLOOR = 1e-7
 
 
 def draw(data):
     fig, axes = figures.subplots(1, 2, width=7.0, height=3.2, sharey=True)
-    kinds = np.array(["orthoplex" if "single" in name else KINDS.get(name, "other") for name in data["code"]])
+    codes = zip(data["code"], data["num_classes"], strict=True)
+    kinds = np.array(["orthoplex" if "single" in name else figures.kind_of(name, K) for name, K in codes])
     excess = np.where(data["excess"] < FLOOR, 0, data["excess"])
     for ax, key in zip(axes, ("equal_multipliers", "condition"), strict=True):
         residual = np.where(data[key] < FLOOR, 0, data[key])
@@ -26,8 +27,10 @@ def draw(data):
         ax.set(xlim=(-2e-3, 0.35), ylim=(-4e-5, 0.09))
         ax.set_xticks([0, 0.01, 0.1], ["0", "0.01", "0.1"])
         ax.minorticks_off()
-        at_zero = int(((residual == 0) & (excess == 0)).sum())
-        ax.annotate(f"{at_zero} marks here", (0, 0), (10, 7), textcoords="offset points", fontsize=7.5)
+        at_zero = kinds[(residual == 0) & (excess == 0)]
+        counts = [f"{(at_zero == kind).sum()} {WORDS[kind]}" for kind in LABELS if kind in at_zero]
+        words = ",\n".join([f"here {len(at_zero)}: " + ", ".join(counts[:2]), ", ".join(counts[2:])])
+        ax.annotate(words, (0, 0), (4, 19), textcoords="offset points", fontsize=7.5)
     note = {"textcoords": "offset points", "ha": "center", "fontsize": 7.5}
     axes[0].annotate("unequal multipliers, and yet the best", (0.1, 0), (0, 7), **note)
     axes[0].set_yticks([0, 1e-4, 1e-3, 1e-2], ["0", "0.01%", "0.1%", "1%"])

@@ -8,7 +8,7 @@ from dufm import figures
 
 CODES = {
     "collapse": ("neural collapse", figures.PALETTE["nc"], "white"),
-    "polygon": ("polygon", figures.PALETTE["polygon"], "black"),
+    "polygon": ("polygon, the square too", figures.PALETTE["polygon"], "black"),
     "orthoplex": ("orthoplex, all or vertices missing", figures.PALETTE["orthoplex"], "white"),
     "other softmax code": ("other softmax code", figures.PALETTE["other"], "black"),
 }
@@ -21,6 +21,8 @@ LOW_RANK = ("polygon", "orthoplex", "other softmax code")
 
 
 def draw(data):
+    square = (data["num_classes"] == 4) & (data["kind"] == "orthoplex")
+    data = {**data, "kind": np.where(square, "polygon", data["kind"])}
     cells = list(dict.fromkeys(zip(data["num_classes"], data["depth"], data["width"], strict=True)))
     groups = [[c for c in cells if c[2] > c[0]], [c for c in cells if c[2] <= c[0]]]
     heights = [max(len(group), 0.1) for group in groups]

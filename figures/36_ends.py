@@ -35,6 +35,7 @@ def draw(data):
                     ax,
                     place,
                     row,
+                    K,
                     data,
                     here & (data["num_classes"] == K) & (data["depth"] == L) & (data["width"] == d),
                 )
@@ -50,7 +51,7 @@ def draw(data):
         ax.set_ylabel("depth $L$")
     for ax in axes.flat[max(len(sizes) - columns, 0) : len(sizes)]:
         ax.set_xlabel("hidden width $d$")
-    present = {_end(*each) for each in zip(data["kind"], data["name"], strict=True)}
+    present = {_end(*each) for each in zip(data["kind"], data["name"], data["num_classes"], strict=True)}
     keys = [Patch(label=ENDS[end][0], **_style(end)) for end in ENDS if end in present]
     if len(sizes) < axes.size:
         axes.flat[-1].legend(handles=keys, loc="center", fontsize=7.5, handlelength=1.4)
@@ -59,10 +60,10 @@ def draw(data):
     return fig
 
 
-def _bar(ax, place, row, data, here):
+def _bar(ax, place, row, num_classes, data, here):
     counts = dict.fromkeys(ENDS, 0)
     for kind, name, networks in zip(data["kind"][here], data["name"][here], data["networks"][here], strict=True):
-        counts[_end(kind, name)] += networks
+        counts[_end(kind, name, num_classes)] += networks
     left, total = place + 0.04, sum(counts.values())
     for end, count in counts.items():
         if count:
@@ -70,11 +71,12 @@ def _bar(ax, place, row, data, here):
             left += 0.92 * count / total
 
 
-def _end(kind, name):
+def _end(kind, name, num_classes):
     if kind == "softmax code":
         if "pair" in name:
             return "ladder"
-        return name if name in ("orthoplex", "polygon") else "code"
+        code = figures.kind_of(name, num_classes)
+        return code if code in ENDS else "code"
     return {"depth's own": "own"}.get(kind, kind)
 
 

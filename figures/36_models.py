@@ -33,10 +33,11 @@ def draw(data):
     left.set_xticks(LOSSES, [f"{share:g}" for share in LOSSES])
     left.minorticks_off()
     left.set(ylabel="mean log score of the rank")
-    low, high = 1.8, max(data["found"][held].max(), 3) + 0.3
+    half = held & (data["model"] == "law 0.5")
+    low, high = 1.8, max(data["found"][half].max(), data["expected"][half].max(), 3) + 0.3
     right.plot([low, high], [low, high], color="black", linestyle="--", linewidth=0.8)
     for L in np.unique(data["depth"][held]):
-        here = held & (data["model"] == "law 0.5") & (data["depth"] == L)
+        here = half & (data["depth"] == L)
         style = {name: value for name, value in figures.depth_style(L).items() if name in ("color", "marker")}
         right.plot(
             data["expected"][here], data["found"][here], linestyle="", markersize=4.5, label=f"$L = {L}$", **style

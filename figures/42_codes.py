@@ -2,7 +2,6 @@
 
 from dufm import figures
 
-KIND = {"NC": "nc", "polygon": "polygon", "orthoplex": "orthoplex", "cube": "cube"}
 WORDS = {"nc": "neural collapse", "polygon": "polygon", "orthoplex": "orthoplex", "cube": "cube", "other": "other code"}
 
 
@@ -18,7 +17,7 @@ def draw(data):
             data["rank"][here], data["count"][here] / data["total"][here], data["ratio"][here], data["name"][here],
             strict=True,
         ):  # fmt: skip
-            kind = KIND.get(str(code), "other")
+            kind = figures.kind_of(str(code), classes)
             style = {"color": figures.PALETTE[kind], "marker": figures.MARKER[kind], "zorder": 3}
             ax.scatter(place, rank, s=12 + 150 * share, **style)
             ax.annotate(f"{ratio:.2f}", (place, rank), xytext=(9, 4), textcoords="offset points", fontsize=7)
@@ -31,5 +30,5 @@ def draw(data):
     ax.set_xticks(range(len(names)), [f"${text}$" for text in pretty])
     ax.set_xlim(-0.5, len(names) - 0.3)
     ax.set_ylim(1, max(data["num_classes"]) + 0.5)
-    ax.set_ylabel("rank of the end")
+    ax.set(xlabel="group", ylabel="rank of the end")
     return fig

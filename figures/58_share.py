@@ -26,7 +26,7 @@ def draw(data):
         ax.set_xticks(10.0 ** np.arange(-30, 0, 6) if x[0] < 1e-12 else 10.0 ** np.arange(-10, 0, 2))
         ax.minorticks_off()
         ax.set_title(f"$K = {K}$, " + ("by quadrature" if K == 4 else "by sampling"))
-        dashed = "leading order" if K == 4 else "$c_L$ times fourth power of left"
+        dashed = "sharper law, not proved" if K == 4 else "$c_L$ times fourth power of left"
         ax.plot([], [], color="black", linestyle="--", linewidth=0.8, label=dashed)
         ax.plot([], [], color="black", linestyle=":", linewidth=0.9, label="slope $q(K-2)$, $L=3$")
         ax.legend(loc="lower right", fontsize=7)

@@ -18,8 +18,10 @@ def draw(data):
             ax.plot(
                 data["ratio"][here], data["growth"][here], style["marker"], color=style["color"], markerfacecolor=face
             )
-            order = np.argsort(data["ratio"][here])
-            ax.plot(data["ratio"][here][order], data["law"][here][order], "k--", linewidth=0.8, zorder=3)
+        # The law has one curve a depth but for L = 2, where the width stands in it.
+        for rows in [of & (data["width"] == d) for d in widths] if L == 2 else [of]:
+            order = np.argsort(data["ratio"][rows])
+            ax.plot(data["ratio"][rows][order], data["law"][rows][order], "k--", linewidth=0.8, zorder=3)
         last = np.argmax(np.where(of, data["ratio"] + data["growth"], 0))
         ax.annotate(
             f"$L = {L}$",

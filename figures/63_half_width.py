@@ -12,7 +12,8 @@ def draw(data):
     for L in np.unique(data["depth"]):
         style = figures.depth_style(L)
         of = (data["num_classes"] == 4) & (data["depth"] == L)
-        _bars(left, data, of, "scale", "half_width", 1.0, style)
+        for rows, face in ((of & fitted, style["color"]), (of & ~fitted, "white")):
+            _bars(left, data, rows, "scale", "half_width", 1.0, style, face)
         order = np.argsort(data["scale"][of])
         left.plot(
             data["scale"][of][order],
@@ -31,9 +32,8 @@ def draw(data):
             ha="center",
             color=style["color"],
         )
-        _bars(right, data, (data["depth"] == L) & ~fitted, "half_width", "ratio", data["predicted"], style)
-    right.text(31, 1.38, "four classes,\nsmaller scales", ha="center", va="center", fontsize=8)
-    right.text(42, 0.74, "five to ten\nclasses", ha="center", va="center", fontsize=8)
+        for rows, face in ((of & ~fitted, "white"), ((data["depth"] == L) & (data["num_classes"] > 4), style["color"])):
+            _bars(right, data, rows, "half_width", "ratio", data["predicted"], style, face)
     right.axhline(1, color="black", linestyle="--", linewidth=0.8, zorder=1)
     left.set(xscale="log", yscale="log", xlabel=r"initial scale $\sigma$", ylabel="half-width $d_{1/2}$")
     left.set_xticks([0.025, 0.05, 0.1, 0.2, 0.5, 1], ["0.025", "0.05", "0.1", "0.2", "0.5", "1"])
@@ -54,9 +54,11 @@ def draw(data):
     ]
     left.legend(handles=keys, loc="lower left")
     keys = [
-        Line2D([], [], linestyle="", **_pick(figures.depth_style(L)), markerfacecolor="white", label=f"$L = {L}$")
+        Line2D([], [], linestyle="", **_pick(figures.depth_style(L)), label=f"$L = {L}$")
         for L in np.unique(data["depth"])
     ]
+    keys.append(Line2D([], [], **mark, markerfacecolor="white", label="four classes,\nsmaller scales"))
+    keys.append(Line2D([], [], **mark, label="five to ten classes"))
     right.legend(handles=keys, loc="upper left")
     return fig
 
@@ -65,15 +67,8 @@ def _pick(style):
     return {name: style[name] for name in ("color", "marker")}
 
 
-def _bars(ax, data, here, x, y, unit, style):
-    """Marks with 95% intervals of the half-width in units of ``unit``, filled where fitted."""
-    unit = np.broadcast_to(unit, len(here))
-    for fitted in ("fitted", "not fitted"):
-        rows = here & (data["fitted"] == fitted)
-        ends = np.array(
-            [data[y][rows] - data["low"][rows] / unit[rows], data["high"][rows] / unit[rows] - data[y][rows]]
-        )
-        face = style["color"] if fitted == "fitted" else "white"
-        ax.errorbar(
-            data[x][rows], data[y][rows], ends, linestyle="", elinewidth=0.8, markerfacecolor=face, **_pick(style)
-        )
+def _bars(ax, data, rows, x, y, unit, style, face):
+    """Marks with 95% intervals of the half-width in units of ``unit``."""
+    unit = np.broadcast_to(unit, len(rows))[rows]
+    ends = np.array([data[y][rows] - data["low"][rows] / unit, data["high"][rows] / unit - data[y][rows]])
+    ax.errorbar(data[x][rows], data[y][rows], ends, linestyle="", elinewidth=0.8, markerfacecolor=face, **_pick(style))

@@ -13,6 +13,7 @@ def draw(data):
         if not (deep & (data["num_classes"] == K)).any():
             ax.set_axis_off()
             continue
+        least = data["share"][deep & (data["num_classes"] == K)].min()
         for L in np.unique(data["depth"][deep & (data["num_classes"] == K)]):
             here = deep & (data["num_classes"] == K) & (data["depth"] == L)
             x, share, low, high = (data[name][here] for name in ("scale", "share", "low", "high"))
@@ -21,15 +22,15 @@ def draw(data):
             well = np.flatnonzero(data["collapse"][here] >= 50)
             if len(well):
                 span = np.array([0.8 * x.min(), 1.2 * x.max()])
-                ax.plot(span, share[well[0]] * (span / x[well[0]]) ** ((1 - 2 / L) * K * (K - 3) / 2), **theory)
+                law = share[well[0]] * (span / x[well[0]]) ** ((1 - 2 / L) * K * (K - 3) / 2)
+                ax.plot(span, law, **theory)
+                least = min(least, law[0])
             if K == 4:
                 ax.plot(x, data["hadamard"][here], color="0.6", linewidth=0.9, zorder=0)
-        least = data["share"][deep & (data["num_classes"] == K)].min()
         ax.set(xscale="log", yscale="log", xlabel="initial scale $s_0$", ylim=(0.5 * least, 1.3))
         ax.set_title(f"$K = {K}$, dashed: slope ${K * (K - 3) // 2}q$")
         if K == 4:
             ax.plot([], [], color="0.6", linewidth=0.9, label="Hadamard starts")
-            ax.legend(loc="lower right", fontsize=7)
         else:
             _plain_ticks(ax, (0.03, 0.1, 0.3, 1, 2) if K == 5 else (0.3, 0.5, 1, 2))
     ax = axes[1][1]
@@ -51,6 +52,8 @@ def draw(data):
     ax.set_title("dashed: powers $K(K-3)/4$, through $L = 3$")
     for left in axes[:, 0]:
         left.set_ylabel("share of neural collapse")
+    keys = {label: mark for ax in axes.flat for mark, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    fig.legend(keys.values(), keys.keys(), loc="outside upper center", ncols=len(keys))
     return fig
 
 

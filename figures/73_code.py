@@ -23,9 +23,10 @@ def draw(data):
         depth, rank, low, gap, high = (data[name][here][order] for name in ("depth", "rank", "low", "gap", "high"))
         color = matplotlib.colormaps["magma"](0.65 - 0.5 * i / max(len(codes) - 1, 1))
         ax.vlines(rank, low, high, color=color, linewidth=1)
-        ax.plot(rank, gap, marker="os^Dv"[i % 5], color=color, linewidth=0.8)
-        words = {"ha": "right", "va": "top", "color": color}
-        ax.annotate(f"{code},\n$L={depth[-1]:.0f}$", (rank[-1], gap[-1]), xytext=(-7, -3 - 6 * i), **POINTS, **words)
+        ax.plot(rank, gap, marker="os^Dv"[i % 5], color=color, linewidth=0.8, label=code)
+        if i == 0:
+            ax.annotate(f"$L={depth[-1]:.0f}$", (rank[-1], gap[-1]), xytext=(-7, 0), **POINTS, ha="right", va="center")
+    ax.legend(loc="lower left")
     ax.annotate(f"$L={depth[0]:.0f}$", (rank[0], gap[0]), xytext=(7, 0), **POINTS, va="center")
     ax.set_xlim(np.floor(data["rank"][~chance].min()) - 1.3, 9.3)
     ax.set_ylim(0, 1)

@@ -16,7 +16,8 @@ def draw(data):
         sizes = np.unique(data["handover"][here & away])
         left, right = sizes[0] / 5, sizes[-1] * 5
         level(ax, data, K, L, left / 2, left * 2)
-        for k in np.unique(data["small"][here & away]):
+        smalls = np.unique(data["small"][here & away])
+        for k in smalls:
             color, marker = LOOKS[k]
             for kind, filled in (("shifted", True), ("stretched", False)):
                 rows = np.flatnonzero(here & (data["small"] == k) & (data["kind"] == kind))
@@ -24,12 +25,10 @@ def draw(data):
                 share = data["collapse"][rows] / data["networks"][rows]
                 bars = [stats.wilson(n, m) for n, m in zip(data["collapse"][rows], data["networks"][rows], strict=True)]
                 look = {"color": color, "marker": marker, "markerfacecolor": color if filled else "white"}
-                if filled:
-                    ax.errorbar(
-                        data["handover"][rows], share, np.abs(np.transpose(bars) - share), elinewidth=0.8, **look
-                    )
-                else:
-                    ax.plot(data["handover"][rows], share, linestyle=":", linewidth=0.9, **look)
+                # Beside each other, for bars at one place would run into one.
+                at = data["handover"][rows] * 1.15 ** (2 * (k - smalls.mean()) + (0.5 if filled else -0.5))
+                dash = {"linestyle": "-"} if filled else {"linestyle": ":", "linewidth": 0.9}
+                ax.errorbar(at, share, np.abs(np.transpose(bars) - share), elinewidth=0.8, **look, **dash)
             share = level(ax, data, K, k, right / 2, right * 2)
             ax.text(
                 right * 3, share + 0.035 * (k == 1) - 0.035 * (k == 2), f"{k}", color=color, fontsize=7, va="center"

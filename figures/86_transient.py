@@ -24,7 +24,7 @@ def draw(data):
         clean = (data["depth"] == L) & (data["noise"] == 0)
         ax.plot(10 ** data["decade"][clean], data["median"][clean], ":", color="0.4", label=r"$\varepsilon = 0$")
         ax.set_xscale("log")
-        ax.set(xlabel="time $t$", ylim=(1.4, 3.1))
+        ax.set(xlabel="time $t$", ylim=(1.2, 3.1))
         ax.set_title(f"$L = {L}$", fontsize=9)
     axes[0][0].set_ylabel("effective rank")
     axes[0][0].legend(loc="lower right", fontsize=7)

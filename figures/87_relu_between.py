@@ -25,6 +25,9 @@ def draw(data):
                     ax.plot([0.5, L - 0.5], 2 * [data[name][linear].item()], color=style["color"], linestyle="--",
                             linewidth=0.8)
             ax.axhline(K - 1, color="black", linewidth=0.5)
+            if row:
+                words = {"va": "bottom", "ha": "right", "textcoords": "offset points", "fontsize": 7}
+                ax.annotate("$K-1$", (1, K - 1), (-2, 2), xycoords=("axes fraction", "data"), **words)
             if column == 0:
                 ax.set_ylabel(label)
         axes[0, column].set_title(f"$K = {K}$")

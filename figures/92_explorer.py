@@ -4,7 +4,6 @@ import numpy as np
 
 from dufm import figures, portraits
 
-COLOR = {"NC": "nc", "orthoplex": "orthoplex", "polygon": "polygon", "cube": "cube"}
 TICKS = {0: "start", 4: "0", 7: "4", 10: "32", 14: "end"}
 
 
@@ -21,7 +20,9 @@ def draw(data):
 
 
 def draw_panel(row, data):
-    now, color = int(np.flatnonzero(data["shown"])[0]), figures.PALETTE[COLOR.get(str(data["name"][0]), "other")]
+    classes = sum(key.startswith("x_") and not np.isnan(column[0]) for key, column in data.items())
+    color = figures.PALETTE[figures.kind_of(str(data["name"][0]), classes)]
+    now = int(np.flatnonzero(data["shown"])[0])
     columns = [column for key, column in data.items() if key.startswith("share_")]
     shares = np.stack([column for column in columns if not np.isnan(column.astype(float)).any()], 1)
     values, triangle, code, margin = row
@@ -41,7 +42,6 @@ def draw_panel(row, data):
         places = np.arange(1, shares.shape[1] + 1)
         triangle.bar(places, shares[now], color=color)
         triangle.set(xlabel="$i$", xticks=places, ylabel="shares of the $s_i$", ylim=(0, None))
-    classes = sum(key.startswith("x_") and not np.isnan(column[0]) for key, column in data.items())
     points = np.array([[data[f"{axis}_{c}"][now] for axis in "xyz"] for c in range(classes)])
     portraits.turned(code, points, color, float(data["turn"][0]))
     code.set(xlim=(-1.3, 1.3), ylim=(-1.3, 1.3), aspect="equal")

@@ -33,19 +33,20 @@ def draw(data):
             ax.plot(
                 data[cost][here], data["m"][here], color=color, linestyle=dash, marker=marker, label=LABELS[method]
             )
-        for method, marker in (("decided end, 1 at once", "*"), ("decided end, 64 at once", "P")):
-            here = data["method"] == method
-            many = method.split()[2]
+        ends = {"64 at once": {"marker": "P", "markersize": 11}}
+        ends["1 at once"] = {"marker": "*", "markersize": 7, "markerfacecolor": "white"}
+        for end, look in ends.items():
+            here = data["method"] == f"decided end, {end}"
             ax.plot(
-                data[cost][here], [TOP], marker, color="#004488", markersize=9, clip_on=False,
-                label="its certified end, " + ("one network" if many == "1" else f"one of {many} at once"),
+                data[cost][here], [TOP], color="#004488", clip_on=False, linestyle="", zorder=3, **look,
+                label="its certified end, " + ("one network" if end == "1 at once" else f"one of {end}"),
             )
         ax.axhline(TOP, color="0.8", linewidth=0.6, zorder=0)
         ax.set(xscale="log", yscale="log", ylim=(0.8, TOP))
     stopped = data["method"] == "constant steps"
     axes[0].annotate(
-        "ten times more\nfor every 2.3", (data["gradients"][stopped][-1], data["m"][stopped][-1]), (4, -6),
-        textcoords="offset points", va="top", ha="center", fontsize=8,
+        "ten times more\nfor every 2.3", (data["gradients"][stopped][-1], data["m"][stopped][-1]), (12, -6),
+        textcoords="offset points", va="top", ha="right", fontsize=8,
     )
     axes[0].set(xlabel="gradients a network", ylabel="reached: $-\\log$ loss")
     axes[0].set_yticks([1, 10, 100, 1000, 1e4, TOP], ["1", "10", "100", "$10^3$", "$10^4$", "end"])

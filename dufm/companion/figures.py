@@ -32,6 +32,7 @@ __all__ = [
     "depth_color",
     "depth_style",
     "draw",
+    "kind_of",
     "origin",
     "published",
     "show",
@@ -109,6 +110,13 @@ def depth_style(depth):
         "marker": DEPTH_MARKER[place % len(DEPTH_MARKER)],
         "linestyle": DEPTH_LINESTYLE[place % len(DEPTH_LINESTYLE)],
     }
+
+
+def kind_of(name, num_classes):
+    """Key of ``PALETTE`` for the name of a solution; the square of four classes, an orthoplex too, is a polygon."""
+    if (name, num_classes) == ("orthoplex", 4):
+        return "polygon"
+    return {"NC": "nc"}.get(name, name if name in PALETTE else "other")
 
 
 def _check_name(name):

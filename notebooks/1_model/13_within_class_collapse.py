@@ -22,7 +22,7 @@ from dufm import figures
 figures.published("13_collapse")
 
 # %% [markdown]
-# *Within-class variability against minus log loss, over runs that end in neural collapse: median and 10–90% band. Left, NC1; right, the plain ratio of traces. Dashed: the powers of
+# *Within-class variability against minus log loss, over runs of three layers that end in neural collapse: median and 10–90% band. Left, NC1; right, the plain ratio of traces. Dashed: the powers of
 # the statement, through the last point.*
 # [Drawn by](../../figures/13_collapse.py)
 

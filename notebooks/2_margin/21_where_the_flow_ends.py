@@ -23,7 +23,7 @@ figures.published("21_ends")
 
 # %% [markdown]
 # *Certified ends of random networks: margin over that of neural collapse (dashed) against depth. The number beside a mark says how many of the 32 networks of
-# that depth ended there, and its size repeats it. All are decided. Depth moves the ends from full rank to low rank, mostly to larger margins, but not always.*
+# that depth ended there, and its size repeats it; crosses stand a little to the left of their depth. All are decided. Depth moves the ends from full rank to low rank, mostly to larger margins, but not always.*
 # [Drawn by](../../figures/21_ends.py)
 #
 # ## Statement

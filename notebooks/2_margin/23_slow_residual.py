@@ -163,7 +163,7 @@ figures.show(
 )
 
 # %% [markdown]
-# *Distance from the certified end, one line a network. All come to it in the end, some only where a loss can no longer be written.* [Drawn by](../../figures/23_approach.py)
+# *Distance from the certified end at six classes and three layers, one line a network. All come to it in the end, some only where a loss can no longer be written.* [Drawn by](../../figures/23_approach.py)
 #
 # ## Verdict
 

@@ -92,7 +92,7 @@ figures.store("25_closed_forms", pandas.DataFrame(curves, columns=["num_classes"
 # %% tags=["figure"]
 figures.show(
     "25_closed_forms",
-    alt="Margin of polygon, orthoplex and hypercube over that of collapse against depth, for 4, 6, 8 and 16 classes, logarithmic. Each is a straight line that rises "
+    alt="Margin of polygon, orthoplex and hypercube over that of collapse against depth, for 4, 6, 8 and 16 classes (the hypercube for 8 and 16), logarithmic. Each is a straight line that rises "
     "with depth and crosses 1; the orthoplex crosses first, the polygon later but ends highest.",
 )
 

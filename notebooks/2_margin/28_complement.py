@@ -20,7 +20,7 @@ from dufm import figures
 figures.published("28_complement")
 
 # %% [markdown]
-# *Full networks that start at the orthoplex of six classes plus what it leaves out ($\beta = 3/2$). Left and middle: the extra value over the kept ones while these grow, at two and at three layers, from the same starts; dashed: the law. At two layers all rise, at three those below the thick line are lost. Right: the ratio at which full networks change over, for five extras and two depths, against the law. [Drawn by](../../figures/28_complement.py)*
+# *Full networks that start at the orthoplex of six classes plus what it leaves out ($\beta = 3/2$). Left and middle: the extra value over the kept ones while these grow, at two and at three layers, from the same starts; dashed: the law. At two layers all rise, at three those below the thick line are lost, and grey crosses start on it. Right: the ratio at which full networks change over, for five extras and two depths, against the law. [Drawn by](../../figures/28_complement.py)*
 #
 # ## Statement
 #

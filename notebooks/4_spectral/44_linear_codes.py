@@ -22,7 +22,7 @@ from dufm import figures
 figures.published("44_codes")
 
 # %% [markdown]
-# *Margin of every vertex over that of the best one, at each depth. Coloured, with a dot wherever it is best: the codes that win at some depth. Thin grey: all
+# *Margin of every vertex over that of the best one, at each depth. Thick, with a mark wherever it is best: the codes that win at some depth. Thin grey: all
 # others. [Drawn by](../../figures/44_codes.py)*
 
 # %% [markdown]

@@ -21,7 +21,7 @@ from dufm import figures
 figures.published("46_ends")
 
 # %% [markdown]
-# *Shares of random starts by the code in which they end, at two initial scales (rows) and for 4, 8 and 16 classes (columns). Rank falls from the bottom of a bar to its top; codes without a name of their own are grey. A star: the largest margin of all at that depth, where its share leaves room for it. [Drawn by](../../figures/46_ends.py)*
+# *Shares of random starts by the code in which they end, at two initial scales (rows) and for 4, 8 and 16 classes (columns). Rank falls from the bottom of a bar to its top; codes without a name of their own are grey. 150 starts a bar, which know a share to 0.08. A star: the largest margin of all at that depth, where its share leaves room for it. [Drawn by](../../figures/46_ends.py)*
 
 # %% [markdown]
 # ## Statement

@@ -21,7 +21,7 @@ from dufm import figures
 figures.published("47_twist")
 
 # %% [markdown]
-# *Left: least cost at margin 1 against the twist of the upper face; dashed, the best matrix of rank 3 that a search finds. Right: the two ends, the upper face in purple, the lower in grey. [Drawn by](../../figures/47_twist.py)*
+# *Three layers. Left: least cost at margin 1 against the twist of the upper face; dashed, the best matrix of rank 3 that a search finds. Right: the two ends, the upper face in purple, the lower in grey. [Drawn by](../../figures/47_twist.py)*
 
 # %% [markdown]
 # ## Statement

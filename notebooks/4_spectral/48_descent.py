@@ -103,7 +103,7 @@ drawn["law"] = [descent.one_step_share(L) if L > 2 else 1.0 for L in drawn.depth
 figures.store("48_steps", drawn[["panel", "num_classes", "depth", "lr", "share", "low", "high", "flow", "law", "edge"]])
 
 # %% tags=["figure"]
-figures.show("48_steps", alt="Share of neural collapse against the step on a logarithmic axis. Left and middle, spectral starts: each depth rises from the flow's dashed line, swings at steps of order one and ends near a dashed level that is the same at both scales. Right, random networks: level lines that fall to zero beyond the grey band.")
+figures.show("48_steps", alt="Share of neural collapse against the step on a logarithmic axis. Left and middle, spectral starts: each depth rises from the flow's dashed line, swings at steps of order one and ends near a dashed level that is the same at both scales. Right, random networks: lines that are level at small steps and fall at long ones, to zero at four layers of four classes and three of six, to a half at three of four; at six classes and four layers it is zero throughout.")
 
 # %% [markdown]
 # Steps up to 1 only add at four classes: no start that collapses under the flow is lost. From $s_0 = 0.01$ the share at $\eta = 0.93$ is 1.3, 1.9 and 2.1 times the flow's at $L = 3$, 4 and 6. Where $\eta w^{L-2}$ gets to order one it swings: the first steps are as long as the values, and whether a start takes two of them or three decides. From a hundred on it is that of one step. At $L = 2$ all starts collapse at every step. At eight classes short steps give a little and long ones take more away. Changes against the flow, with paired 95% intervals:

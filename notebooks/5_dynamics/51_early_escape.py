@@ -23,7 +23,7 @@ figures.published("51_early")
 
 # %% [markdown]
 # *Seven singular values of eight classes, the largest and the smallest of them against time. Marks: the flow; dashed: the closed form, which knows
-# nothing of the loss and leaves through the roof where the flow, having separated the classes, slows down.*
+# nothing of the loss and goes on to infinity where the flow, having separated the classes, slows down.*
 # [Drawn by](../../figures/51_early.py)
 #
 # ## Statement

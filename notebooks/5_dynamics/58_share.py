@@ -89,7 +89,7 @@ figures.show(
 )
 
 # %% [markdown]
-# *One coincidence and not two: the strip along the diagonal has no end.* [Drawn by](../../figures/58_strip.py)
+# *Four classes, three layers. One coincidence and not two: the strip along the diagonal has no end.* [Drawn by](../../figures/58_strip.py)
 #
 # How narrow is the strip behind a leader at lag $D$: the slope of (width)$^{-1/q}$ in $\log D$, on the boundary, beside $d\Lambda/d\log D$ of the sharper $\Lambda$. Were it affine in $\log D$, as one might read off a few of its values, all slopes would be one.
 

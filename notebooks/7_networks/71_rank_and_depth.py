@@ -108,7 +108,7 @@ figures.store("71_rank", columns.assign(arrived=groups["status"].agg(lambda stat
 figures.show(
     "71_rank",
     alt="Effective rank of the centred class-mean logits against depth, one row for full-batch flow and one for minibatches, one panel each for the digits, MNIST and CIFAR-10. "
-    "At two layers it lies just above 8 at every width. Under the flow it falls with depth, to 5 or 6 at width 32 and eight layers and less in the wider networks; under minibatches it falls less, on MNIST at width 128 not at all. "
+    "At two layers it lies just above 8 at every width. Under the flow it falls with depth, on digits and MNIST to 5 or 6 at width 32 and eight layers and less in the wider networks; under minibatches it falls less there, on MNIST at width 128 not at all, and on CIFAR-10 to 5 and 6.5. Hollow marks, such as the flow's on CIFAR-10 at eight layers, are of networks that did not all get to the loss. "
     "A dashed line at 9 marks neural collapse.",
 )
 

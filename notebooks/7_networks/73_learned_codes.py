@@ -131,7 +131,7 @@ figures.show(
 )
 
 # %% [markdown]
-# *Bands: 95% intervals over the starts.* [Drawn by](../../figures/73_further.py)
+# *Digits, width 32. Bands: 95% intervals over the starts.* [Drawn by](../../figures/73_further.py)
 
 # %%
 gaps = further.pivot_table(index="seed", columns=["log_loss_end", "depth"], values="gap")

@@ -22,7 +22,7 @@ from dufm import figures
 figures.published("74_limits")
 
 # %% [markdown]
-# *Effective rank at a loss of $10^{-6}$ against depth, width 32, 20 images a class; bands: 95% intervals over five starts. A line ends where not all networks of the next depth get there.* [Drawn by](../../figures/74_limits.py)
+# *Effective rank at a loss of $10^{-6}$ against depth, width 32, 20 images a class; bands: 95% intervals over five starts. A line ends, or begins, where not all networks of the next depth get there.* [Drawn by](../../figures/74_limits.py)
 #
 # ## Statement
 #

@@ -107,7 +107,7 @@ table = pandas.concat([here, known[~known.set_index(rectified.CELL).index.isin(h
 figures.store("87_relu_between", table[[*rectified.CELL, "networks", "full", "rank", "rank_error", "below", "below_error"]])
 
 # %% tags=["figure"]
-figures.show("87_relu_between", alt="Mean rank against the place of the ReLU, a column each for four, five and six classes. Above, logits: at place 1 near the dashed line of the linear model, rising to full rank at the last place, at greater depths later. Below, what the ReLU is applied to: full rank at places 1 and 2, low from place 3 on at every depth.")
+figures.show("87_relu_between", alt="Mean rank against the place of the ReLU, a column each for four, five and six classes. Above, logits: at place 1 near the dashed line of the linear model, rising to full rank at the last place, at greater depths later. Below, what the ReLU is applied to: full rank at place 1, at place 2 too but for five and six classes in the deepest networks, low from place 3 on at every depth.")
 
 # %% [markdown]
 # Networks of all whose logits end at full rank, $K - 1$, by the place of the ReLU; 0: the linear model.
