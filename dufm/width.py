@@ -45,8 +45,7 @@ __all__ = [
 
 STARTS = ("gaussian", "orthogonal", "balanced", "twin", "limit")
 _NARROW = ("twin", "limit")  # of width K, whatever the width of the network that they come from
-# Entries of hidden layers followed at once: as many as fit a core's cache, or with the flow's stages an accelerator.
-_ENTRIES = {"cpu": 2_000_000, "cuda": 400_000_000}
+_ENTRIES = 2_000_000  # of hidden layers followed at once: as many as fit a core's cache
 
 
 def random_start(
@@ -73,15 +72,15 @@ def random_start(
     return [torch.cat(parts) for parts in zip(*each, strict=True)]
 
 
-def batches(seeds: Sequence[int], depth: int, width: int, device: str = "cpu") -> list[Sequence[int]]:
+def batches(seeds: Sequence[int], depth: int, width: int) -> list[Sequence[int]]:
     """``seeds`` in groups of as many networks as are best followed at once, a list of slices; at least one each."""
-    together = max(1, _ENTRIES[torch.device(device).type] // (depth * width**2))
+    together = max(1, _ENTRIES // (depth * width**2))
     return [seeds[i : i + together] for i in range(0, len(seeds), together)]
 
 
 def ends(
     seeds: Sequence[int], num_classes: int, depth: int, width: int, scale: float = 1.0, init: str = "gaussian",
-    sharpness: float = 1e3, rtol: float = 1e-3, device: str = "cpu",
+    sharpness: float = 1e3, rtol: float = 1e-3,
 ) -> dict[str, list[Any]]:  # fmt: skip
     """Certified end of the flow from :func:`random_start`, one network a seed: a task for ``sweep.run``.
 
@@ -89,9 +88,9 @@ def ends(
     ("undecided" and 0 where nothing near is certified) and ``reason`` of :func:`dufm.end`.  ``DufmError`` as there.
     """
     columns: dict[str, list[Any]] = {"name": [], "rank": [], "reason": []}
-    for group in batches(seeds, depth, num_classes if init in _NARROW else width, device):
+    for group in batches(seeds, depth, num_classes if init in _NARROW else width):
         start = random_start(init, depth, width, num_classes, scale=scale, seeds=group)
-        run = gradient_flow([W.to(device) for W in start], until_log_loss=-sharpness, rtol=rtol)
+        run = gradient_flow(start, until_log_loss=-sharpness, rtol=rtol)
         found = end(limit(run, sharpness=sharpness), depth)
         columns["name"] += found.name.tolist()
         columns["rank"] += torch.where(found.decided, found.rank, 0).tolist()

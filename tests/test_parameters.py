@@ -181,7 +181,6 @@ def test_a_device_that_is_not_there(monkeypatch):
 def test_jobs_are_what_the_container_has_room_for(monkeypatch, tmp_path):
     monkeypatch.setattr(files, "MEMORY_LIMIT", tmp_path / "memory.max")
     monkeypatch.delenv("DUFM_JOBS", raising=False)
-    monkeypatch.setenv("DUFM_DEVICE", "cpu")
     monkeypatch.setattr(joblib, "cpu_count", lambda: 16)
     for limit, jobs in (("max", 16), (str(2 * 2**30), 2), (str(2**28), 1)):
         (tmp_path / "memory.max").write_text(limit)

@@ -97,14 +97,14 @@ def device():
 def sweep_options():
     """Where a notebook's sweeps run, as arguments to ``sweep.run``.
 
-    ``DUFM_JOBS`` processes (default: as this container has room; one alone on a GPU, where a batch is one call), or the
-    dask scheduler ``DUFM_CLUSTER``; cells are kept in the output folder, so that an interrupted notebook goes on.
+    ``DUFM_JOBS`` processes (default: as this container has room), or the dask scheduler ``DUFM_CLUSTER``; cells are
+    kept in the output folder, so that an interrupted notebook goes on.  They compute on the CPU, whatever the device.
     """
     text = os.environ.get("DUFM_JOBS") or str(files.processes())
     if not text.isdigit() or int(text) < 1:
         raise DufmError(f"DUFM_JOBS must be a whole number, 1 or more, got {text!r}")
     return {
-        "jobs": 1 if device() == "cuda" else int(text),
+        "jobs": int(text),
         "cache_dir": os.environ.get("DUFM_CELLS") or files.spared(files.out_dir() / files.CELLS),
         "backend": os.environ.get("DUFM_CLUSTER") or "local",
     }
