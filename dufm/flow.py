@@ -93,10 +93,11 @@ def gradient_flow(
     r"""Follow :math:`\dot W_l = -\partial\mathcal L/\partial W_l` until ``log ℒ`` falls to ``until_log_loss``.
 
     ``factors``: ``[W_1, …, W_L]``, shapes ``(..., d_l, d_{l-1})``, floating, on any device; the result stays there.
-    ``rtol``: local error of a step relative to the norm of all factors of one network, and from L·margin = 1000 on
-    relative to that margin's, which keeps log ℒ and log t right to about 1000·rtol.  The path is that of −∇ log ℒ by an
-    embedded Runge–Kutta pair, Bogacki–Shampine 3(2), or Dormand–Prince 5(4) when ``rtol < 2e-6``; every network has its
-    own step and clock; log t follows by Gauss quadrature of ``1/ℒ`` on the cubic Hermite interpolant of ``log ℒ``.
+    ``rtol``: local error of a step relative to the norm of all factors of one network; its spread over the margins that
+    are nearly the smallest stays below 100·rtol, and 0.1, as well.  The path is that of −∇ log ℒ by an embedded
+    Runge–Kutta pair, Bogacki–Shampine 3(2), or Dormand–Prince 5(4) when ``rtol < 2e-6``, and by linearly implicit
+    Rosenbrock–W steps where that is cheaper; every network has its own step and clock.  log t is the integral of
+    ``1/ℒ`` along a step, of which ``‖∇ log ℒ‖`` at both ends and the step's length are known.
 
     ``record``: ``{"log_loss": levels}`` or ``{"log_time": levels}``, at which states are kept in ``.history``, in the
     order of the path; each is reached by a step that ends on the level, not by interpolation.  Memory grows with the

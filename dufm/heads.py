@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dufm import data
-from dufm._checks import check_count, short
+from dufm._checks import short
 from dufm._door import guard
 from dufm._error import DufmError
 from dufm._scaling import check_in_range
@@ -59,7 +59,7 @@ def initial(seed: int, depth: int, X: Tensor) -> list[Tensor]:
     seed alone, so that networks of one seed and other depths start from the same body.  ``DufmError`` for a depth below
     1.
     """
-    depth, (before, side) = check_count("depth", depth, 1), X.shape[1:3]
+    before, side = X.shape[1:3]
     rng = np.random.default_rng(seed)
     weights = []
     for channels in CHANNELS:
@@ -189,7 +189,8 @@ def trained(
     before training; ``layer_0`` … ``layer_h`` the same of the features and after each head layer; :func:`head_cost`;
     ``accuracy`` on images not trained on; and from :func:`dufm.diagnose` at depth h + 1, the features being one factor
     more: least and median margin, ``decided``, the nearest code's ``name`` and ``distance``, ``margin_ratio``, and
-    NC1–NC3 of the features, the head's product being the classifier.  ``DufmError`` for data of another digest.
+    NC1, its trace ratio, NC2, NC3 of the features, the head's product being the classifier.  ``DufmError`` for data of
+    another digest.
     """
     if data.fingerprint(dataset) != digest:
         raise DufmError(f"dataset {dataset!r} is not the one of digest {digest!r}")
