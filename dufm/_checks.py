@@ -17,7 +17,6 @@ __all__ = [
     "check_dtype",
     "check_each",
     "check_factors",
-    "check_finite",
     "check_finite_positive",
     "check_fits",
     "check_logits",
@@ -85,11 +84,6 @@ def check_number(name: str, value: Any, low: float = -math.inf, high: float = ma
     if not (low <= found <= high and math.isfinite(found)):
         raise DufmError(f"{name} must be {words}, got {short(value)}")
     return value if isinstance(value, (int, float)) else found
-
-
-def check_finite(name: str, value: Any) -> float:
-    """Return ``value`` as a float, or raise unless it is a finite number."""
-    return check_number(name, value)
 
 
 def check_finite_positive(name: str, value: Any) -> float:

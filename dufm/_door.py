@@ -25,7 +25,6 @@ from dufm._checks import (
     check_count,
     check_each,
     check_factors,
-    check_finite,
     check_finite_positive,
     check_logits,
     check_number,
@@ -45,7 +44,7 @@ _MANY = 10**9
 INTEGERS: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("batch", "batch_size", "count", "draws", "each", "features", "n_per_class"), (1, _MANY)),
     **dict.fromkeys(("max_epochs", "max_steps", "networks", "restarts", "runs"), (1, _MANY)),
-    **dict.fromkeys(("starts", "steps", "tries"), (1, _MANY)),
+    **dict.fromkeys(("starts", "steps"), (1, _MANY)),
     **dict.fromkeys(("first", "held", "pair", "pairs", "place", "record", "relu_layers", "shown"), (0, _MANY)),
     **dict.fromkeys(("layer", "levels", "rank", "size", "small", "width"), (1, 1_000_000)),
     **dict.fromkeys(("classes", "dim", "dimension", "num_classes", "sizes"), (2, 16_384)),
@@ -61,7 +60,7 @@ INTEGERS: dict[str, tuple[Any, ...]] = {
     "shape": (1, _MANY),
 }
 
-_FINITE, _POSITIVE = check_finite, check_finite_positive
+_FINITE, _POSITIVE = check_number, check_finite_positive
 
 
 def _between(low: float, high: float) -> Check:

@@ -83,7 +83,7 @@ def limit(
     """
     factors = run.factors if isinstance(run, Trajectory) else run
     num_classes, _, batch_shape = check_factors(factors)
-    _check_continuation(sharpness, until_growth, (num_classes - 1) * factors[0].shape[-1])
+    _check_continuation(sharpness, (num_classes - 1) * factors[0].shape[-1])
     flow = gradient_flow(factors, until_log_loss=-sharpness, rtol=_RTOL, max_steps=_STEPS)
     model = FactorModel(factors)
     return continued(model, model.flatten(flow.factors), flow.status.reshape(-1), batch_shape, sharpness, until_growth)
@@ -134,7 +134,7 @@ def spectral_limit(
     ('rests', [True, True, False])
     """
     chi = check_spectrum(s, group, "s")
-    _check_continuation(sharpness, until_growth, chi.num_classes - 1)
+    _check_continuation(sharpness, chi.num_classes - 1)
     flow = spectral_flow(s, depth, chi, until_log_loss=-sharpness, rtol=_RTOL, max_steps=_STEPS)
     model = SpectralModel(chi, depth, s)
     state, status = model.flatten(flow.s), flow.status.reshape(-1).astype(object)
@@ -151,7 +151,7 @@ def spectral_limit(
     return model.spectrum(state).reshape(s.shape), rates.reshape(s.shape), status.astype(str).reshape(shape)
 
 
-def _check_continuation(sharpness: float, until_growth: float, pairs: int) -> None:
+def _check_continuation(sharpness: float, pairs: int) -> None:
     if sharpness < _LEAST_SHARPNESS:
         raise DufmError(
             f"sharpness must be at least {_LEAST_SHARPNESS:g}: it blurs the solution by 1/sharpness; got {sharpness!r}"

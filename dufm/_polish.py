@@ -257,7 +257,7 @@ def _lagrangian(U: Tensor, sigma: Tensor, V: Tensor, pull: Tensor, p: float) -> 
     hessian[:, below, j, below, j] = (first / sigma).unsqueeze(-2)
     hessian[:, i, right, i, right] = (first / sigma).unsqueeze(-1)
     corner = U[..., rank:].mT @ pull @ V[..., rank:]
-    below, i = below.unsqueeze(-1), i
+    below = below.unsqueeze(-1)
     cross = -corner.unsqueeze(-2) / sigma.view(batch, 1, rank, 1)
     hessian[:, below, i, i, right] = cross
     hessian[:, i, right, below, i] = cross

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dufm._checks import check_each, check_finite, short
+from dufm._checks import check_each, check_number, short
 from dufm._error import DufmError
 from dufm._scaling import check_in_range
 from dufm._steps import Control, Model, Step, control_of, explicit_step, implicit_step, norm
@@ -339,7 +339,7 @@ def _levels(record: Any, until_log_loss: float, state: Tensor) -> tuple[str, Ten
     if not isinstance(record, dict) or len(record) != 1 or next(iter(record)) not in _NEVER:
         raise DufmError(f'record must be {{"log_loss": levels}} or {{"log_time": levels}}, got {short(record)}')
     ((kind, given),) = record.items()
-    levels = state.new_tensor(check_each(f"record[{kind!r}]", given, check_finite))
+    levels = state.new_tensor(check_each(f"record[{kind!r}]", given, check_number))
     if not len(levels) or not levels.isfinite().all():
         raise DufmError(f"record[{kind!r}] must hold at least one level, finite in {state.dtype}, got {short(given)}")
     if kind == "log_loss" and levels.min() < until_log_loss:

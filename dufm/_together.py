@@ -24,6 +24,8 @@ SHAPES = {
     "agreement.frame_spread": "W (K, r)",
     "alignment.balanced_to": "factors (n, _, _), log_norm (n)",
     "alignment.realigned": "factors (n, _, _), seeds (n)",
+    "laws.early_singular_values": "t (...), s0 (...)",
+    **dict.fromkeys(("laws.nc_perturbation_growth", "perturbation.family_growth"), "s (...), s0 (...)"),
     "minibatches.batch_descent": "factors (n, _, _), seeds (n)",
     "alignment.scaled_to": "balanced (n, _, _), log_norm (n)",
     "alignment.skewed_to": "balanced (n, _, _), log_norm (n), seeds (n)",

@@ -26,7 +26,7 @@ __all__ = ["KINDS", "balanced_to", "realigned", "realigned_ends", "scaled_to", "
 
 #: Ways to have weights of larger norm than balanced ones: see :func:`realigned`.
 KINDS = ("wide", "skewed", "scaled")
-_TOLERANCE, _STEPS, _HALVINGS = 1e-6, 5000, 60
+_TOLERANCE, _STEPS, _HALVINGS, _SHARPNESS = 1e-6, 5000, 60, 1e3
 
 
 def slowest_rate(factors: Sequence[Tensor]) -> Tensor:
@@ -97,7 +97,7 @@ def skewed_to(balanced: Sequence[Tensor], log_norm: Tensor, seeds: Sequence[int]
     def skewed(tau: Tensor) -> list[Tensor]:
         return _even(turned(balanced, list((S + S.mT) * tau[:, None, None])))
 
-    return skewed(_bisected(lambda tau: _log_norm(skewed(tau)), log_norm, 0.0, 4.0))
+    return skewed(_bisected(lambda tau: _log_norm(skewed(tau)), log_norm, 4.0))
 
 
 def scaled_to(balanced: Sequence[Tensor], log_norm: Tensor) -> list[Tensor]:
@@ -109,7 +109,7 @@ def scaled_to(balanced: Sequence[Tensor], log_norm: Tensor) -> list[Tensor]:
     def norm(log_c: Tensor) -> Tensor:
         return 0.5 * ((2 * log_c).exp() + (2 * rest * log_c).exp() / -rest).log()
 
-    log_c = _bisected(norm, log_norm - _log_norm(balanced) + 0.5 * np.log(len(balanced)), 0.0, 20.0)[:, None, None]
+    log_c = _bisected(norm, log_norm - _log_norm(balanced) + 0.5 * np.log(len(balanced)), 20.0)[:, None, None]
     return [balanced[0] * log_c.exp(), *(W * (rest * log_c).exp() for W in balanced[1:])]
 
 
@@ -122,8 +122,6 @@ def realigned_ends(
     kind: str,
     excess: float,
     first: int = 0,
-    sharpness: float = 1e3,
-    device: str = "cpu",
 ) -> dict[str, Tensor]:
     """Certified end from :func:`realigned` Gaussian networks of seeds ``first`` + seed: a task for ``sweep.run``.
 
@@ -133,8 +131,8 @@ def realigned_ends(
     seeds = [first + seed for seed in seeds]
     gaussian = random_start("gaussian", depth, width, num_classes, scale=scale, seeds=seeds)
     start = realigned(gaussian, kind, excess, seeds)
-    run = gradient_flow([W.to(device) for W in start], until_log_loss=-sharpness, rtol=1e-3)
-    found = end(limit(run, sharpness=sharpness), depth)
+    run = gradient_flow(start, until_log_loss=-_SHARPNESS, rtol=1e-3)
+    found = end(limit(run, sharpness=_SHARPNESS), depth)
     return {
         "log_efficiency": efficiency(start).log(),
         "log_rate": slowest_rate(start).log(),
@@ -153,9 +151,9 @@ def _even(factors: Sequence[Tensor]) -> list[Tensor]:
     return [W * (mean / torch.linalg.matrix_norm(W))[..., None, None] for W in factors]
 
 
-def _bisected(function: Callable[[Tensor], Tensor], target: Tensor, low: float, high: float) -> Tensor:
+def _bisected(function: Callable[[Tensor], Tensor], target: Tensor, high: float) -> Tensor:
     """Where an increasing function of a tensor reaches its target, entry by entry."""
-    below, above = torch.full_like(target, low), torch.full_like(target, high)
+    below, above = torch.zeros_like(target), torch.full_like(target, high)
     for _ in range(_HALVINGS):
         middle = (below + above) / 2
         less = function(middle) < target

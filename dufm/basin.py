@@ -14,7 +14,7 @@ import torch
 from scipy.integrate import quad
 from torch import Tensor
 
-from dufm._checks import check_count, check_finite_positive
+from dufm._checks import check_count
 from dufm._door import guard
 from dufm._error import DufmError
 from dufm._scaling import check_in_range
@@ -45,6 +45,7 @@ __all__ = [
 FOUR_ENDS = ("collapse", "square without s1", "square without s2", "square without s3", "undecided")
 #: Kinds of ends of spectral starts at K = 2^m, and what is not decided.
 CODES = ("collapse", "Reed–Muller", "cube", "other", "undecided")
+_SECTIONS = 24  # of an interval, at once
 
 
 # ---------------------------------------------------------------- critical starts
@@ -70,8 +71,6 @@ def critical_labels(lags: Sequence[bool] | Tensor, depth: int, scales: Sequence[
     lags = torch.as_tensor(lags, dtype=torch.bool)
     if lags.all() or not lags.any():
         raise DufmError(f"lags must name some of the characters and not all of them, got {lags.tolist()}")
-    for scale in scales:
-        check_finite_positive("scales: each", scale)
     q = 1 - 2 / depth
     leader = torch.tensor(scales, dtype=torch.float64)[:, None, None]
 
@@ -108,7 +107,6 @@ def critical_ratio(depth: int, sizes: Iterable[float], *, rounds: int = 4) -> Te
     third = torch.tensor([False, False, True])
     found = []
     for size in sizes:
-        check_finite_positive("sizes: each", size)
         losses = (-40.0 - size, -60.0 - 1.3 * size)
 
         def square_wins(ratio: Tensor, size: float = size, losses: tuple[float, float] = losses) -> Tensor:
@@ -146,18 +144,16 @@ def _laggards_gain(starts: Tensor, lags: Tensor, depth: int, losses: tuple[float
     return (late > early) | (late > 0.999)
 
 
-def only_change(
-    holds: Callable[[Tensor], Tensor], low: Tensor, high: Tensor, rounds: int, sections: int = 24
-) -> Tensor:
+def only_change(holds: Callable[[Tensor], Tensor], low: Tensor, high: Tensor, rounds: int) -> Tensor:
     """Where ``holds``, true from ``low`` and false from there to ``high``, changes: multi-section, a row each."""
     low, high = low.double(), high.double()
     for turn in range(rounds):
-        step = (high - low) / sections
-        held = holds(low[:, None] + step[:, None] * torch.arange(1, sections))
+        step = (high - low) / _SECTIONS
+        held = holds(low[:, None] + step[:, None] * torch.arange(1, _SECTIONS))
         last = held.sum(1)
         if not (held.long().cumprod(1).sum(1) == last).all():
             raise DufmError("the critical value is not the only one: collapse wins, loses and wins again")
-        if turn == 0 and (last == sections - 1).any():
+        if turn == 0 and (last == _SECTIONS - 1).any():
             raise DufmError(f"there is no critical value up to {float(high.max()):g}: collapse is not lost below it")
         low, high = low + step * last, low + step * (last + 1)
     return (low + high) / 2

@@ -12,7 +12,7 @@ from dufm._error import DufmError
 from dufm._polish import cut, frames, least_multipliers, newton, pair_margins, pairs, slsqp, spread
 from dufm._scaling import check_in_range, in_range
 from dufm.metrics import final_rank
-from dufm.model import balanced_init
+from dufm.model import balanced_init, chain_slopes
 
 __all__ = [
     "Certificate",
@@ -120,12 +120,7 @@ def factor_residual(Z: Tensor, depth: int, certificate: Certificate) -> Tensor:
     wrong, _, sample = pairs(*Z.shape[-2:])
     pull = spread(certificate.multipliers[..., wrong, sample], Z.shape[-2:])
     worst = Z.new_zeros(Z.shape[:-2])
-    for place, factor in enumerate(factors):
-        stationary = pull
-        for left in reversed(factors[place + 1 :]):
-            stationary = left.mT @ stationary
-        for right in factors[:place]:
-            stationary = stationary @ right.mT
+    for factor, stationary in zip(factors, chain_slopes(factors, pull), strict=True):
         worst = torch.maximum(worst, torch.linalg.matrix_norm(factor - stationary) / torch.linalg.matrix_norm(factor))
     check_in_range("Z: the residual of a factor", worst)
     return worst

@@ -113,13 +113,11 @@ def _code_margin(num_classes: int, depth: int, rank: int) -> float:
 
 
 @functools.lru_cache(maxsize=512)
-def _best_margin(num_classes: int, depth: int, rank: int, restarts: int) -> float:
-    return compare(num_classes, rank, [depth], restarts=restarts)[0].margin / closed_form_margin(
-        "nc", num_classes, depth
-    )
+def _best_margin(num_classes: int, depth: int, rank: int) -> float:
+    return compare(num_classes, rank, [depth], restarts=32)[0].margin / closed_form_margin("nc", num_classes, depth)
 
 
-def kind_of(num_classes: int, depth: int, rank: int, margin_ratio: float, *, restarts: int = 32) -> str:
+def kind_of(num_classes: int, depth: int, rank: int, margin_ratio: float) -> str:
     """What an end is, by rank and margin over collapse (five digits): a word.
 
     "collapse"; "softmax code" of its rank; "depth's own" where its margin is at least that of the best solution of its
@@ -129,7 +127,7 @@ def kind_of(num_classes: int, depth: int, rank: int, margin_ratio: float, *, res
         return UNDECIDED
     if abs(margin_ratio / _code_margin(num_classes, depth, rank) - 1) < 1e-5 + SAME:
         return "collapse" if rank == num_classes - 1 else "softmax code"
-    best = _best_margin(num_classes, depth, rank, restarts)
+    best = _best_margin(num_classes, depth, rank)
     return "depth's own" if margin_ratio > best * (1 - 1e-5 - SAME) else "worse"
 
 

@@ -8,7 +8,7 @@ flow.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -179,8 +179,8 @@ def _collapse_margin(shape: Sequence[int], depth: int) -> Tensor:
 def _reshaped(value: Any, shape: tuple[int, ...], device: torch.device) -> Any:
     """Rows of a tensor, an array or a certificate in the batch shape, tensors on ``device``."""
     if isinstance(value, Certificate):
-        parts = {item.name: getattr(value, item.name) for item in fields(value)}
-        return Certificate(**{k: v if k == "active_tol" else _reshaped(v, shape, device) for k, v in parts.items()})
+        parts = vars(value).items()
+        return Certificate(**{k: v if k == "active_tol" else _reshaped(v, shape, device) for k, v in parts})
     if isinstance(value, np.ndarray):
         return value.reshape((*shape, *value.shape[1:]))
     return value.reshape((*shape, *value.shape[1:])).to(device)

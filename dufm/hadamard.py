@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from dufm._checks import check_count, short
+from dufm._checks import short
 from dufm._door import guard
 from dufm._error import DufmError
 
@@ -245,7 +245,6 @@ def hadamard_polyhedron(m: int) -> HadamardPolyhedron:
     >>> [(vertex.name, vertex.powers) for vertex in vertices]
     [('simplex (collapse)', '1^3'), ('trivial (square)', '2^2')]
     """
-    m = check_count("m", m, 2, 4, why="GL(5, 2) has ten million elements")
     size = 2**m - 1
     constraints = np.vstack([_odd_parity(size), np.eye(size, dtype=np.int64)])
     bounds = np.repeat([1, 0], size)

@@ -73,7 +73,6 @@ def early_singular_values(t: float | Tensor, s0: float | Tensor, depth: int) -> 
     """
     start = _positive("s0", s0)
     time = torch.as_tensor(t, dtype=start.dtype, device=start.device)
-    _check_broadcast("t", time, start)
     if not (time >= 0).all():
         raise DufmError(f"t must be at least 0, the smallest is {time.min():g}")
     if depth == 2:
@@ -128,7 +127,6 @@ def nc_perturbation_growth(s: float | Tensor, s0: float | Tensor, num_classes: i
 def deviation_growth(s: float | Tensor, s0: float | Tensor, power: float, pace: float) -> Any:
     r"""``(s/s_0)^power e^{−pace (s − s_0)}``, in logarithms; numbers or tensors, errors as those of its callers."""
     now, start = _positive("s", s), _positive("s0", s0)
-    _check_broadcast("s", now, start)
     growth = torch.exp(power * (now.log() - start.log()) - pace * (now - start))
     check_in_range("s0: the growth", growth)
     return _as_given(growth, s, s0)
@@ -196,12 +194,6 @@ def collapse_log_time(log_loss: float, s0: float, num_classes: int, depth: int) 
     scale = (power + 1) * first
     far = log_part(slowness, near - scale, first, first + 30, 0.0, math.log(s - last))
     return s + float(np.logaddexp(near, far + scale))
-
-
-def _check_broadcast(name: str, value: Tensor, start: Tensor) -> None:
-    pairs = zip(reversed(value.shape), reversed(start.shape), strict=False)
-    if any(one != other and 1 not in (one, other) for one, other in pairs):
-        raise DufmError(f"{name} and s0 must broadcast, got shapes {tuple(value.shape)} and {tuple(start.shape)}")
 
 
 def _positive(name: str, value: float | Tensor) -> Tensor:

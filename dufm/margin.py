@@ -8,7 +8,7 @@ which is ``min Σ‖W_l‖²`` under the same constraints written for the produc
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -101,14 +101,13 @@ def closed_form_margin(kind: str, num_classes: int, depth: int) -> float:
     raise DufmError(f"kind must be one of 'nc', 'polygon', 'orthoplex', 'hypercube', got {kind!r}")
 
 
-def direct_sum_margin(sizes: Iterable[int], depth: int) -> float:
+def direct_sum_margin(sizes: Sequence[int], depth: int) -> float:
     r"""Normalised margin of simplices of ``sizes`` k_i ≥ 2 in orthogonal subspaces.
 
     :math:`\gamma_L = \bigl(\sum_i(k_i - 1)(\frac{k_i}{k_i - 1})^p\bigr)^{-1/p}`, p = 2/L, for two simplices or
     more: between them the margin of a class is its own logit.  ``DufmError`` for fewer, or a size below 2.
     """
     p = 2.0 / depth
-    sizes = [check_count("sizes", size, 2) for size in sizes]
     if len(sizes) < 2:
         raise DufmError(f"sizes must name two simplices or more, got {sizes}: a single one is neural collapse")
     return sum((size - 1) * (size / (size - 1)) ** p for size in sizes) ** (-1.0 / p)

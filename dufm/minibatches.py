@@ -9,12 +9,11 @@ O(η²), the flow of
 (Smith et al. 2021), whose second term is :func:`batch_term`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas
 import torch
 from torch import Tensor
 
@@ -30,9 +29,6 @@ from dufm.groups import Group, characters, check_spectrum
 from dufm.loss import evaluate
 from dufm.model import chain, gaussian_init
 from dufm.spectral import spectral_init
-
-if TYPE_CHECKING:
-    import pandas
 
 __all__ = ["CELL", "batch_descent", "batch_ends", "batch_flow", "batch_shifts", "batch_term", "by_batch"]
 

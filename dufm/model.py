@@ -5,7 +5,7 @@ classifier ``W_L`` of shape ``(..., K, d)``; ``N = K·n_per_class``, columns cla
 Depth ``L`` counts the features, so ``L = 2`` is the ordinary unconstrained feature model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -74,15 +74,18 @@ def check_slope(factors: Sequence[Tensor], back: Tensor) -> None:
 
 
 def _moves(factors: Sequence[Tensor], back: Tensor) -> Tensor:
-    moves = torch.zeros(back.shape[:-2], dtype=torch.bool, device=back.device)
+    return torch.stack([slope.ne(0).any(-1).any(-1) for slope in chain_slopes(factors, back)]).any(0)
+
+
+def chain_slopes(factors: Sequence[Tensor], back: Tensor) -> Iterator[Tensor]:
+    """Slopes ``W_{>l}ᵀ back W_{<l}ᵀ`` in the factors, of a slope ``back`` in their product; unchecked."""
     for layer in range(len(factors)):
         slope = back
         for left in reversed(factors[layer + 1 :]):
             slope = left.mT @ slope
         for right in factors[:layer]:
             slope = slope @ right.mT
-        moves |= slope.ne(0).any(-1).any(-1)
-    return moves
+        yield slope
 
 
 def imbalance(factors: Sequence[Tensor]) -> list[Tensor]:

@@ -249,8 +249,8 @@ class ClosedForm:
     def jacobian(self, _: float, x: np.ndarray) -> np.ndarray:
         """Its derivative ``(n, n)``."""
         F, _, (A, B, C, BA, CB, G, weights, softmax, sigmoid) = self._descent(x)
-        K, d = C.shape
-        eye, pairs = np.eye(K), (self.wrong, self.of)
+        K, pairs = len(C), (self.wrong, self.of)
+        eye = np.eye(K)
         rate = np.concatenate(
             [
                 np.einsum("aj,ck->acjk", CB, eye).reshape(K, K, -1),

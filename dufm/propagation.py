@@ -72,8 +72,6 @@ def rank_r_factors(
     """
     if family not in FAMILIES:
         raise DufmError(f"family must be one of {', '.join(FAMILIES)}, got {family!r}")
-    for name, count, low in (("depth", depth, 2), ("dimension", dimension, 2), ("draws", draws, 1)):
-        check_count(name, count, low)
     check_count("rank", rank, 1, dimension)
 
     def frames() -> Tensor:

@@ -14,6 +14,7 @@ from scipy.optimize import brentq, minimize
 from dufm._checks import check_count
 from dufm._door import guard
 from dufm._error import DufmError
+from dufm._polish import margin_slopes
 from dufm.codes import code_matrix, polygon, separators
 
 __all__ = [
@@ -69,7 +70,6 @@ def least_product(W: np.ndarray, Y: np.ndarray) -> np.ndarray:
     wrong, true = np.nonzero(~np.eye(len(W), dtype=bool))
     if len(W) < 3 or ((W[true] - W[wrong]) * Y[true]).sum(1).min() <= 0:
         raise DufmError("W and Y must be of three or more classes with positive margins")
-    own, one = np.arange(len(wrong)), np.eye(len(W))
 
     def gaps(x: np.ndarray) -> np.ndarray:
         W, Y = x.reshape(2, -1, 2)
@@ -77,10 +77,7 @@ def least_product(W: np.ndarray, Y: np.ndarray) -> np.ndarray:
 
     def slopes(x: np.ndarray) -> np.ndarray:
         W, Y = x.reshape(2, -1, 2)
-        moved = np.zeros((len(own), 2, len(W), 2))
-        moved[:, 0] = (one[true] - one[wrong])[..., None] * Y[true][:, None]
-        moved[own, 1, true] = W[true] - W[wrong]
-        return moved.reshape(len(own), -1)
+        return margin_slopes(W, Y, wrong, true).reshape(len(wrong), -1)
 
     def cost(x: np.ndarray) -> tuple[float, np.ndarray]:
         W, Y = x.reshape(2, -1, 2)

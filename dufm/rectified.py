@@ -25,10 +25,10 @@ from dufm._nnls import nonnegative_least_squares
 from dufm._resting import growth_rate
 from dufm._scaling import check_in_range
 from dufm._steps import norm
-from dufm.flow import FactorModel, _back_propagate, _below
+from dufm.flow import FactorModel
 from dufm.loss import evaluate
 from dufm.metrics import centred, margins
-from dufm.model import balanced_init, chain
+from dufm.model import balanced_init, chain, chain_slopes
 from dufm.width import check_ran, random_start
 
 if TYPE_CHECKING:
@@ -130,8 +130,7 @@ def residual(factors: Sequence[Tensor], place: int) -> float:
 
     def column(below: Tensor, above: Tensor) -> Tensor:
         """Slopes in all factors, from slopes in M ``(d, K)`` and in B ``(K, d)``."""
-        parts = [*_slopes(lower, below), *_slopes(upper, above)]
-        return torch.cat([part.flatten() for part in parts])
+        return torch.cat([part.flatten() for part in (*chain_slopes(lower, below), *chain_slopes(upper, above))])
 
     columns, pulls = [], []
     for j, c in zip(wrong.tolist(), sample.tolist(), strict=True):
@@ -150,13 +149,6 @@ def residual(factors: Sequence[Tensor], place: int) -> float:
     free = found[pairs : system.shape[1]] - found[system.shape[1] :]
     free = np.clip(free, np.minimum(passed, 0), np.maximum(passed, 0))
     return float(np.linalg.norm(system @ np.concatenate([found[:pairs], free]) - weights) / np.linalg.norm(weights))
-
-
-def _slopes(chained: Sequence[Tensor], slope: Tensor) -> list[Tensor]:
-    """Slopes in the factors of a chain, from that in its product."""
-    parts = [torch.empty_like(W) for W in chained]
-    _back_propagate(chained, _below(chained), slope, parts)
-    return parts
 
 
 # ---------------------------------------------------------------- descent
