@@ -138,13 +138,16 @@ def lab(tmp_path_factory):
     """The notebooks as Lab's server sees them, in a folder of their own where every .ipynb is an hour newer."""
     from jupyter_server.services.contents.largefilemanager import LargeFileManager
     from jupytext.sync_contentsmanager import build_sync_jupytext_contents_manager_class
+    from nbformat.sign import MemorySignatureStore, NotebookNotary
 
     folder = tmp_path_factory.mktemp("lab") / "notebooks"
     shutil.copytree(ROOT / "notebooks", folder)
     for path in folder.glob("**/*.ipynb"):
         later = path.stat().st_mtime + 3600
         os.utime(path, (later, later))
-    return build_sync_jupytext_contents_manager_class(LargeFileManager)(root_dir=str(folder))
+    # Signatures in memory, and not in the home of whoever runs the tests.
+    notary = NotebookNotary(data_dir=str(folder.parent), store_factory=MemorySignatureStore)
+    return build_sync_jupytext_contents_manager_class(LargeFileManager)(root_dir=str(folder), notary=notary)
 
 
 @each_notebook
