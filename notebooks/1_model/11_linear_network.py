@@ -90,7 +90,7 @@ print("change of H in the network against change of H in the model, relative dif
 # ## The whole path
 #
 # A gradient at one point is not a path. `dufm.linear_network_flow` integrates the network in NumPy with a loss of its own, backpropagation from the inputs
-# on, and SciPy's pair of order eight; `dufm.gradient_flow` integrates the model. They are compared at equal $\log t$: the loss falls to $e^{-200}$ on the way.
+# on, and SciPy's pair of order eight; `dufm.gradient_flow` integrates the model. They are compared at equal $\log t$: the loss falls to $e^{-197}$ on the way.
 
 
 # %%

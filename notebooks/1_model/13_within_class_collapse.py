@@ -134,7 +134,7 @@ figures.show(
 #
 # The derivation says nothing about the number of classes. With three classes every depth ends in neural collapse, so depths up to six can be tested. The expectation, all exponents within a tenth, was
 # written down before the first look. That look, between $\log\mathcal L = -800$ and $-2000$, refuted it at $L = 5$ and 6: the samples of a class
-# still disagree there ($A_lV_l$ is not small), so that step 1 has not ended. The levels below are later by two decades. There NC1 failed at the last layers still, by up to a third, on two sets of networks. But the tilt of step 4 is set by the imbalance, and an integrator
+# still disagree there ($A_lV_l$ is not small), so that step 1 has not ended. The levels below are later by factors of 25 and 50. There NC1 failed at the last layers still, by up to a third, on two sets of networks. But the tilt of step 4 is set by the imbalance, and an integrator
 # lets that drift: with its tolerance at $10^{-6}$ in place of $10^{-4}$ the exponents at $L = 3$, 4 moved to the law and no longer moved at $10^{-8}$. So here the tolerance is $10^{-6}$; the networks are fresh ones, and the expectation is the old one.
 
 # %%

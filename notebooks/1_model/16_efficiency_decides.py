@@ -70,7 +70,7 @@ STARTS = [("wide", 1.0), ("wide", 0.5), ("skewed", 1.0), ("skewed", 0.5), ("scal
 # %% [markdown]
 # ## Four starts of one logit matrix
 #
-# One in which the kinds do end differently (at this $K$, $L$, $d$ and $\sigma$ about half do).
+# One in which the kinds do end differently (at this $K$, $L$, $d$ and $\sigma$ about two thirds do).
 
 # %%
 gaussian = width.random_start("gaussian", 4, 16, 4, scale=1.0, seeds=[p.seed + 5])

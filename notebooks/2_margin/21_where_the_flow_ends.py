@@ -159,7 +159,7 @@ claims.check("21-descent-order", away.iloc[-1, 0] / away.iloc[-1, 1])
 # %% [markdown]
 # ## Where it breaks
 #
-# *Stop early, and the end is misread*: some networks are undecided, some are given another end than theirs, mostly a saddle that they are passing. This is no failure of the
+# *Stop early, and the end is misread*: some networks are undecided, some are given another end than theirs, here always a saddle that they are passing. This is no failure of the
 # theorem, which speaks of $t\to\infty$.
 
 # %%

@@ -181,7 +181,7 @@ claims.check("23-saddles", flows["largest curvature"].max())
 # ## Where it breaks
 #
 # *The two claims about the flow's own logits deviate*: at $e^{-10^6}$ five readings, and at $e^{-10^8}$ two, name a saddle that is being passed. A rank read off raw logits is worse still: it sees the shift.
-# *Float64 ends the flow* near $e^{-10^{9}}$, where margins of that size differ by less than one; only the limit goes on.
+# *Float64 ends the flow* somewhere beyond $e^{-10^{12}}$, where margins are no longer known finely enough; only the limit goes on.
 #
 # ## Try it
 #

@@ -114,7 +114,7 @@ claims.check("26-every-depth", (two["over_polygon"] - 1).abs().max())
 # *Rank 2 is not enough early.* At $L = 2$ and 3 the polygon has less margin than collapse for every $K\ge4$; for ten classes it takes eight layers to win. *More classes need more layers*: the depth
 # at which rank 2 wins grows with $K$; notebook 29 bounds it by a multiple of $\log K$, about twice what is found.
 #
-# *Reached is another matter*: a network of eight layers need not end at rank 2 (notebook [35](../3_codes/35_reached.ipynb)).
+# *Reached is another matter*: a network of eight layers need not end at rank 2 (notebook [36](../3_codes/36_which_end.ipynb)).
 #
 # ## Try it
 #

@@ -7,13 +7,13 @@
 # ---
 
 # %% [markdown]
-# # Which codes training reaches: softmax codes where they are regular, other critical points where not
+# # Which codes training reaches: mostly softmax codes where they are regular, other critical points where not
 #
 # **Question.** The best solution of a rank is one thing, where random networks end another. Are the low-rank ends of training softmax codes?
 #
 # **Answer.** Up to eight classes, nearly always: 105 of 110 wide networks that leave neural collapse end in the softmax code of their rank, though not always of the best rank. With nine and ten classes
 # only 9 of 32 do, from an initial scale of 0.7; from 1 it is 189 of 256 in [36](36_which_end.ipynb). Seven or nine classes in a bottleneck of three dimensions *never* end in the softmax code, but mostly in the solution of larger margin that depth has in its place:
-# a bottleneck makes softmax codes of them only if the lengths of classifier and features are fixed, and then in all of 64 runs.
+# a bottleneck makes softmax codes of them only if the lengths of classifier and features are fixed, and then in all of 64 runs each.
 # Before: [34, why they agree](34_why_they_agree.ipynb). After: [36, which end is reached](36_which_end.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/3_codes/35_reached.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/3_codes/35_reached.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%
@@ -121,7 +121,7 @@ listed.sort_values(["width", "num_classes", "depth", "runs"], ascending=[False, 
 
 # %% [markdown]
 # Up to eight classes, wide networks that leave collapse end in a softmax code, but for five of 110. It is not always the one of largest margin: pairs and single classes are often reached where a lower rank would be better.
-# The exceptions sit where the code is irregular. Seven classes in three dimensions never end in the softmax code; in the bottleneck 14 of 16 find the better solution, two a lesser one. Nine classes there all find the better one, but wide networks of nine classes end in six different
+# Most exceptions sit where the code is irregular; the others are lesser critical points beside the orthoplex of six classes and the Petersen code. Seven classes in three dimensions never end in the softmax code; in the bottleneck 14 of 16 find the better solution, two a lesser one. Nine classes there all find the better one, but wide networks of nine classes end in six different
 # points, one of them a softmax code. Ten classes reach the Petersen code in about half of the runs, and otherwise mostly critical points of rank 4 whose margin is 5% to 6% smaller.
 #
 # ## Fresh networks, and networks of unit lengths

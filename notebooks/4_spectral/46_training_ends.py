@@ -134,7 +134,7 @@ print("share of starts that end in the code of the largest margin at their depth
 winners.round(2)
 
 # %% [markdown]
-# Most orbits are hardly ever met: of the fifteen for sixteen classes nine take all the starts. The share of the code of least rank grows with depth and as the start shrinks, at every $K$. The code of the largest margin wins where the two agree and loses in between: at $K = 16$ and $L = 6$ the even-weight code $[5,4,2]$ has the largest margin, and nearly three quarters of the larger starts, and nearly all of the smaller, end in the cube: training does not choose the best vertex.
+# Most orbits are hardly ever met: of the fifteen for sixteen classes nine take all the starts. The share of the code of least rank grows with depth and as the start shrinks, at every $K$. The code of the largest margin wins where the two agree, and at $L = 3$ from the larger starts of eight and sixteen classes; elsewhere it loses: at $K = 16$ and $L = 6$ the even-weight code $[5,4,2]$ has the largest margin, and nearly three quarters of the larger starts, and nearly all of the smaller, end in the cube: training does not choose the best vertex.
 #
 # ## The same starts as full networks
 #

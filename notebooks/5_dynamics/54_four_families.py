@@ -13,7 +13,7 @@
 # do to the others?
 #
 # **Answer.** To first order they fall into four families, each with its own law. From three layers on, symmetric deviations that leave the classes' own logits alone grow like the singular values, and class
-# imbalance is amplified less, from small starts by about half of that. Antisymmetric deviations and common shifts only shrink, at every depth. With three classes there is no family of the first kind.
+# imbalance is amplified less: from small starts its peak is 0.92 of theirs at four classes and three layers, 0.55 at seven and ten. Antisymmetric deviations and common shifts only shrink, at every depth. With three classes there is no family of the first kind.
 # Before: [53, the growth law](53_growth_law.ipynb). After: [55, the separatrix](55_separatrix.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/5_dynamics/54_four_families.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/5_dynamics/54_four_families.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
 # %%

@@ -69,7 +69,7 @@ p = notebook.start("56_basin_map", globals())
 # %% [markdown]
 # ## Four starts
 #
-# One value ahead and the others equal, or nearly so: depth 4, scale 0.01.
+# One value ahead of two that are equal or not quite; last, one value behind: depth 4, scale 0.01.
 
 # %%
 for proportions in ([3.0, 1.0, 1.0], [3.0, 1.01, 1.0], [3.0, 1.2, 1.0], [1.0, 1.0, 0.9]):

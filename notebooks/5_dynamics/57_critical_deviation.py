@@ -111,7 +111,7 @@ wide = table[table.scale.isin(p.small)].pivot(index=["pattern", "depth"], column
 wide.round(4)
 
 # %% [markdown]
-# They do change, by less than these digits show. Searched more finely at two scales: by how much, and by how much according to the statement (`basin.local_label`)?
+# They do change, in the fourth digit at most. Searched more finely at two scales: by how much, and by how much according to the statement (`basin.local_label`)?
 
 # %%
 changes = {}
@@ -167,7 +167,7 @@ four = table[table.pattern == "(1, 1, 1−δ)"].pivot(index="depth", columns="sc
 (four[p.large].div(four[min(p.small)], axis=0) - 1).round(4)
 
 # %% [markdown]
-# For small $c^*s_0^q$ the law says $e^{-s_0/K} - 1$. And *labels that are not of order one*: where a value lags by a fixed factor, labels of order $s_0^{-q}$, they are known only up to $O(s_0^{2/L})$. At $L = 2$ there is nothing to find: $q = 0$, and collapse always wins ([56](56_basin_map.ipynb)).
+# For small $c^*s_0^q$ the law says $e^{-s_0/K} - 1$. And *labels that are not of order one*: where a value lags by a fixed factor, labels of order $s_0^{-q}$, they are known only up to $O(s_0^{2/L})$. At $L = 2$ there is nothing to find: $q = 0$, and collapse always wins ([27](../2_margin/27_three_classes.ipynb)).
 #
 # ## Try it
 #

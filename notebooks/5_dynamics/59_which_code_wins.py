@@ -25,7 +25,7 @@ figures.published("59_codes")
 #
 # ## Statement
 #
-# Neural collapse keeps all $K-1$ values, equal; first-order Reed–Muller, which is the orthoplex, $K/2$ of them; the cube $m = \log_2K$. Others have unequal values. All are vertices of one polyhedron (notebook [44](../4_spectral/44_linear_codes.ipynb)).
+# Neural collapse keeps all $K-1$ values, equal; first-order Reed–Muller, which is the orthoplex, $K/2$ of them; the cube $m = \log_2K$. Others have other ranks, or unequal values. All are vertices of one polyhedron (notebook [44](../4_spectral/44_linear_codes.ipynb)).
 # The *greedy basis* $b_1,\dots,b_m$: write the characters in descending order of their values, take the first, and then each that is not a product of those taken. $V_k$ are the products of the first $k$.
 #
 # *Let $L\ge3$, $q = 1-2/L$, $y_i = s_i^{-q}$. If for every $k$ all characters outside $V_{k-1}$ lag behind $b_k$ in $y$ by more than*
@@ -41,7 +41,7 @@ figures.published("59_codes")
 #    $g_b/g_{b'}\le O(1)\,e^{-(2/K)(s_b-s_{b'})}$, $d\log(s_b/s_{b'})/d\log s_{b'}\to-1$, and the ratio falls below $1+\epsilon$. All of the basis become equal: a cube.
 # 5. *How many.* A lag $s_0^{-q}(\pi_j^{-q} - \pi_b^{-q})$ is below a constant only if the proportions $\pi_b>\pi_j$ differ by less than a constant times $s_0^q$: a share of that order. $\square$
 #
-# At $L = 2$ all values leave together, in proportion, and collapse is the only end found (56).
+# At $L = 2$ all values leave together, in proportion, and collapse is the only end ([27](../2_margin/27_three_classes.ipynb)).
 #
 # *Not softmax codes.* The cube is a solution of the spectral problem only: it is no softmax code, and a slight turn of the singular vectors leaves it (notebook [47](../4_spectral/47_cube.ipynb)).
 

@@ -11,7 +11,7 @@
 #
 # **Question.** How wide must a random network be for half of the networks to end in neural collapse?
 #
-# **Answer.** This *half-width* $d_{1/2}$ grows about like a power of $1/\sigma$ that is higher the deeper the network, and somewhat slower than the number $K(K-3)/2$ of directions that depth amplifies. The power law that a scaling argument suggests is refuted: fitted where half-widths are small it is short by a factor of 1.7 where they are large. We offer no formula.
+# **Answer.** This *half-width* $d_{1/2}$ grows about like a power of $1/\sigma$ that is higher the deeper the network, and somewhat slower than the number $K(K-3)/2$ of directions that depth amplifies most. The power law that a scaling argument suggests is refuted: fitted where half-widths are small it is short by a factor of 1.7 where they are large. We offer no formula.
 #
 # Before: [62, why a wide network is lazy](62_lazy.ipynb). After: [64, balance undoes width](64_balance_undoes_width.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/6_width/63_half_width.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/6_width/63_half_width.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
@@ -32,7 +32,7 @@ figures.published("63_half_width")
 # 2. The features are larger than balance wants until $s_\text{bal} = \sigma^L(d/K)^{L/2}$. Until then they do not move, and the other $L-1$ layers act like a network of depth $L-1$: $\delta$ grows like $s^{(L-3)/(L-1)}$.
 # 3. Beyond $s_\text{bal}$ it grows like $s^{1-2/L}$, up to the turning point $s^* = K(1-2/L)$ ([52](../5_dynamics/52_repulsion.ipynb)), and shrinks after. Collapse is safe if $\delta$ stays small.
 # 4. If $s_\text{bal} < s^*$ the powers combine to $\delta\sim(K/d)\,\sigma^{-(L-2)}$ at every depth, so $d_{1/2}\propto\sigma^{-(L-2)}$. Otherwise step 2 lasts to the turning point and $d_{1/2}\propto\sigma^{-L(L-3)/(L-2)}$. At the scales here the first applies to $L = 3$ and 4, the second to $L = 5$.
-# 5. Depth amplifies $K(K-3)/2$ directions ([54](../5_dynamics/54_four_families.ipynb)), none of them at $K = 3$, where neural collapse is the best solution at every depth ([27](../2_margin/27_three_classes.ipynb)). The half-width might follow that number.
+# 5. Depth amplifies $K(K-3)/2$ directions like the singular values ([54](../5_dynamics/54_four_families.ipynb); class imbalance less), none of this kind at $K = 3$, where neural collapse is the best solution at every depth ([27](../2_margin/27_three_classes.ipynb)). The half-width might follow that number.
 #
 # **How it is measured.** At fixed depth, scale and number of classes, a ladder of widths a factor of two apart, and the certified end of every network as in [61](61_diagram.ipynb). A logistic curve in $\log d$ is fitted to the counts by maximum likelihood, half a hit and half a miss added to each; $d_{1/2}$ is its centre, given only where the counts bracket one half, with a 95% interval from the Fisher information. The logistic form is a convenience: over all ladders no share lies further than 0.09 from its curve, which is within the noise of 64 networks. Undecided networks count as not collapsed.
 
@@ -110,7 +110,7 @@ print("half-width {:.1f} [{:.1f}, {:.1f}]".format(*fit.interval))
 # %% tags=["figure"]
 figures.show(
     "63_shares",
-    alt="Share of collapse against hidden width, panels for depths 3, 4 and 5, a line for each scale: the share rises with the width, over a factor of eight to sixteen of it and as far as 0.84 to 1 at the widest, the smaller the scale the later.",
+    alt="Share of collapse against hidden width, panels for depths 3, 4 and 5, a line for each scale: the share rises with the width, over a factor of eight to sixteen of it and as far as 0.78 to 1 at the widest, the smaller the scale the later.",
 )
 
 # %% [markdown]

@@ -11,7 +11,7 @@
 #
 # **Question.** So far every class had a free feature. Does a network that has to compute its features from images, through ReLUs, prefer low rank as well?
 #
-# **Answer.** On handwritten digits and on MNIST it does. Under full-batch flow the class means of the logits lose effective rank from layer count to layer count; width gives part of it back from three layers on. Minibatches weaken the fall, and on MNIST at width 128 nothing of it is left. On CIFAR-10, as far as networks arrive, the fall is as steep by minibatches. None of the networks that arrive is near a solution of the margin problem.
+# **Answer.** On handwritten digits and on MNIST it does. Under full-batch flow the class means of the logits lose effective rank from layer count to layer count; width gives part of it back from three layers on, on MNIST from five on. Minibatches weaken the fall, and on MNIST at width 128 nothing of it is left. On CIFAR-10, as far as networks arrive, the fall is as steep by minibatches. None of the networks that arrive is near a solution of the margin problem.
 #
 # Before: [65, the basin from random balanced starts](../6_width/65_basin_elsewhere.ipynb). After: [72, where in the network rank is lost](72_layers.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/7_networks/71_rank_and_depth.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/7_networks/71_rank_and_depth.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 

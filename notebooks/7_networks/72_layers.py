@@ -13,7 +13,7 @@
 # before the classifier collapse?
 #
 # **Answer.** From the second layer on nearly every layer takes a little, and the last one, which no ReLU follows, takes more than an average layer before it. Beyond three layers the features do not come nearer to neural
-# collapse with depth, and at every depth their class means are farther from the simplex than at two layers.
+# collapse with depth by NC1, NC2 or NC3, and at every depth their class means are farther from the simplex than at two layers.
 #
 # Before: [71, rank falls with depth](71_rank_and_depth.ipynb). After: [73, which code is learned](73_learned_codes.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/7_networks/72_layers.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/7_networks/72_layers.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 

@@ -12,7 +12,7 @@
 # **Question.** Low rank is half of the prediction. The other half is which arrangement the classes take in the dimensions that are left: is it a softmax code?
 #
 # **Answer.** At a loss of $10^{-6}$, no. The classes are better separated than the median of random directions of the same number of dimensions is, at every depth, but they fall short of the softmax code
-# by about a sixth at two and three layers, and by more at eight: a half at width 32, a quarter at 128; at 512 still a sixth. Training on to a loss of $e^{-200}$ closes nearly half of the gap in networks of two layers; in deeper ones the intervals of what it closes reach to zero.
+# by about a sixth at two and three layers, and by more at eight: a half at width 32, a quarter at 128; at 512 still a sixth. Training on to a loss of $e^{-200}$ closes nearly half of the gap in networks of two layers; in deeper ones the intervals of what it closes reach to zero or nearly.
 #
 # Before: [72, where rank is lost](72_layers.ipynb). After: [74, limits](74_limits.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/7_networks/73_learned_codes.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/7_networks/73_learned_codes.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
@@ -140,7 +140,7 @@ falls = {f"L = {L}": fall[L] for L in fall}
 pd.DataFrame({words: [stats.mean(values)] for words, values in falls.items()}, index=["fall of the gap"])
 
 # %% [markdown]
-# At two layers the gap goes on falling, by nearly half. At three and more the interval of the fall reaches zero, so that the claim for every depth deviates. If deep networks end in softmax codes at all, they are a very long way off: a shift by a factor $e^{186}$ in the loss has moved
+# At two layers the gap goes on falling, by nearly half. At three and eight the interval of the fall contains zero, at five it begins at 0.002, so that the claim for every depth deviates. If deep networks end in softmax codes at all, they are a very long way off: a shift by a factor $e^{186}$ in the loss has moved
 # eight layers by two hundredths.
 #
 # ## Verdict

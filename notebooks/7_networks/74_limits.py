@@ -11,7 +11,7 @@
 #
 # **Question.** Is the fall of the effective rank with depth ([71](71_rank_and_depth.ipynb)) the doing of the ReLUs? What becomes of it with other starts, and where does the experiment itself end?
 #
-# **Answer.** Linear networks lose rank with depth as well. At five layers a smaller start ends at lower rank, as in the deep unconstrained feature model; at eight it no longer leaves its neighbourhood. Deep and
+# **Answer.** Linear networks lose rank with depth as well. At five layers a smaller start ends at lower rank, as in the deep unconstrained feature model; at eight none of the five arrives in the steps given. Deep and
 # *narrow* networks do not train at all within the time given.
 #
 # Before: [73, which code is learned](73_learned_codes.ipynb). After: [75, a deep linear head](75_deep_head.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/7_networks/74_limits.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/7_networks/74_limits.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
@@ -115,7 +115,7 @@ pd.DataFrame({name: [stats.mean(values, 1)] for name, values in falls.items()}, 
 
 # %% [markdown]
 # The sign is the same for every kind. Linear networks, the ones the deep unconstrained feature model describes, lose 2.4, ReLU networks 3.3; with ReLUs at the first layer alone more is lost than with all or none. So ReLUs are not needed for the fall, and they add to it here. With the mean kept, one large direction that all
-# images share lowers the rank already at two layers. At five layers a smaller start ends at lower rank, 4.1 against 6.5; at three, 7.3 against 7.9, the intervals overlap; at two and eight some do not train. Where it does, its size acts as in [57](../5_dynamics/57_critical_deviation.ipynb) and [61](../6_width/61_diagram.ipynb).
+# images share lowers the rank already at two layers. At five layers a smaller start ends at lower rank, 4.1 against 6.5; at three, 7.3 against 7.9, the intervals overlap; at two one of five does not get to the loss in the steps given, at eight none. Where all do, its size acts as in [57](../5_dynamics/57_critical_deviation.ipynb) and [63](../6_width/63_half_width.ipynb).
 #
 # ## Deep and narrow
 #

@@ -77,7 +77,7 @@ p = notebook.start("84_unbalanced_starts", globals())
 # %% [markdown]
 # ## One logit matrix
 #
-# Four classes, four layers. First the order of the layers: two words, one path. Then the two rates: distance from the path of depth $k$, over $\varepsilon = h^{-2/k}$, for four logit matrices, $L = 5$. The path of depth $k$ is integrated by SciPy, the other by the flow of all five factors.
+# Four classes, four layers. First the order of the layers, three words of small ones (s) and big ones (b): one path. Then the two rates: distance from the path of depth $k$, over $\varepsilon = h^{-2/k}$, for four logit matrices, $L = 5$. The path of depth $k$ is integrated by SciPy, the other by the flow of all five factors.
 
 # %%
 Z0 = dufm.product(width.random_start("limit", 2, 4, 4, seeds=range(p.seed, p.seed + 4)))
