@@ -115,6 +115,15 @@ def test_figures_are_complete_and_can_be_drawn_again(name, tmp_path, monkeypatch
             assert (tmp_path / "figures" / f"{path.stem}.{kind}").exists() and path.with_suffix(f".{kind}").exists()
 
 
+@each_notebook
+def test_pictures_have_the_alt_text_of_their_figure(name):
+    """The overview's too, which shows those of others: after a new text it has to run again."""
+    shown = [output for cell in code(name) for output in cell.outputs if "dufm_figure" in output.get("metadata", {})]
+    for output in shown:
+        about = json.loads((ROOT / "figures" / f"{output.metadata.dufm_figure}.json").read_text(encoding="utf-8"))
+        assert output["data"]["text/plain"] == about["alt"], about["figure"]
+
+
 def test_every_figure_and_budget_has_its_notebook():
     numbers = {name[:2] for name in NAMES}
     assert {path.name[:2] for path in (ROOT / "figures").glob("*") if path.stem != "front"} <= numbers
