@@ -84,7 +84,7 @@ def test_a_notebook_that_fails_is_one_line_and_the_others_go_on(checkout, capsys
     assert err == ""
     assert "state.json is damaged" in said and "OldError" not in said
     stopped = dict(re.findall(r"^(\d\d)_\w+ stopped: (.*)", said, re.MULTILINE))
-    assert sorted(stopped) == ["28", "29", "31", "32"]
+    assert sorted(stopped) == ["28", "29", "31", "32"], said
     assert stopped["28"].startswith("SystemExit: 0") and "DeadKernelError" in stopped["29"]
     assert "temporarily unavailable" in stopped["31"] and "No such file" in stopped["32"]
     assert "33_well.ipynb is damaged" in said and "no claims to judge" in said

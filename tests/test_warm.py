@@ -4,15 +4,18 @@ import contextlib
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
 
+import papermill
 import psutil
 import pytest
-from jupyter_client.manager import start_new_kernel
+from jupyter_client.manager import KernelManager, start_new_kernel
+from nbclient.exceptions import DeadKernelError
 
-from dufm.companion import build, warm
+from dufm.companion import build, child, warm
 
 pytestmark = [pytest.mark.skipif(not warm.AVAILABLE, reason="forks of a loaded process: Linux alone"), pytest.mark.slow]
 
@@ -142,6 +145,38 @@ def test_a_kernel_is_interrupted_leaves_in_order_and_draws_numbers_of_its_own(tm
                 manager.shutdown_kernel()
             assert (tmp_path / f"left {number}").exists()
     assert drawn[0] != drawn[1]
+
+
+def test_a_kernel_whose_port_another_process_took_ends(tmp_path, monkeypatch):
+    """It would wait at its end for what has begun, and look alive."""
+    monkeypatch.setenv("JUPYTER_PATH", "")
+    with warm.serving(tmp_path, f"test {tmp_path}"), socket.create_server(("127.0.0.1", 0)) as taken:
+        build.own_kernel(tmp_path, warm.command(tmp_path))
+        manager = KernelManager(kernel_name="python3", iopub_port=taken.getsockname()[1], cache_ports=False)
+        manager.start_kernel(cwd=str(tmp_path), stderr=subprocess.DEVNULL)
+        client = manager.client()
+        client.start_channels()
+        try:
+            with pytest.raises(RuntimeError, match="died before replying"):
+                client.wait_for_ready(timeout=30)
+        finally:
+            client.stop_channels()
+            manager.shutdown_kernel(now=True)
+
+
+@pytest.mark.parametrize("error, runs", [(RuntimeError("Kernel died before replying"), 2), (DeadKernelError(), 1)])
+def test_a_notebook_whose_kernel_never_came_is_begun_again(monkeypatch, error, runs):
+    begun = []
+
+    def execute(source, **options):
+        begun.append(source)
+        if len(begun) == 1:
+            raise error
+
+    monkeypatch.setattr(papermill, "execute_notebook", execute)
+    with contextlib.suppress(DeadKernelError):
+        child._execute("source", cwd="here")
+    assert begun == ["source"] * runs
 
 
 # ---------------------------------------------------------------- whatever ends

@@ -71,10 +71,20 @@ def _main(source, target, parameters, folder):
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     # Where it can be imported, jsonschema spends a second on a grammar of addresses, which no notebook holds.
     sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
+    bar = {"disable": False, "mininterval": 0, "bar_format": "{n_fmt}/{total_fmt} "}
+    _execute(source, target, parameters, kernel_name="python3", progress_bar=bar, cwd=folder)
+
+
+def _execute(*arguments, **options):
+    """Papermill, once more where no kernel came: its ports are chosen first, and others may take one before it does."""
     import papermill
 
-    bar = {"disable": False, "mininterval": 0, "bar_format": "{n_fmt}/{total_fmt} "}
-    papermill.execute_notebook(source, target, parameters, kernel_name="python3", progress_bar=bar, cwd=folder)
+    try:
+        papermill.execute_notebook(*arguments, **options)
+    except RuntimeError as error:
+        if type(error) is not RuntimeError:  # it came, and died
+            raise
+        papermill.execute_notebook(*arguments, **options)
 
 
 if __name__ == "__main__":

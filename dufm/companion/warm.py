@@ -20,6 +20,7 @@ import signal
 import socket
 import subprocess
 import sys
+import traceback
 
 __all__ = ["AVAILABLE", "command", "serving"]
 
@@ -177,7 +178,12 @@ def _become_kernel(client, server):
     for name in {"torch", "numpy.random"} & sys.modules.keys():  # all forks would draw the same numbers
         sys.modules[name].seed()
     sys.argv = ["ipykernel_launcher", *arguments]
-    importlib.import_module("ipykernel.kernelapp").launch_new_instance()
+    try:
+        importlib.import_module("ipykernel.kernelapp").launch_new_instance()
+    except Exception:  # such as a port that another process took; what has begun by then would keep it from ending
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
 
 
 def _ask(folder, *arguments):
