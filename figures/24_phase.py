@@ -5,7 +5,7 @@ from matplotlib.lines import Line2D
 
 from dufm import figures
 
-NAMES = {"NC": ("o", "collapse"), "orthoplex": ("s", "orthoplex"), "polygon": ("^", "regular polygon"),
+NAMES = {"nc": ("o", "collapse"), "orthoplex": ("s", "orthoplex"), "polygon": ("^", "regular polygon"),
          "pairs": ("D", "orthoplex less vertices"), "other": ("", "unmarked: other")}
 
 
@@ -45,6 +45,5 @@ def draw(data):
 
 def kind(name, num_classes):
     """Which of the marks a solution of this name gets."""
-    if num_classes == 4 and name == "orthoplex":
-        return "polygon"
-    return "pairs" if "single" in name else name if name in NAMES else "other"
+    code = "pairs" if "single" in name else figures.kind_of(name, num_classes)
+    return code if code in NAMES else "other"

@@ -29,7 +29,8 @@ def draw(data):
         ax.minorticks_off()
         at_zero = kinds[(residual == 0) & (excess == 0)]
         counts = [f"{(at_zero == kind).sum()} {WORDS[kind]}" for kind in LABELS if kind in at_zero]
-        words = ",\n".join([f"here {len(at_zero)}: " + ", ".join(counts[:2]), ", ".join(counts[2:])])
+        lines = [", ".join(part) for part in (counts[:2], counts[2:]) if part]
+        words = f"here {len(at_zero)}: " + ",\n".join(lines)
         ax.annotate(words, (0, 0), (4, 19), textcoords="offset points", fontsize=7.5)
     note = {"textcoords": "offset points", "ha": "center", "fontsize": 7.5}
     axes[0].annotate("unequal multipliers, and yet the best", (0.1, 0), (0, 7), **note)

@@ -22,6 +22,10 @@ LABELS = {
     "Adam": "Adam (not on the path)",
     "constant steps": "constant steps",
 }
+ENDS = {
+    "64 at once": {"marker": "P", "markersize": 11},
+    "1 at once": {"marker": "*", "markersize": 7, "markerfacecolor": "white"},
+}
 TOP = 4e4
 
 
@@ -33,9 +37,7 @@ def draw(data):
             ax.plot(
                 data[cost][here], data["m"][here], color=color, linestyle=dash, marker=marker, label=LABELS[method]
             )
-        ends = {"64 at once": {"marker": "P", "markersize": 11}}
-        ends["1 at once"] = {"marker": "*", "markersize": 7, "markerfacecolor": "white"}
-        for end, look in ends.items():
+        for end, look in ENDS.items():
             here = data["method"] == f"decided end, {end}"
             ax.plot(
                 data[cost][here], [TOP], color="#004488", clip_on=False, linestyle="", zorder=3, **look,
