@@ -10,9 +10,10 @@ from torch import Tensor
 from dufm._checks import check_factors
 from dufm._door import guard
 from dufm._error import DufmError
+from dufm._factors import FactorModel
 from dufm._resting import Rest, growth_rate, rest
 from dufm._steps import Model
-from dufm.flow import FactorModel, Trajectory, gradient_flow
+from dufm.flow import Trajectory, gradient_flow
 from dufm.groups import Group, check_spectrum
 from dufm.metrics import centred
 from dufm.model import chain

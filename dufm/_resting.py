@@ -6,8 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dufm._linearised import Linearised
+from dufm._scaling import norm
 from dufm._stepping import EXHAUSTED, LAST, REACHED, RUNNING, begin, slope_at
-from dufm._steps import SPREAD, Linearised, Model, control_of, norm
+from dufm._steps import SPREAD, Model, control_of
 
 __all__ = ["RESTS", "Rest", "Steady", "growth_rate", "rest"]
 

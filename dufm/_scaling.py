@@ -9,10 +9,11 @@ from torch import Tensor
 
 from dufm._error import DufmError
 
-__all__ = ["check_in_range", "common_power", "in_range", "times_power"]
+__all__ = ["check_in_range", "common_power", "in_range", "norm", "times_power"]
 
 # What has its largest entry between 2^-9 and 2^7 is left as it is, and the rest taken there by steps of 2^16.
 _LOW, _STEP = -9, 16
+_SMALL = {torch.float64: 1e-150, torch.float32: 1e-16}  # norms whose squares may have underflowed
 
 
 def in_range(x: Tensor, dim: int | tuple[int, ...] = (-2, -1)) -> tuple[Tensor, Tensor]:
@@ -45,3 +46,12 @@ def check_in_range(what: str, *results: Any) -> None:
     for result in results:
         if not torch.isfinite(result).all():
             raise DufmError(f"{what} leaves the range of {result.dtype}")
+
+
+def norm(v: Tensor) -> Tensor:
+    """Euclidean norm along the last dimension, also where the squares underflow."""
+    size = torch.linalg.vector_norm(v, dim=-1)
+    if bool((size < _SMALL[size.dtype]).any()):
+        v, e = in_range(v, -1)
+        size = times_power(torch.linalg.vector_norm(v, dim=-1), e.squeeze(-1))
+    return size

@@ -4,8 +4,8 @@ Explicit steps are cheaper than implicit ones, and held back by stability.  **Th
 explicitly as long as its explicit steps, grown to what their error allows, move it by more than 1/price of what a
 typical implicit step would, ``2·rtol^{1/3}`` of its norm; ``price`` is the model's cost of an implicit step in explicit
 ones, and beyond a price of 200 no network is stepped implicitly.  It goes back where an implicit step is shorter than
-the explicit ones that could be had at its price, and then waits until the stiffness has changed by a tenth: it grows
-with the margin, and falls behind a saddle, where next to nothing grows.
+the explicit ones that could be had at its price, and then waits until the stiffness has changed by a tenth.  Near a
+saddle it does not wait, nor for an accepted step: explicit ones creep on there by 1e-6 of the norm.
 """
 
 import math
@@ -19,8 +19,8 @@ from torch import Tensor
 
 from dufm._checks import check_each, check_number, short
 from dufm._error import DufmError
-from dufm._scaling import check_in_range
-from dufm._steps import Control, Model, Step, control_of, explicit_step, implicit_step, norm
+from dufm._scaling import check_in_range, norm
+from dufm._steps import Control, Model, Step, control_of, explicit_step, implicit_step, near_saddle
 
 __all__ = ["Batch", "Record", "Run", "begin", "follow", "following", "recorded", "returned", "slope_at"]
 
@@ -98,8 +98,9 @@ class Batch:
         growth = self.speed[rows] / norm(self.state[rows])
         stiffness = edge / growth
         # An explicit step that is as long as its error lets it be, and short beside an implicit one at its price.
-        held = ~implicit & accepted & (error > _HELD) & (model.price <= _DEAREST)
-        changed = (stiffness / self.tried[rows] - 1).abs() > _CHANGED
+        saddle = near_saddle(stiffness, self.log_loss[rows])
+        held = ~implicit & (accepted | saddle) & (error > _HELD) & (model.price <= _DEAREST)
+        changed = saddle | ((stiffness / self.tried[rows] - 1).abs() > _CHANGED)
         to_implicit = held & (self.h[rows] * growth * model.price < control.share) & changed
         # Judged by the next step: the first implicit one is still as short as the last explicit one.
         to_explicit = implicit & accepted & (reach * factor < model.price * self.reach[rows])

@@ -2,21 +2,12 @@ r"""One step of the flow, explicit or linearly implicit, of a batch of states.
 
 Every flow here is :math:`x' = F(x) = -\nabla\log\mathcal L`, followed from each start on its own clock.  A
 :class:`Model` says what moves: the factors of a network, or its singular values.
-
-The flow is stiff in few dimensions.  With D the gaps :math:`z_{jc} - z_{cc}` of all M pairs, J = ∂D/∂x and λ the slope
-of log ℒ in D, the field is :math:`-J^\top\lambda`, and in units of its growth the eigenvalues of
-:math:`-J^\top C J`, :math:`C = \operatorname{Diag}\lambda - \lambda\lambda^\top/\sum\lambda`, reach down to about
-:math:`-3.5\,|\log\mathcal L|`, while the rest of F' stays of order one.  A *Rosenbrock–W* method keeps its order for
-any matrix in the place of F'.  With that one every solve is M × M,
-
-.. math:: (I + \gamma h J^\top C J)^{-1} v = v - \gamma h\,J^\top B\,(I + \gamma h\,B^\top\Theta B)^{-1}B^\top J v,
-          \qquad \Theta = JJ^\top,\quad C = BB^\top .
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 
@@ -24,17 +15,18 @@ import torch
 from torch import Tensor
 
 from dufm._clock import Clock
+from dufm._linearised import Linearised
 from dufm._methods import BS32, DP54, ROS34PW2, Pair
-from dufm._scaling import in_range, times_power
+from dufm._scaling import norm
 
 __all__ = [
     "Control",
-    "Linearised",
     "Model",
     "Step",
     "control_of",
     "explicit_step",
     "implicit_step",
+    "near_saddle",
     "norm",
     "spread",
 ]
@@ -74,34 +66,13 @@ class Model:
         """The first term of the field's derivative."""
         raise NotImplementedError
 
+    def curvature(self, x: Tensor) -> Tensor | None:
+        """JSJᵀ ``(batch, M, M)`` of the rest S of the field's derivative; None where that is never asked for."""
+        return None
+
     def saddle_rank(self, x: Tensor, slope: Tensor) -> Tensor:
         """Rank of a network that no longer moves, −1 for one that does, int64 ``(batch,)``."""
         raise NotImplementedError
-
-
-@dataclass(frozen=True)
-class Linearised:
-    """The first term of F' at a state: ``weights`` λ ``(batch, M)``, ``theta`` Θ, products with J and Jᵀ.
-
-    ``push(v)`` is J v, ``pull(pairs, out)`` writes Jᵀ of pairs; ``damping`` α ``(batch,)``: for a field with a further
-    term −αx.
-    """
-
-    weights: torch.Tensor
-    theta: torch.Tensor
-    push: Callable[[Tensor], Tensor]
-    pull: Callable[[Tensor, Tensor], None]
-    damping: torch.Tensor | None = None
-
-    def stiff_part(self) -> tuple[Tensor, Tensor, Tensor]:
-        """``BᵀΘB`` and B as a function, B = Diag(√λ)(I − uuᵀ) with u = √(λ/Σλ)."""
-        root = self.weights.clamp(min=0).sqrt()
-        unit = root / norm(root).unsqueeze(-1)
-        scaled = root.unsqueeze(-1) * self.theta * root.unsqueeze(-2)
-        row = torch.bmm(unit.unsqueeze(-2), scaled).squeeze(-2)
-        corner = (row * unit).sum(-1, keepdim=True)
-        cross = unit.unsqueeze(-1) * (row - 0.5 * corner * unit).unsqueeze(-2)
-        return scaled - cross - cross.mT, root, unit
 
 
 # Loose runs are limited by stability, tight ones by accuracy: per evaluation 3(2) reaches 1.5 times further
@@ -113,16 +84,12 @@ _TIGHT = 2e-6
 SPREAD, _SPREAD_PER_RTOL, _NEAR = 0.1, 100.0, 6.0
 
 
-_SMALL = {torch.float64: 1e-150, torch.float32: 1e-16}
+_SADDLE = 1e3
 
 
-def norm(v: Tensor) -> Tensor:
-    """Euclidean norm along the last dimension, also where the squares underflow."""
-    size = torch.linalg.vector_norm(v, dim=-1)
-    if bool((size < _SMALL[size.dtype]).any()):
-        v, e = in_range(v, -1)
-        size = times_power(torch.linalg.vector_norm(v, dim=-1), e.squeeze(-1))
-    return size
+def near_saddle(stiffness: Tensor, log_loss: Tensor) -> Tensor:
+    """Where the stiffness, in units of growth, is far beyond the 3.5 |log ℒ| that margins make it."""
+    return stiffness > _SADDLE * log_loss.abs().clamp(min=1.0)
 
 
 def spread(rate: Tensor, weights: Tensor, new_weights: Tensor) -> Tensor:
@@ -257,24 +224,9 @@ def implicit_step(
 ) -> Step:
     method, column = ROS34PW2, h.unsqueeze(-1)
     at = model.linearise(state)
-    stiff, root, unit = at.stiff_part()
-    scale = method.gamma * column
-    if at.damping is not None:
-        shrink = 1 / (1 + scale * at.damping.unsqueeze(-1))
-        scale = scale * shrink
-    matrix = scale.unsqueeze(-1) * stiff
-    matrix.diagonal(dim1=-2, dim2=-1).add_(1.0)
-    lower, failed = torch.linalg.cholesky_ex(matrix)
-    lower = torch.where((failed == 0)[:, None, None], lower, torch.eye(lower.shape[-1]).to(lower))
-    inverse = torch.cholesky_inverse(lower)
-
-    def solve(rate: Tensor) -> Tensor:
-        """``γh P J v`` from ``J v``, P = B(I + γhBᵀΘB)⁻¹Bᵀ."""
-        narrow = rate * root
-        narrow.sub_((narrow * unit).sum(-1, keepdim=True) * unit)
-        inner = torch.bmm(inverse, narrow.unsqueeze(-1)).squeeze(-1)
-        return (inner - (inner * unit).sum(-1, keepdim=True) * unit) * root * scale
-
+    saddles = near_saddle(at.edge * norm(state) / speed, log_loss).nonzero().squeeze(-1)
+    curvature = model.curvature(state[saddles]) if len(saddles) else None
+    damp, found = at.inverse(method.gamma * column, saddles, curvature)
     moves = control.scratch("moves", (4, *state.shape), state)
     new, field = (control.scratch(name, state.shape, state) for name in ("new", "field"))
     stages, couple = state.new_tensor(method.stage), state.new_tensor(method.couple * method.gamma)
@@ -286,21 +238,15 @@ def implicit_step(
             torch.addcmul(_mixed(moves, couple[stage, :stage], move), field, method.gamma * column, out=move)
         else:
             torch.mul(slope, method.gamma * column, out=move)
-        if at.damping is not None:
-            move.mul_(shrink)
-        rate = at.push(move)
-        correction = solve(rate)
-        at.pull(correction, field)
-        move.sub_(field)
-        rates.append(rate - torch.bmm(at.theta, correction.unsqueeze(-1)).squeeze(-1))
+        rates.append(damp(move, field))
     torch.add(_mixed(moves, state.new_tensor(method.end), new), state, out=new)
     error_weights = state.new_tensor(method.error)
     error = _mixed(moves, error_weights, control.scratch("mixed", state.shape, state))
+    rate = sum(weight * rate for weight, rate in zip(error_weights, rates, strict=True))
     new_slope = field
     new_log_loss, new_weights = model.field(new, new_slope)
     new_speed = norm(new_slope)
-    rate = sum(weight * rate for weight, rate in zip(error_weights, rates, strict=True))
     apart = spread(rate, at.weights, new_weights[:, model.live])
-    error = torch.where(failed == 0, control.error(error, new, apart), torch.inf)
+    error = torch.where(found, control.error(error, new, apart), torch.inf)
     knots: list[tuple[Tensor, ...]] = [(log_loss, speed, torch.zeros_like(h)), (new_log_loss, new_speed, h)]
-    return Step(new, new_log_loss, new_slope, new_speed, error, torch.linalg.matrix_norm(stiff), knots)
+    return Step(new, new_log_loss, new_slope, new_speed, error, at.edge, knots)

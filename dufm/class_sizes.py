@@ -22,14 +22,15 @@ from torch import Tensor
 from dufm._checks import check_count
 from dufm._door import guard
 from dufm._error import DufmError
+from dufm._factors import FactorModel
 from dufm._limit import Limit, continued
+from dufm._linearised import Linearised
 from dufm._polish import frames, least_multipliers, pair_margins
 from dufm._resting import RESTS
 from dufm._scaling import in_range
 from dufm._stepping import Record
-from dufm._steps import Linearised
 from dufm.ends import UNDECIDED, distance, end
-from dufm.flow import FactorModel, Trajectory, follow_factors
+from dufm.flow import Trajectory, follow_factors
 from dufm.loss import log_sum_and_residual, true_class
 from dufm.metrics import centred
 from dufm.width import random_start
@@ -82,6 +83,11 @@ class SizedModel(FactorModel):
             push=lambda change: plain.push(change) * scale,
             pull=lambda pairs, out: plain.pull(pairs * scale, out),
         )
+
+    def curvature(self, flat: Tensor) -> Tensor:
+        """As in :class:`FactorModel`, of the logits."""
+        scale = self.scale[self.of]
+        return super().curvature(flat) * scale * scale.unsqueeze(-1)
 
 
 def class_sizes(num_classes: int, ratio: float) -> Tensor:

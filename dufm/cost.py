@@ -20,10 +20,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from dufm import peers
 from dufm._door import guard
 from dufm._error import DufmError
+from dufm._factors import FactorModel
 from dufm._limit import continued
-from dufm._steps import Linearised
+from dufm._linearised import Linearised
 from dufm.ends import End, end
-from dufm.flow import FactorModel, Trajectory, follow_factors, gradient_flow
+from dufm.flow import Trajectory, follow_factors, gradient_flow
 from dufm.model import gaussian_init
 
 __all__ = [
@@ -52,7 +53,7 @@ _SETTINGS = {"rtol": 1e-3, "max_steps": 5000, "record": None}
 
 
 class _Counted(FactorModel):
-    """Counts as gradients: every field, linearisation and product with Jᵀ of every network."""
+    """Counts as gradients: every field, term of the linearisation and product with Jᵀ of every network."""
 
     gradients = 0
 
@@ -69,6 +70,10 @@ class _Counted(FactorModel):
             at.pull(pairs, out)
 
         return replace(at, pull=pull)
+
+    def curvature(self, flat: Tensor) -> Tensor:
+        self.gradients += len(flat)
+        return super().curvature(flat)
 
 
 def flow(factors: Sequence[Tensor], levels: Sequence[float]) -> tuple[Tensor, peers.Meter]:

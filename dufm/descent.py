@@ -25,11 +25,12 @@ from torch import Tensor
 from dufm._checks import check_count
 from dufm._door import guard
 from dufm._error import DufmError
+from dufm._factors import FactorModel
 from dufm._stepping import recorded
 from dufm._steps import Model
 from dufm._together import check_once
 from dufm.ends import UNDECIDED, end, limit, spectral_end
-from dufm.flow import FactorModel, gradient_descent, gradient_flow
+from dufm.flow import gradient_descent, gradient_flow
 from dufm.groups import Group, check_spectrum
 from dufm.perturbation import forces
 from dufm.spectral import SpectralModel, spectral_init

@@ -16,11 +16,11 @@ from torch import Tensor
 from dufm._checks import check_count
 from dufm._door import guard
 from dufm._error import DufmError
+from dufm._factors import FactorModel
 from dufm._stepping import Run, following, recorded, returned
 from dufm.certificate import kkt_certificate
 from dufm.codes import name_of
 from dufm.ends import UNDECIDED, end, limit, spectral_end
-from dufm.flow import FactorModel
 from dufm.groups import Characters, characters
 from dufm.margin import closed_form_margin, normalized_margin
 from dufm.metrics import centred

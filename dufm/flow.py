@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -23,15 +22,13 @@ from torch import Tensor
 from dufm._checks import check_count
 from dufm._door import guard
 from dufm._error import DufmError
+from dufm._factors import FactorModel, matrix_field
 from dufm._stepping import Record, follow
-from dufm._steps import Linearised, Model, norm
 from dufm.loss import evaluate
-from dufm.metrics import numerical_rank
 from dufm.model import chain, check_slope
 
 __all__ = ["History", "Trajectory", "gradient_descent", "gradient_flow", "loss_scaled_descent"]
 
-_TINY = 400  # multiplications in one product of a batch below which torch does not call BLAS
 _STEEPEST = 200.0  # ‖∇ log ℒ‖² from which loss_scaled_descent shortens its step
 
 
@@ -156,7 +153,7 @@ def gradient_descent(
     factors, gradient = [W.clone() for W in factors], [torch.empty_like(W) for W in factors]
     kept: dict[int, list[Tensor]] = {}
     for number in range(steps + 1):
-        log_loss = _matrix_field(factors, gradient)[0]
+        log_loss = matrix_field(factors, gradient)[0]
         if number in wanted:
             kept[number] = [factor.clone() for factor in factors]
         if number < steps:
@@ -185,7 +182,7 @@ def loss_scaled_descent(factors: Sequence[Tensor], epsilon: float, levels: Seque
     time, before = torch.tensor(-torch.inf), torch.tensor(torch.nan)
     kept: list[tuple[list[Tensor], Tensor, Tensor]] = []
     while len(kept) < len(levels):
-        log_loss = _matrix_field(factors, slopes)[0]
+        log_loss = matrix_field(factors, slopes)[0]
         steepness = float(sum(slope.square().sum() for slope in slopes))
         if not 0.0 < steepness < math.inf:
             raise DufmError(f"factors must lead to log loss {levels[len(kept)]:g}, but rest at {float(log_loss):g}")
@@ -200,151 +197,6 @@ def loss_scaled_descent(factors: Sequence[Tensor], epsilon: float, levels: Seque
             factor.add_(slope, alpha=h)
     states, losses, times = zip(*kept, strict=True)
     return History([torch.stack(parts) for parts in zip(*states, strict=True)], torch.stack(losses), torch.stack(times))
-
-
-# ---------------------------------------------------------------- the model that is stepped
-
-
-class FactorModel(Model):
-    """Factors ``[W_1, …, W_L]`` as flat states ``(batch, n)``; pairs (class j, sample i) as the entries of Z."""
-
-    def __init__(self, factors: Sequence[Tensor]) -> None:
-        self.shapes = [tuple(factor.shape[-2:]) for factor in factors]
-        self.sizes = [rows * columns for rows, columns in self.shapes]
-        num_classes, samples = self.shapes[-1][0], self.shapes[0][1]
-        self.sample = torch.arange(samples, device=factors[0].device)
-        self.true = self.sample // (samples // num_classes)
-        self.own = torch.nn.functional.one_hot(self.true, num_classes).mT.bool()
-        self.wrong, self.of = (~self.own).nonzero().T.unbind(0)
-        self.winner, self.live = self.true[self.of], self.wrong * samples + self.of
-        rows = [a.unsqueeze(1) * num_classes + b for a in (self.wrong, self.winner) for b in (self.wrong, self.winner)]
-        self.kernel = [(row * samples + self.of.unsqueeze(1)) * samples + self.of for row in rows]
-        self.depth, self.price = len(factors), _price(self.shapes, len(self.of))
-
-    def flatten(self, factors: Sequence[Tensor]) -> Tensor:
-        """Flat states of factors with any leading dimensions."""
-        return torch.cat([f.reshape(-1, size) for f, size in zip(factors, self.sizes, strict=True)], 1)
-
-    def split(self, flat: Tensor) -> list[Tensor]:
-        """Factors of flat states: views."""
-        parts, leading = flat.split_with_sizes(self.sizes, -1), flat.shape[:-1]
-        return [part.view(*leading, *shape) for part, shape in zip(parts, self.shapes, strict=True)]
-
-    def evaluate(self, Z: Tensor) -> tuple[Tensor, Tensor]:
-        """Log ℒ and −∂ log ℒ/∂Z: what makes this the flow of one loss and not of another."""
-        return evaluate(Z)
-
-    def field(self, flat: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
-        """Write −∂ log ℒ/∂W into ``out``; log ℒ, and λ for every entry of Z, zero at the sample's own class."""
-        log_loss, residual = _matrix_field(self.split(flat), self.split(out), self.evaluate)
-        return log_loss, residual.neg().masked_fill_(self.own, 0.0).flatten(1)
-
-    def gaps(self, flat: Tensor) -> Tensor:
-        """Gaps ``z_jc − z_cc`` ``(batch, K·N)``."""
-        Z = chain(self.split(flat))
-        return (Z - Z[:, self.true, self.sample].unsqueeze(-2)).flatten(1)
-
-    def gap_rate(self, flat: Tensor, change: Tensor) -> Tensor:
-        """Change of ``z_jc − z_cc`` along a change of the factors, ``(batch, K·N)``."""
-        factors, changes = self.split(flat), self.split(change)
-        value, rate = factors[0], changes[0]
-        for factor, turn in zip(factors[1:], changes[1:], strict=True):
-            rate = torch.baddbmm(_times(turn, value), factor, rate)
-            value = _times(factor, value)
-        return (rate - rate[:, self.true, self.sample].unsqueeze(-2)).flatten(1)
-
-    def linearise(self, flat: Tensor) -> Linearised:
-        """The first term of the field's derivative: J, Θ = JJᵀ and λ on the pairs j ≠ c."""
-        factors = self.split(flat)
-        below, above = _below(factors), _above(factors)
-        weights = -self.evaluate(below[-1])[1][:, self.wrong, self.of]
-        rows, columns = below[-1].shape[-2:]
-        eye_rows, eye_columns = (torch.eye(size).to(flat).expand(len(flat), size, size) for size in (rows, columns))
-        left = torch.stack([eye_rows if a is None else torch.bmm(a, a.mT) for a in above], -1)
-        right = torch.stack([eye_columns if b is None else torch.bmm(b.mT, b) for b in below[:-1]], 1)
-        theta = self._pair_kernel(left.flatten(1, 2), right.flatten(2))
-
-        def push(change: Tensor) -> Tensor:
-            rate: Any = None
-            for factor, turn, value in zip(factors, self.split(change), below, strict=False):
-                turned = turn if value is None else _times(turn, value)
-                rate = turned if rate is None else torch.baddbmm(turned, factor, rate)
-            return rate[:, self.wrong, self.of] - rate[:, self.winner, self.of]
-
-        def pull(pairs: Tensor, out: Tensor) -> None:
-            back = pairs.new_zeros(len(pairs), rows, columns)
-            back[:, self.wrong, self.of] = pairs
-            back[:, self.true, self.sample] = -back.sum(-2)
-            _back_propagate(factors, below, back, self.split(out))
-
-        return Linearised(weights, theta, push, pull)
-
-    def _pair_kernel(self, left: Tensor, right: Tensor) -> Tensor:
-        """Θ ``(batch, M, M)`` from the products ``(batch, K², L)`` above and ``(batch, L, N²)`` below the factors."""
-        whole = torch.bmm(left, right).flatten(1)
-        ww, wc, cw, cc = (whole[:, index] for index in self.kernel)
-        return ww.sub_(wc).sub_(cw).add_(cc)
-
-    def saddle_rank(self, flat: Tensor, slope: Tensor) -> Tensor:
-        """Rank of Z where the slope is rounding noise beside what the factors above and below would let through."""
-        factors = self.split(flat)
-        *below, Z = _below(factors)
-        sizes = [[1.0 if M is None else norm(M.flatten(1)) for M in side] for side in (_above(factors), below)]
-        through = sum(above * below for above, below in zip(*sizes, strict=True))
-        stalled = norm(slope) <= 1e-12 * norm(self.evaluate(Z)[1].flatten(1)) * through
-        if not stalled.any():
-            return torch.full_like(stalled, -1, dtype=torch.int64)
-        return torch.where(stalled, numerical_rank(Z, 1e-6), -1)
-
-
-def _price(shapes: Sequence[tuple[int, ...]], pairs: int) -> float:
-    """Cost of an implicit step in explicit ones: within a factor of two of times, K = 3 … 24, d = 8 … 256."""
-    explicit = 21 * shapes[0][1] * sum(rows * columns for rows, columns in shapes)
-    return 3.2 + (15 * len(shapes) * pairs**2 + 0.5 * pairs**3) / explicit
-
-
-def _times(left: Tensor, right: Tensor) -> Tensor:
-    """``left @ right``, around the slow path that torch takes for tiny batched products: one network is no batch."""
-    if left.ndim != 3:
-        return left @ right
-    (batch, rows, inner), columns = left.shape, right.shape[-1]
-    size = rows * inner * columns
-    if batch == 1 and size < _TINY:
-        return (left[0] @ right[0]).unsqueeze(0)
-    if not 100 <= size < _TINY or left.device.type != "cpu":
-        return torch.bmm(left, right)  # what @ calls, after as long again
-    if columns > rows:
-        return _times(right.mT, left.mT).mT
-    right = torch.nn.functional.pad(right, (0, math.ceil(_TINY / (rows * inner)) - columns))  # by columns of zeros
-    return torch.bmm(left, right)[..., :columns]
-
-
-def _below(factors: Sequence[Tensor]) -> list[Any]:
-    """What each factor is applied to, None for the features, and Z after them."""
-    return [None, *accumulate(factors, lambda below, factor: _times(factor, below))]
-
-
-def _above(factors: Sequence[Tensor]) -> list[Any]:
-    """What is applied to the output of each factor, None for the classifier."""
-    return [None, *accumulate(factors[:0:-1], _times)][::-1]
-
-
-def _matrix_field(
-    factors: Sequence[Tensor], out: Sequence[Tensor], evaluate: Callable[[Tensor], tuple[Tensor, Tensor]] = evaluate
-) -> tuple[Tensor, Tensor]:
-    """Write −∂ log ℒ/∂W_l into ``out``; return log ℒ and −∂ log ℒ/∂Z."""
-    below = _below(factors)
-    log_loss, residual = evaluate(below[-1])
-    _back_propagate(factors, below, residual, out)
-    return log_loss, residual
-
-
-def _back_propagate(factors: Sequence[Tensor], below: Sequence[Any], back: Tensor, out: Sequence[Tensor]) -> None:
-    """Write Jᵀ of ``back``, a slope in Z, into ``out``; ``below[l]`` is what factor l is applied to."""
-    for layer in range(len(factors) - 1, 0, -1):
-        out[layer].copy_(_times(back, below[layer].mT))
-        back = _times(factors[layer].mT, back)
-    out[0].copy_(back)
 
 
 guard(globals())

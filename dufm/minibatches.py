@@ -20,11 +20,12 @@ from torch import Tensor
 from dufm._checks import check_count
 from dufm._door import guard
 from dufm._error import DufmError
+from dufm._factors import matrix_field, values_below
 from dufm._scaling import check_in_range
 from dufm._together import check_once
 from dufm.descent import HANDOVER, spectral_ends, spectral_starts
 from dufm.ends import UNDECIDED, end, limit
-from dufm.flow import _below, _matrix_field, gradient_flow
+from dufm.flow import gradient_flow
 from dufm.groups import Group, characters, check_spectrum
 from dufm.loss import evaluate
 from dufm.model import chain, gaussian_init
@@ -41,7 +42,7 @@ def _batch_slopes(factors: Sequence[Tensor], mark: Tensor) -> tuple[Tensor, list
         return log_loss, residual * (mark.unsqueeze(-2) * log_loss.exp()[..., None, None])
 
     slopes = [torch.empty_like(W) for W in factors]
-    return _matrix_field(factors, slopes, marked)[0], slopes
+    return matrix_field(factors, slopes, marked)[0], slopes
 
 
 @torch.no_grad()
@@ -67,7 +68,7 @@ def batch_descent(
         raise DufmError(f"batch_size must divide the number of samples, {samples}, got {batch_size}")
     draws = [np.random.default_rng([seed, 81]) for seed in seeds]
     factors, per_epoch = [W.clone() for W in factors], samples // batch_size
-    reached = evaluate(_below(factors)[-1])[0]
+    reached = evaluate(values_below(factors)[-1])[0]
     for _ in range(max_steps // per_epoch):
         rows = (reached.isfinite() & (reached > until_log_loss)).nonzero().squeeze(-1)
         if not len(rows):
@@ -85,7 +86,7 @@ def batch_descent(
                 W += slope
         for W, new in zip(factors, part, strict=True):
             W[rows] = new
-        reached[rows] = evaluate(_below(part)[-1])[0]
+        reached[rows] = evaluate(values_below(part)[-1])[0]
     return factors, reached
 
 

@@ -22,8 +22,7 @@ from torch import Tensor
 from dufm._checks import check_count, check_tensor
 from dufm._door import guard
 from dufm._error import DufmError
-from dufm._scaling import check_in_range, in_range
-from dufm._steps import norm
+from dufm._scaling import check_in_range, in_range, norm
 from dufm.loss import Marks, log_sum_and_residual, true_class
 from dufm.metrics import effective_rank
 from dufm.model import fan_in_gaussian

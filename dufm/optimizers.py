@@ -18,10 +18,11 @@ from torch import Tensor
 
 from dufm._door import guard
 from dufm._error import DufmError
+from dufm._factors import matrix_field
 from dufm._scaling import check_in_range
 from dufm._together import check_once
 from dufm.ends import UNDECIDED, end, limit
-from dufm.flow import _matrix_field, gradient_flow
+from dufm.flow import gradient_flow
 from dufm.groups import Group, check_spectrum
 from dufm.margin import schatten
 from dufm.metrics import centred, margins, numerical_rank
@@ -78,7 +79,7 @@ NORMS = {
 def _slopes(factors: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
     """Log ℒ and −∂ log ℒ/∂W_l."""
     slopes = [torch.empty_like(W) for W in factors]
-    return _matrix_field(factors, slopes)[0], slopes
+    return matrix_field(factors, slopes)[0], slopes
 
 
 def alignment(factors: Sequence[Tensor], norm: str) -> Tensor:

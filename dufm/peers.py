@@ -24,8 +24,8 @@ from torch import Tensor
 from dufm._checks import short
 from dufm._door import guard
 from dufm._error import DufmError
+from dufm._factors import FactorModel
 from dufm._scaling import check_in_range, in_range
-from dufm.flow import FactorModel
 from dufm.model import chain
 
 __all__ = [

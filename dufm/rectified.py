@@ -21,11 +21,10 @@ from torch import Tensor
 from dufm._checks import check_count, check_each, check_finite_positive, short
 from dufm._door import guard
 from dufm._error import DufmError
+from dufm._factors import FactorModel
 from dufm._nnls import nonnegative_least_squares
 from dufm._resting import growth_rate
-from dufm._scaling import check_in_range
-from dufm._steps import norm
-from dufm.flow import FactorModel
+from dufm._scaling import check_in_range, norm
 from dufm.loss import evaluate
 from dufm.metrics import centred, margins
 from dufm.model import balanced_init, chain, chain_slopes

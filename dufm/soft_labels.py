@@ -19,9 +19,10 @@ from torch import Tensor
 from dufm._checks import check_count, check_factors, check_rank
 from dufm._door import guard
 from dufm._error import DufmError
+from dufm._factors import FactorModel
 from dufm._scaling import check_in_range
 from dufm._stepping import Record
-from dufm.flow import FactorModel, Trajectory, follow_factors
+from dufm.flow import Trajectory, follow_factors
 
 __all__ = [
     "collapse_size",

@@ -22,9 +22,10 @@ from torch import Tensor
 
 from dufm._checks import check_count
 from dufm._door import guard
+from dufm._linearised import Linearised
 from dufm._scaling import check_in_range
 from dufm._stepping import Record, follow, recorded
-from dufm._steps import Linearised, Model
+from dufm._steps import Model
 from dufm.flow import gradient_flow
 from dufm.groups import Characters, Group, check_spectrum
 from dufm.loss import log_softplus

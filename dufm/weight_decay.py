@@ -23,14 +23,13 @@ from torch import Tensor
 from dufm._checks import check_count, check_factors
 from dufm._door import guard
 from dufm._error import DufmError
+from dufm._factors import FactorModel
 from dufm._methods import BS32
-from dufm._scaling import check_in_range
-from dufm._steps import norm
+from dufm._scaling import check_in_range, norm
 from dufm._together import check_once
 from dufm.codes import name_of
 from dufm.descent import spectral_ends, spectral_starts
 from dufm.ends import UNDECIDED
-from dufm.flow import FactorModel
 from dufm.loss import evaluate
 from dufm.margin import schatten
 from dufm.metrics import centred, margins, numerical_rank
