@@ -79,8 +79,7 @@ class FactorModel(Model):
         """The first term of the field's derivative: J, Θ = JJᵀ and λ on the pairs j ≠ c."""
         factors = self.split(flat)
         below, above = values_below(factors), _above(factors)
-        slope = self.evaluate(below[-1])[1]
-        weights = -slope[:, self.wrong, self.of]
+        weights = -self.evaluate(below[-1])[1][:, self.wrong, self.of]
         rows, columns = below[-1].shape[-2:]
         eye_rows, eye_columns = (torch.eye(size).to(flat).expand(len(flat), size, size) for size in (rows, columns))
         left = torch.stack([eye_rows if a is None else torch.bmm(a, a.mT) for a in above], -1)
@@ -100,19 +99,20 @@ class FactorModel(Model):
             back[:, self.true, self.sample] = -back.sum(-2)
             _back_propagate(factors, below, back, self.split(out))
 
-        return Linearised(weights, theta, push, pull)
+        return Linearised(weights, theta, push, pull, lambda rows: self.curvature(flat[rows]))
 
     def curvature(self, flat: Tensor) -> Tensor:
         """``JSJᵀ`` ``(batch, M, M)`` of the second term S."""
         factors = self.split(flat)
         below, above = values_below(factors), _above(factors)
         slope = self.evaluate(below[-1])[1]
+        grams = [torch.bmm(V.mT, V) for V in below[1:-2]]
         outer, inner = [], []
         for i in range(1, len(factors)):
             back = slope.mT if above[i] is None else torch.bmm(torch.bmm(slope.mT, above[i]), above[i].mT)
             between = below[i].mT
             for j in range(i - 1, -1, -1):
-                outer.append(torch.bmm(torch.bmm(below[j].mT, below[j]), back) if j else back)
+                outer.append(torch.bmm(grams[j - 1], back) if j else back)
                 inner.append(_times(between, above[j].mT))
                 between = _times(between, factors[j])
         # Row (d, a) and column (b, c) belong to the entries (a, b) and (c, d) of Z.

@@ -35,14 +35,15 @@ __all__ = ["Linearised"]
 class Linearised:
     """The first term of F' at a state: ``weights`` λ ``(batch, M)``, ``theta`` Θ, products with J and Jᵀ.
 
-    ``push(v)`` is J v, ``pull(pairs, out)`` writes Jᵀ of pairs; ``damping`` α ``(batch,)``: for a field with a further
-    term −αx.
+    ``push(v)`` is J v, ``pull(pairs, out)`` writes Jᵀ of pairs; ``curvature(rows)`` is JSJᵀ of some rows, None for a
+    matrix without it; ``damping`` α ``(batch,)``: for a field with a further term −αx.
     """
 
     weights: torch.Tensor
     theta: torch.Tensor
     push: Callable[[Tensor], Tensor]
     pull: Callable[[Tensor, Tensor], None]
+    curvature: Callable[[Tensor], Tensor] | None = None
     damping: torch.Tensor | None = None
 
     @cached_property
@@ -61,12 +62,10 @@ class Linearised:
         """Bound of the eigenvalues of ``JᵀCJ``, ``(batch,)``."""
         return torch.linalg.matrix_norm(self.stiff[0])
 
-    def inverse(
-        self, scale: Tensor, saddles: Tensor, curvature: Tensor | None
-    ) -> tuple[Callable[[Tensor, Tensor], Tensor], Tensor]:
+    def inverse(self, scale: Tensor, saddles: Tensor) -> tuple[Callable[[Tensor, Tensor], Tensor], Tensor]:
         """A function ``(v, memory)`` that replaces v by (I − scale·A)⁻¹v and returns J v; and where A has an inverse.
 
-        ``scale`` γh ``(batch, 1)``; ``curvature``: JSJᵀ of the rows ``saddles``, None without any.
+        ``scale`` γh ``(batch, 1)``; ``saddles``: the rows near one, which count where there is a curvature.
         """
         stiff, root, unit = self.stiff
         shrink: Tensor | None = None
@@ -79,8 +78,8 @@ class Linearised:
         lower = torch.where((failed == 0)[:, None, None], lower, torch.eye(lower.shape[-1]).to(lower))
         inner = torch.cholesky_inverse(lower)
         whole: Tensor | None = None
-        if curvature is not None:
-            whole = _whole(curvature, self.theta[saddles], self.weights[saddles], scale[saddles])
+        if self.curvature is not None and len(saddles):
+            whole = _whole(self.curvature(saddles), self.theta[saddles], self.weights[saddles], scale[saddles])
 
         def solve(rate: Tensor) -> Tensor:
             """``γh P J v`` from ``J v``, P = B(I + γhBᵀΘB)⁻¹Bᵀ."""

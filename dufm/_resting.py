@@ -54,7 +54,7 @@ class Steady(Model):
 
     def linearise(self, x: Tensor) -> Linearised:
         """The first term of F', and −α."""
-        return replace(self.model.linearise(x), damping=self.rate)
+        return replace(self.model.linearise(x), curvature=None, damping=self.rate)
 
 
 @torch.no_grad()

@@ -99,9 +99,9 @@ class Batch:
         stiffness = edge / growth
         # An explicit step that is as long as its error lets it be, and short beside an implicit one at its price.
         saddle = near_saddle(stiffness, self.log_loss[rows])
-        held = ~implicit & (accepted | saddle) & (error > _HELD) & (model.price <= _DEAREST)
-        changed = saddle | ((stiffness / self.tried[rows] - 1).abs() > _CHANGED)
-        to_implicit = held & (self.h[rows] * growth * model.price < control.share) & changed
+        held = ~implicit & (error > _HELD) & (model.price <= _DEAREST)
+        changed = (stiffness / self.tried[rows] - 1).abs() > _CHANGED
+        to_implicit = held & (self.h[rows] * growth * model.price < control.share) & (saddle | (accepted & changed))
         # Judged by the next step: the first implicit one is still as short as the last explicit one.
         to_explicit = implicit & accepted & (reach * factor < model.price * self.reach[rows])
         h = self.h[rows] * factor

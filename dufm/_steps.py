@@ -27,7 +27,6 @@ __all__ = [
     "explicit_step",
     "implicit_step",
     "near_saddle",
-    "norm",
     "spread",
 ]
 
@@ -66,10 +65,6 @@ class Model:
         """The first term of the field's derivative."""
         raise NotImplementedError
 
-    def curvature(self, x: Tensor) -> Tensor | None:
-        """JSJᵀ ``(batch, M, M)`` of the rest S of the field's derivative; None where that is never asked for."""
-        return None
-
     def saddle_rank(self, x: Tensor, slope: Tensor) -> Tensor:
         """Rank of a network that no longer moves, −1 for one that does, int64 ``(batch,)``."""
         raise NotImplementedError
@@ -82,7 +77,6 @@ _TIGHT = 2e-6
 # A relative error of 1e-4 in the state is several units of margin at −log ℒ = 10⁴ and throws a run off its slow
 # manifold for ever: the error's spread over the nearly active margins is bounded as well, absolutely.
 SPREAD, _SPREAD_PER_RTOL, _NEAR = 0.1, 100.0, 6.0
-
 
 _SADDLE = 1e3
 
@@ -225,8 +219,7 @@ def implicit_step(
     method, column = ROS34PW2, h.unsqueeze(-1)
     at = model.linearise(state)
     saddles = near_saddle(at.edge * norm(state) / speed, log_loss).nonzero().squeeze(-1)
-    curvature = model.curvature(state[saddles]) if len(saddles) else None
-    damp, found = at.inverse(method.gamma * column, saddles, curvature)
+    damp, found = at.inverse(method.gamma * column, saddles)
     moves = control.scratch("moves", (4, *state.shape), state)
     new, field = (control.scratch(name, state.shape, state) for name in ("new", "field"))
     stages, couple = state.new_tensor(method.stage), state.new_tensor(method.couple * method.gamma)
@@ -242,10 +235,10 @@ def implicit_step(
     torch.add(_mixed(moves, state.new_tensor(method.end), new), state, out=new)
     error_weights = state.new_tensor(method.error)
     error = _mixed(moves, error_weights, control.scratch("mixed", state.shape, state))
-    rate = sum(weight * rate for weight, rate in zip(error_weights, rates, strict=True))
     new_slope = field
     new_log_loss, new_weights = model.field(new, new_slope)
     new_speed = norm(new_slope)
+    rate = sum(weight * rate for weight, rate in zip(error_weights, rates, strict=True))
     apart = spread(rate, at.weights, new_weights[:, model.live])
     error = torch.where(found, control.error(error, new, apart), torch.inf)
     knots: list[tuple[Tensor, ...]] = [(log_loss, speed, torch.zeros_like(h)), (new_log_loss, new_speed, h)]
