@@ -25,6 +25,7 @@ from dufm.model import chain
 __all__ = ["FactorModel", "matrix_field", "values_below"]
 
 _TINY = 400  # multiplications in one product of a batch below which torch does not call BLAS
+_SMALL = 3e6  # multiplications in Θ = JJᵀ up to which it and J, as a matrix, cost one network less than its layers
 
 
 class FactorModel(Model):
@@ -58,8 +59,8 @@ class FactorModel(Model):
 
     def field(self, flat: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
         """Write −∂ log ℒ/∂W into ``out``; log ℒ, and λ for every entry of Z, zero at the sample's own class."""
-        log_loss, residual = matrix_field(self.split(flat), self.split(out), self.evaluate)
-        return log_loss, residual.neg().masked_fill_(self.own, 0.0).flatten(1)
+        log_loss, residual = matrix_field(self.split(_alone(flat)), self.split(_alone(out)), self.evaluate)
+        return log_loss.view(len(flat)), residual.neg().masked_fill_(self.own, 0.0).view(len(flat), -1)
 
     def gaps(self, flat: Tensor) -> Tensor:
         """Gaps ``z_jc − z_cc`` ``(batch, K·N)``."""
@@ -77,6 +78,8 @@ class FactorModel(Model):
 
     def linearise(self, flat: Tensor) -> Linearised:
         """The first term of the field's derivative: J, Θ = JJᵀ and λ on the pairs j ≠ c."""
+        if len(flat) == 1 and len(self.of) ** 2 * flat.shape[1] <= _SMALL:
+            return self._dense(flat)
         factors = self.split(flat)
         below, above = values_below(factors), _above(factors)
         weights = -self.evaluate(below[-1])[1][:, self.wrong, self.of]
@@ -101,23 +104,43 @@ class FactorModel(Model):
 
         return Linearised(weights, theta, push, pull, lambda rows: self.curvature(flat[rows]))
 
+    def _dense(self, flat: Tensor) -> Linearised:
+        """:meth:`linearise` of one small network by J as a matrix: there calls cost time, and not arithmetic."""
+        factors, pairs = self.split(flat[0]), len(self.of)
+        (*below, Z), above = values_below(factors), _above(factors)
+        eye_rows, eye_columns = (torch.eye(size).to(flat) for size in Z.shape)
+        # Of an entry (a, b) between U and V the logit z_jc takes U_ja V_bc.
+        U, V = torch.cat([*above[:-1], eye_rows], 1), torch.cat([eye_columns, *below[1:]]).mT[self.of]
+        outs, ins = zip(*self.shapes, strict=True)
+        us, vs = (U[self.wrong] - U[self.winner]).split_with_sizes(outs, 1), V.split_with_sizes(ins, 1)
+        J = flat.new_empty(pairs, flat.shape[1])
+        for part, shape, u, v in zip(J.split_with_sizes(self.sizes, 1), self.shapes, us, vs, strict=True):
+            torch.mul(u.unsqueeze(-1), v.unsqueeze(-2), out=part.view(pairs, *shape))
+        weights = -self.evaluate(Z)[1][self.wrong, self.of].unsqueeze(0)
+
+        def pull(values: Tensor, out: Tensor) -> None:
+            torch.mm(values, J, out=out)
+
+        theta = (J @ J.mT).unsqueeze(0)
+        return Linearised(weights, theta, lambda change: change @ J.mT, pull, lambda rows: self.curvature(flat[rows]))
+
     def curvature(self, flat: Tensor) -> Tensor:
         """``JSJᵀ`` ``(batch, M, M)`` of the second term S."""
         factors = self.split(flat)
         below, above = values_below(factors), _above(factors)
-        slope = self.evaluate(below[-1])[1]
-        grams = [torch.bmm(V.mT, V) for V in below[1:-2]]
-        outer, inner = [], []
+        slope = self.evaluate(below[-1])[1].mT
+        batch, samples, num_classes = slope.shape
+        squares = [torch.eye(samples).to(flat).expand(batch, samples, samples)]
+        squares += [torch.bmm(V.mT, V) for V in below[1:-2]]
+        stacked, turned, outer, inner = torch.cat(squares, 1), above[0].mT, [], []
         for i in range(1, len(factors)):
-            back = slope.mT if above[i] is None else torch.bmm(torch.bmm(slope.mT, above[i]), above[i].mT)
-            between = below[i].mT
-            for j in range(i - 1, -1, -1):
-                outer.append(torch.bmm(grams[j - 1], back) if j else back)
-                inner.append(_times(between, above[j].mT))
-                between = _times(between, factors[j])
+            if i > 1:  # M_ij U_jᵀ for all j < i, side by side
+                turned = torch.cat([torch.bmm(factors[i - 1], turned), above[i - 1].mT], -1)
+            back = slope if above[i] is None else torch.bmm(torch.bmm(slope, above[i]), above[i].mT)
+            outer.append(torch.bmm(stacked[:, : i * samples], back).view(batch, i, samples * num_classes))
+            inner.append(torch.bmm(below[i].mT, turned).view(batch, samples, i, num_classes).transpose(1, 2).flatten(2))
         # Row (d, a) and column (b, c) belong to the entries (a, b) and (c, d) of Z.
-        whole = torch.bmm(torch.stack(outer, -1).flatten(1, 2), torch.stack(inner, 1).flatten(2))
-        samples, num_classes = outer[0].shape[-2:]
+        whole = torch.bmm(torch.cat(outer, 1).mT, torch.cat(inner, 1))
         half = self._of_pairs(whole.view(-1, samples, num_classes, samples, num_classes).permute(0, 2, 4, 3, 1))
         return half + half.mT
 
@@ -142,6 +165,11 @@ def _price(shapes: Sequence[tuple[int, ...]], pairs: int) -> float:
     """Cost of an implicit step in explicit ones: within a factor of two of times, K = 3 … 24, d = 8 … 256."""
     explicit = 21 * shapes[0][1] * sum(rows * columns for rows, columns in shapes)
     return 3.2 + (15 * len(shapes) * pairs**2 + 0.5 * pairs**3) / explicit
+
+
+def _alone(flat: Tensor) -> Tensor:
+    """The one state of a batch of one: products of matrices are called faster than batches of them."""
+    return flat[0] if len(flat) == 1 else flat
 
 
 def _times(left: Tensor, right: Tensor) -> Tensor:

@@ -110,10 +110,11 @@ def _whole(curvature: Tensor, theta: Tensor, weights: Tensor, scale: Tensor) -> 
     """What stands between Jᵀ and J in I − (I − γhA)⁻¹, A the second of the module; 0 where a factorisation fails."""
     floor = torch.finfo(theta.dtype).eps ** 0.5 * theta.diagonal(dim1=-2, dim2=-1).mean(-1)
     lower, failed = torch.linalg.cholesky_ex(theta + torch.diag_embed(floor.unsqueeze(-1).expand_as(weights)))
-    weights = weights.clamp(min=0)
-    C = torch.diag_embed(weights) - weights.unsqueeze(-1) * weights.unsqueeze(-2) / weights.sum(-1)[:, None, None]
+    weights = weights.clamp(min=0).unsqueeze(-1)
+    mean = torch.bmm(lower.mT, weights / weights.sum(-2, keepdim=True).sqrt())
     bent = torch.linalg.solve_triangular(lower, curvature, upper=False)
-    inner = lower.mT @ C @ lower - torch.linalg.solve_triangular(lower, bent.mT, upper=False)
+    inner = torch.bmm(lower.mT, weights * lower) - mean * mean.mT
+    inner -= torch.linalg.solve_triangular(lower, bent.mT, upper=False)
     good = ((failed == 0) & inner.isfinite().flatten(1).all(1))[:, None, None]
     values, Q = torch.linalg.eigh(torch.where(good, inner, 0.0))
     shares = scale * values.clamp(min=0)

@@ -299,7 +299,7 @@ def following(
             if last.any():
                 # The step that passes the target is taken again, to it, when all others have got there.
                 batch.code[rows[last]] = LAST
-                accepted &= ~last
+                rows, step, accepted = rows[~last], step[~last], accepted[~last]
             if accepted.any():
                 moved, there = rows[accepted], step[accepted]
                 reached = there.log_time(batch.log_time[moved])
@@ -312,7 +312,7 @@ def following(
                     speed=there.speed,
                     log_time=reached,
                 )
-            batch.adapt(rows[~last], step.error[~last], step.edge[~last], accepted[~last], model, control)
+            batch.adapt(rows, step.error, step.edge, accepted, model, control)
     end()
     names = {RUNNING: "max steps", REACHED: "reached", EXHAUSTED: "precision exhausted"}
     status = np.array([names.get(code, f"stalled at a saddle of rank {code - SADDLE}") for code in batch.code.tolist()])

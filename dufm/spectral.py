@@ -111,6 +111,7 @@ class SpectralModel(Model):
         rates, count = torch.unique(chi.rates.mT.round(decimals=13), dim=0, return_counts=True)
         self.rates, self.log_count = rates.to(like).contiguous(), count.to(like).log().unsqueeze(-1)
         self.unit = (chi.multiplicity.to(like) * depth).sqrt()
+        self.slope = depth / self.unit
         self.depth, self.log_classes = depth, math.log(chi.num_classes)
 
     def flatten(self, s: Tensor) -> Tensor:
@@ -135,7 +136,7 @@ class SpectralModel(Model):
     def field(self, u: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
         """Write −∂ log ℒ/∂u into ``out``; log ℒ and λ."""
         log_loss, weights, power = self._evaluate(u)
-        torch.mul((self.rates.mT @ weights).mul_(power).mT, self.depth / self.unit, out=out)
+        torch.mul((self.rates.mT @ weights).mul_(power).mT, self.slope, out=out)
         return log_loss, weights.mT
 
     def gaps(self, u: Tensor) -> Tensor:
@@ -167,7 +168,7 @@ class SpectralModel(Model):
 
     def _slope(self, u: Tensor) -> Tensor:
         """``ds_i/du_i``."""
-        return _power(u / self.unit, self.depth - 1) * (self.depth / self.unit)
+        return _power(u / self.unit, self.depth - 1) * self.slope
 
 
 def _power(x: Tensor, exponent: int) -> Tensor:

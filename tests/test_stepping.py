@@ -42,6 +42,7 @@ MODELS = {
     "networks": lambda log_loss: started(3, 6, 4, log_loss=log_loss),
     "deep": lambda log_loss: started(5, 5, 3, log_loss=log_loss),
     "samples": lambda log_loss: started(3, 5, 3, n_per_class=2, log_loss=log_loss),
+    "alone": lambda log_loss: started(4, 5, 4, batch=1, log_loss=log_loss),
     "spectra": lambda log_loss: spectra(4, log_loss),
 }
 
@@ -87,13 +88,13 @@ def bent(model, x, weights):
     )
 
 
-def sized(kind):
+def sized(kind, batch=3):
     """A model of classes of unequal sizes, and its states."""
-    factors = gaussian_init(4, 5, 4, batch=3, seed=0)
+    factors = gaussian_init(4, 5, 4, batch=batch, seed=0)
     return SizedModel(factors, torch.tensor([1.6, 0.8, 0.8, 0.8]), kind), FactorModel(factors).flatten(factors)
 
 
-CURVED = {name: MODELS[name] for name in ("networks", "deep", "samples")} | {
+CURVED = {name: MODELS[name] for name in ("networks", "deep", "samples", "alone")} | {
     kind: lambda _, kind=kind: sized(kind) for kind in KINDS
 }
 
@@ -101,10 +102,39 @@ CURVED = {name: MODELS[name] for name in ("networks", "deep", "samples")} | {
 @pytest.mark.parametrize("name", CURVED)
 def test_the_curvature_is_autograds(name):
     model, x = CURVED[name](-1.0)
-    at, rows = model.linearise(x), torch.tensor([2, 0, 1])
+    at, rows = model.linearise(x), torch.arange(len(x)).roll(1)
     for i, curvature in zip(rows, at.curvature(rows), strict=True):
         J = lifted(model, x[i])
         close(curvature, J @ bent(model, x[i], at.weights[i]) @ J.mT, TOL)
+
+
+@pytest.mark.parametrize("start", [lambda: started(4, 5, 4, batch=1), lambda: sized("weights", 1)])
+def test_a_small_network_alone_is_linearised_as_in_a_batch(start):
+    model, x = start()
+    alone, batch = model.linearise(x), model.linearise(x.expand(2, -1))
+    change, pairs = torch.linspace(-1, 1, x.shape[1]).to(x).unsqueeze(0), torch.cos(alone.weights)
+    out, pair_out = torch.empty_like(x), torch.empty(2, x.shape[1]).to(x)
+    alone.pull(pairs, out)
+    batch.pull(pairs.expand(2, -1), pair_out)
+    for one, two in [
+        (alone.weights, batch.weights),
+        (alone.theta, batch.theta),
+        (alone.push(change), batch.push(change.expand(2, -1))),
+        (out, pair_out),
+    ]:
+        assert one.shape == (1, *two.shape[1:])
+        close(one[0], two[1], TOL)
+
+
+def test_a_wide_network_alone_is_not_followed_by_a_dense_matrix(monkeypatch):
+    """Twelve pairs and four layers: of width 200 the matrix would hold a million numbers, of width 8 it holds 2,300."""
+    made = []
+    dense = FactorModel._dense
+    monkeypatch.setattr(FactorModel, "_dense", lambda model, flat: made.append(flat) or dense(model, flat))
+    for width, count in ((200, 0), (8, 1)):
+        factors = gaussian_init(4, width, 4, seed=0)
+        FactorModel(factors).linearise(FactorModel(factors).flatten(factors))
+        assert len(made) == count
 
 
 @pytest.mark.parametrize("damping", [None, 0.7])
