@@ -1,8 +1,10 @@
-"""The coefficients of the methods: two explicit pairs and one Rosenbrock–W method."""
+"""The coefficients of the methods, float64: two explicit pairs and one Rosenbrock–W method."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 __all__ = ["BS32", "DP54", "ROS34PW2", "Pair"]
 
@@ -14,20 +16,31 @@ class Pair:
     ``middle``: weights of the state half-way through a step, one order below the pair's own.
     """
 
-    rows: tuple[tuple[float, ...], ...]
-    error: tuple[float, ...]
+    rows: list[torch.Tensor]
+    error: torch.Tensor
     order: int
-    middle: tuple[float, ...] | None = None
+    middle: torch.Tensor | None = None
+
+
+def _pair(
+    rows: Sequence[Sequence[float]], error: Sequence[float], order: int, middle: Sequence[float] | None = None
+) -> Pair:
+    half = None if middle is None else _numbers(middle)
+    return Pair([_numbers(row) for row in rows], _numbers(error), order, half)
+
+
+def _numbers(values: Sequence[float] | np.ndarray) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
 
 
 # Bogacki & Shampine (1989), order 3(2).
-BS32 = Pair(
+BS32 = _pair(
     rows=((1 / 2,), (0, 3 / 4), (2 / 9, 1 / 3, 4 / 9)),
     error=(2 / 9 - 7 / 24, 1 / 3 - 1 / 4, 4 / 9 - 1 / 3, -1 / 8),
     order=2,
 )
 # Dormand & Prince (1980), order 5(4); the middle is Shampine's (1986).
-DP54 = Pair(
+DP54 = _pair(
     rows=(
         (1 / 5,),
         (3 / 40, 9 / 40),
@@ -52,19 +65,23 @@ DP54 = Pair(
 
 @dataclass(frozen=True)
 class RosenbrockW:
-    """Coefficients in the variables ``u_i = h Σ_j γ_ij k_j``, in which no product with the matrix remains."""
+    """Coefficients in the variables ``u_i = h Σ_j γ_ij k_j``, in which no product with the matrix remains.
+
+    ``couple``: times γ.
+    """
 
     gamma: float
-    stage: np.ndarray
-    couple: np.ndarray
-    end: np.ndarray
-    error: np.ndarray
+    stage: torch.Tensor
+    couple: torch.Tensor
+    end: torch.Tensor
+    error: torch.Tensor
 
 
 def _rosenbrock_w(alpha: np.ndarray, gamma: np.ndarray, weights: np.ndarray, embedded: np.ndarray) -> RosenbrockW:
     inverse = np.linalg.inv(gamma)
     couple = np.diag(1 / np.diag(gamma)) - inverse
-    return RosenbrockW(gamma[0, 0], alpha @ inverse, couple, weights @ inverse, (weights - embedded) @ inverse)
+    given = alpha @ inverse, couple * gamma[0, 0], weights @ inverse, (weights - embedded) @ inverse
+    return RosenbrockW(gamma[0, 0], *map(_numbers, given))
 
 
 _G = 4.3586652150845900e-01

@@ -190,7 +190,7 @@ def explicit_step(
     model: Model, control: Control, state: Tensor, log_loss: Tensor, slope: Tensor, speed: Tensor, h: Tensor
 ) -> Step:
     pair, column = control.pair, h.unsqueeze(-1)
-    rows = [state.new_tensor(row) for row in pair.rows]
+    rows = [row.to(state) for row in pair.rows]
     slopes = control.scratch("slopes", (len(rows) + 1, *state.shape), state)
     mixed, new = control.scratch("mixed", state.shape, state), control.scratch("new", state.shape, state)
     slopes[0] = slope
@@ -203,11 +203,11 @@ def explicit_step(
     apart[: len(rows[-2])] -= rows[-2]
     edge = 1 / (h * norm(_mixed(slopes, apart, mixed))).clamp(min=1e-300)
     edge = norm(torch.sub(slopes[-1], slopes[-2], out=mixed)) * edge
-    error = _mixed(slopes, state.new_tensor(pair.error), mixed).mul_(column)
+    error = _mixed(slopes, pair.error.to(state), mixed).mul_(column)
     error = control.error(error, new, spread(model.gap_rate(new, error), weights, weights))
     knots: list[tuple[Tensor, ...]] = [(log_loss, speed, torch.zeros_like(h)), (new_log_loss, new_speed, h)]
     if pair.middle is not None:
-        centre = torch.addcmul(state, _mixed(slopes, state.new_tensor(pair.middle), mixed), column)
+        centre = torch.addcmul(state, _mixed(slopes, pair.middle.to(state), mixed), column)
         middle, _ = model.field(centre, slopes[0])
         knots.insert(1, (middle, norm(slopes[0]), h / 2))
     return Step(new, new_log_loss, slopes[-1], new_speed, error, edge, knots)
@@ -222,7 +222,7 @@ def implicit_step(
     damp, found = at.inverse(method.gamma * column, saddles)
     moves = control.scratch("moves", (4, *state.shape), state)
     new, field = (control.scratch(name, state.shape, state) for name in ("new", "field"))
-    stages, couple = state.new_tensor(method.stage), state.new_tensor(method.couple * method.gamma)
+    stages, couple = method.stage.to(state), method.couple.to(state)
     rates = []
     for stage, move in enumerate(moves):
         if stage:
@@ -232,8 +232,8 @@ def implicit_step(
         else:
             torch.mul(slope, method.gamma * column, out=move)
         rates.append(damp(move, field))
-    torch.add(_mixed(moves, state.new_tensor(method.end), new), state, out=new)
-    error_weights = state.new_tensor(method.error)
+    torch.add(_mixed(moves, method.end.to(state), new), state, out=new)
+    error_weights = method.error.to(state)
     error = _mixed(moves, error_weights, control.scratch("mixed", state.shape, state))
     new_slope = field
     new_log_loss, new_weights = model.field(new, new_slope)
