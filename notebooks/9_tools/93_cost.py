@@ -11,7 +11,7 @@
 #
 # **Question.** Training ends at a loss of zero, where no run arrives. What does it cost to know the end all the same, and what would the ways cost that one tries first: a loop with constant steps, Adam, steps scaled by the loss, or somebody else's solver?
 #
-# **Answer.** About 400 gradients from start to certificate, and hundredths of a second where 64 networks go together. Constant steps are at a loss of $e^{-10}$ after 10,000 gradients; to $e^{-10000}$ they would need some $10^{4338}$. Adam comes hardly farther, and leaves the path at once. Steps scaled by the loss get there with nearly forty times the gradients, torchdiffeq with fifteen times. Stiff solvers, asked in the clock of the loss, take 1.4 times as long or more on one small network, and two of them less if they are given a Jacobian by hand: that an end in a batch costs a tenth of what any of them takes was expected, and is refuted by those two.
+# **Answer.** About 400 gradients from start to certificate, and a hundredth of a second where 64 networks go together. Constant steps are at a loss of $e^{-10}$ after 10,000 gradients; to $e^{-10000}$ they would need some $10^{4338}$. Adam comes hardly farther, and leaves the path at once. Steps scaled by the loss get there with nearly forty times the gradients, torchdiffeq with fifteen times. Stiff solvers, asked in the clock of the loss, take 1.8 times as long or more on one small network, and two of them less if they are given a Jacobian by hand: that an end in a batch costs a tenth of what any of them takes was expected, and is refuted by those two.
 #
 # Before: [92, the explorer](92_explorer.ipynb). After: [the overview](../00_overview.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/9_tools/93_cost.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/9_tools/93_cost.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 
@@ -146,7 +146,7 @@ print("exponent {:.3f} [{:.3f}, {:.3f}]".format(*exponent(growth, "gradients")))
 growth.groupby("value").gradients.mean().round(1).to_frame("gradients a network").rename_axis("m").T
 
 # %% [markdown]
-# From 318 to 748 gradients while $m$ grows ten thousandfold: up to $10^7$ nearly the same number for every factor of ten, as statement 2 has it for a direction at rest, and more for the next. A small power is not excluded, and an exponent below 0.1 was expected too boldly.
+# From 318 to 750 gradients while $m$ grows ten thousandfold: up to $10^7$ nearly the same number for every factor of ten, as statement 2 has it for a direction at rest, and more for the next. A small power is not excluded, and an exponent below 0.1 was expected too boldly.
 #
 # With everything else: exponents of a network's cost from its start to the decided end, 16 at once, one thing varied at a time, from [93_scaling.csv](93_scaling.csv); for the methods by name, of one network to $\log\mathcal L = -10^4$ over the width.
 
@@ -158,7 +158,7 @@ cells = [(axis, f"{rows.value.min():g} to {rows.value.max():g}", *("{:.2f} [{:.2
 pandas.DataFrame(cells, columns=["grows", "from", *cost.SPENT]).set_index("grows")
 
 # %% [markdown]
-# In a batch of 256 a network costs 6 ms, one alone twenty-nine times that. Width hardly matters, since the pairs of classes are no more for it; SciPy's solvers, even with the Jacobian, slow down like a power of 1.9 to 2.7 of it, and at width 32 all of them take at least five times as long as this package for one network. What is dear are classes and depth: more gradients to the end, and larger systems to solve.
+# In a batch of 256 a network costs 5 ms, one alone twenty-seven times that. Width hardly matters, since the pairs of classes are no more for it; SciPy's solvers, even with the Jacobian, slow down like a power of 1.8 to 2.7 of it, and at width 32 all of them take at least eight times as long as this package for one network. What is dear are classes and depth: more gradients to the end, and larger systems to solve.
 #
 # Of the processor's speed in matrix products this uses, on one thread, in billions of operations a second: the flow to $\log\mathcal L = -200$; one batched product of the same shapes; one of $1024\times1024$.
 
@@ -167,7 +167,7 @@ speed = notebook.committed("93_peak").groupby(["num_classes", "depth", "width", 
 speed.assign(**{"of same": speed.flow / speed.same, "of big": speed.flow / speed.big}).round(2)
 
 # %% [markdown]
-# Small matrices leave most of a processor idle. The flow's products run at a quarter of the speed of one batched product of the same shapes at width 16, where the steps' own bookkeeping costs more than the products, and at half of it at width 256; of the peak for large matrices they reach 3%, 9% and 13%. Products by ten columns cannot reach it, on any solver.
+# Small matrices leave most of a processor idle. The flow's products run at a fifth of the speed of one batched product of the same shapes at width 16, where the steps' own bookkeeping costs more than the products, and at half of it at width 256; of the peak for large matrices they reach 3%, 10% and 14%. Products by ten columns cannot reach it, on any solver.
 #
 # ## Verdict
 
