@@ -30,8 +30,8 @@ Ended = TypeVar("Ended")
 Kept = TypeVar("Kept")
 
 _SAFETY, _SHRINK, _GROW = 0.95, 0.1, 5.0
-# Proportional-integral control (Gustafsson 1991): it halves the rejections at the edge of stability.
-_PROPORTIONAL, _INTEGRAL = 0.7, 0.4
+_RISEN = 0.5  # of a step refused because the loss rose: a small error does not tell by how much it was too long
+_PROPORTIONAL, _INTEGRAL = 0.7, 0.4  # control (Gustafsson 1991) that halves the rejections at the edge of stability
 _STALL_EVERY = 16
 # Share of the allowed error from which an explicit step counts as grown; and the price beyond which none is implicit.
 _HELD, _DEAREST = 0.1, 200.0
@@ -93,7 +93,7 @@ class Batch:
         """Next step lengths, and the next kind of step by the rule of the module."""
         implicit = self.implicit[rows]
         order = torch.where(implicit, 3.0, control.pair.order + 1.0).to(error)
-        factor = self.factor(rows, error, accepted, order)
+        factor = torch.where(accepted | (error > 1), self.factor(rows, error, accepted, order), _RISEN)
         reach = self.h[rows] * edge
         growth = self.speed[rows] / norm(self.state[rows])
         stiffness = edge / growth

@@ -1,5 +1,7 @@
 """Product of the two singular values of three classes against their ratio: starts, ends of descents, and the bound."""
 
+import numpy as np
+
 from dufm import figures
 
 
@@ -13,9 +15,10 @@ def draw(data):
             zorder=3, clip_on=False)
     ax.annotate("bound of the proof", (60, 4.0), fontsize=8, ha="center", va="top")
     ax.annotate("starts", (0.03, 0.93), xycoords="axes fraction", color="0.4", fontsize=8)
-    ends = int(parts["end"].sum())
-    ax.annotate(f"collapse: the ends\nof all {ends} descents", (1.0, 1.0), xytext=(1.25, 0.5), fontsize=8, va="center",
-                color=figures.PALETTE["nc"])
-    ax.set(xscale="log", yscale="log", xlim=(0.95, 1.2 * x.max()), ylim=(0.3, 2 * y.max()),
+    ends, runs = int((parts["end"] & np.isfinite(x)).sum()), int(parts["end"].sum())
+    which = "all" if ends == runs else f"{ends} of"
+    ax.annotate(f"collapse: the ends\nof {which} {runs} descents", (1.0, 1.0), xytext=(1.25, 0.5), fontsize=8,
+                va="center", color=figures.PALETTE["nc"])
+    ax.set(xscale="log", yscale="log", xlim=(0.95, 1.2 * np.nanmax(x)), ylim=(0.3, 2 * np.nanmax(y)),
            xlabel=r"ratio $\sigma_1/\sigma_2$", ylabel=r"product $\sigma_1\sigma_2$ at margin 1")
     return fig

@@ -55,6 +55,16 @@ def test_show_writes_the_same_bytes_whatever_the_user_has_set(stored, monkeypatc
     assert about["data"] == files.digest(stored / "27_stub.csv")
 
 
+def test_descents_that_fail_are_no_ends():
+    """Three of the 20,000 that 27 has at ``budget = "full"``."""
+    data = {key: column.copy() for key, column in figures.stored("27_triangles").items()}
+    ends = np.flatnonzero(data["what"] == "end")
+    data["ratio"][ends[0]] = data["product"][ends[0]] = np.nan
+    with figures.style():
+        drawn = figures.draw("27_triangles", data)
+    assert f"{len(ends) - 1} of {len(ends)} descents" in "".join(text.get_text() for text in drawn.axes[0].texts)
+
+
 def test_what_is_missing_is_named(checkout):
     with pytest.raises(DufmError, match="run its notebook first"):
         figures.show("27_stub", alt="It falls.")

@@ -300,6 +300,17 @@ def test_a_network_that_once_went_back_to_explicit_steps_tries_others_again(num_
     assert run.status.item() == "reached"
 
 
+def test_a_step_that_the_loss_alone_refuses_is_halved(monkeypatch):
+    """Beside two saddles of this network the loss rises for every step from 5 down to 0.004, and no error is large."""
+    tried = []
+    step = _steps.implicit_step
+    monkeypatch.setattr(_stepping, "implicit_step", lambda *given: tried.append(given[-1]) or step(*given))
+    start = gaussian_init(8, 2, 5, scale=0.0236 ** (1 / 8), seed=3)
+    run = gradient_flow(start, until_log_loss=-256.0, rtol=1e-3)
+    assert run.status.item() == "reached"
+    assert len(tried) < 1.5 * run.steps  # 1.9 by steps a tenth shorter each time
+
+
 @pytest.mark.parametrize(
     ("num_classes", "depth", "width", "scale", "seed"), [(5, 8, 3, 0.0562, 65), (6, 8, 4, 0.0485, 275)]
 )
