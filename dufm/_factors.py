@@ -25,7 +25,7 @@ from dufm.model import chain
 __all__ = ["FactorModel", "matrix_field", "values_below"]
 
 _TINY = 400  # multiplications in one product of a batch below which torch does not call BLAS
-_SMALL = 3e6  # multiplications in Θ = JJᵀ up to which it and J, as a matrix, cost one network less than its layers
+_SMALL = 3e6  # multiplications in Θ = JJᵀ up to which most networks alone are faster with J as a matrix
 
 
 class FactorModel(Model):
@@ -60,7 +60,7 @@ class FactorModel(Model):
     def field(self, flat: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
         """Write −∂ log ℒ/∂W into ``out``; log ℒ, and λ for every entry of Z, zero at the sample's own class."""
         log_loss, residual = matrix_field(self.split(_alone(flat)), self.split(_alone(out)), self.evaluate)
-        return log_loss.view(len(flat)), residual.neg().masked_fill_(self.own, 0.0).view(len(flat), -1)
+        return log_loss.view(len(flat)), residual.neg().masked_fill_(self.own, 0.0).view(len(flat), self.own.numel())
 
     def gaps(self, flat: Tensor) -> Tensor:
         """Gaps ``z_jc − z_cc`` ``(batch, K·N)``."""

@@ -30,7 +30,7 @@ def _pair(
 
 
 def _numbers(values: Sequence[float] | np.ndarray) -> torch.Tensor:
-    return torch.tensor(values, dtype=torch.float64)
+    return torch.tensor(values, dtype=torch.float64, device="cpu")
 
 
 # Bogacki & Shampine (1989), order 3(2).

@@ -245,7 +245,7 @@ def following(
         while kind is not None:
             goal = torch.cat([levels, levels.new_full((1,), _NEVER[kind])])[batch.level[rows]]
             value = step.log_loss if kind == "log_loss" else reached
-            slack = 1e-9 * goal.abs().clamp(max=1e300) + 1e-12
+            slack = 1e-9 * goal.abs().clamp(max=torch.finfo(goal.dtype).max) + 1e-12
             passed = value <= goal + slack if kind == "log_loss" else value >= goal - slack
             if final and kind == "log_loss":
                 passed |= goal >= until_log_loss

@@ -265,6 +265,20 @@ def test_any_number_of_leading_dimensions():
     close(single.Z, expected.Z[4], TOL)
 
 
+@pytest.mark.parametrize("record", [{"log_loss": [-2.0, -20.0]}, {"log_time": [2.0, 10.0]}])
+def test_levels_are_met_in_float32(record):
+    start = gaussian_init(3, 6, 4, batch=4, seed=0)
+    small, large = (
+        gradient_flow([W.to(dtype) for W in start], until_log_loss=-20.0, rtol=1e-3, record=record).history
+        for dtype in (torch.float32, torch.float64)
+    )
+    assert {t.dtype for t in (*small.factors, small.log_loss, small.log_time)} == {torch.float32}
+    ((kind, levels),) = record.items()
+    met = torch.tensor(levels, dtype=torch.float32).unsqueeze(-1).expand(2, 4)
+    close(getattr(small, kind), met, 10 * ROUNDING[torch.float32])
+    assert relative(small.Z.double(), large.Z) < SOLVER[torch.float32]
+
+
 def test_float32():
     factors = gaussian_init(3, 8, 4, scale=0.7, batch=4, seed=9)
     small = gradient_flow([factor.float() for factor in factors], until_log_loss=-60.0)

@@ -95,7 +95,7 @@ def sized(kind, batch=3):
 
 
 CURVED = {name: MODELS[name] for name in ("networks", "deep", "samples", "alone")} | {
-    kind: lambda _, kind=kind: sized(kind) for kind in KINDS
+    f"{kind}, {batch}": lambda _, kind=kind, batch=batch: sized(kind, batch) for kind in KINDS for batch in (1, 3)
 }
 
 
@@ -108,9 +108,9 @@ def test_the_curvature_is_autograds(name):
         close(curvature, J @ bent(model, x[i], at.weights[i]) @ J.mT, TOL)
 
 
-@pytest.mark.parametrize("start", [lambda: started(4, 5, 4, batch=1), lambda: sized("weights", 1)])
-def test_a_small_network_alone_is_linearised_as_in_a_batch(start):
-    model, x = start()
+@pytest.mark.parametrize("kind", [None, *KINDS])
+def test_a_small_network_alone_is_linearised_as_in_a_batch(kind):
+    model, x = started(4, 5, 4, batch=1) if kind is None else sized(kind, 1)
     alone, batch = model.linearise(x), model.linearise(x.expand(2, -1))
     change, pairs = torch.linspace(-1, 1, x.shape[1]).to(x).unsqueeze(0), torch.cos(alone.weights)
     out, pair_out = torch.empty_like(x), torch.empty(2, x.shape[1]).to(x)

@@ -158,7 +158,7 @@ cells = [(axis, f"{rows.value.min():g} to {rows.value.max():g}", *("{:.2f} [{:.2
 pandas.DataFrame(cells, columns=["grows", "from", *cost.SPENT]).set_index("grows")
 
 # %% [markdown]
-# In a batch of 256 a network costs 5 ms, one alone twenty-seven times that. Width hardly matters, since the pairs of classes are no more for it; SciPy's solvers, even with the Jacobian, slow down like a power of 1.8 to 2.7 of it, and at width 32 all of them take at least eight times as long as this package for one network. What is dear are classes and depth: more gradients to the end, and larger systems to solve.
+# In a batch of 256 a network costs 5 ms, one alone twenty-eight times that. Width hardly matters, since the pairs of classes are no more for it; SciPy's solvers, even with the Jacobian, slow down like a power of 1.8 to 2.7 of it, and at width 32 all of them take at least seven times as long as this package for one network. What is dear are classes and depth: more gradients to the end, and larger systems to solve.
 #
 # Of the processor's speed in matrix products this uses, on one thread, in billions of operations a second: the flow to $\log\mathcal L = -200$; one batched product of the same shapes; one of $1024\times1024$.
 
@@ -181,11 +181,11 @@ claims.check("93-target", exponent(growth, "gradients")[2])
 # %% [markdown]
 # ## Where it breaks
 #
-# *One small network, once.* At width 16 the $n = 384$ weights make a Jacobian that costs little to factor. Whoever follows one such network, and has its Jacobian at hand, is served better by LSODA. This package's steps are written for batches, in Python, and one network pays for all of that alone.
+# *One small network, once.* At width 16 the $n = 384$ weights make a Jacobian that costs little to factor. Whoever follows one such network, and has its Jacobian at hand, is served better by LSODA. A step of this package is hundreds of calls from Python, and one network pays for all of them alone.
 #
 # *Wide networks and many classes trade places.* The differenced columns grow with the number of weights, like $d^2$, and the factorisation like its cube; a step of this package has to factor the pairs of classes, and above some thirty classes explicit steps are cheaper for it, which follow $m$ only in proportion.
 #
-# *Seconds.* They are those of one shared machine on one evening. Ratios of processor time, side by side on one thread, suffer less from that than anything else, but caches are shared too; when other work took most of the two cores, an end cost 18 ms, and LSODA with its Jacobian 3.0 times that or more. Jax compiles before its clock starts.
+# *Seconds.* They are those of one shared machine on one evening. Ratios of processor time, side by side on one thread, suffer less from that than anything else, but caches are shared too. Jax compiles before its clock starts.
 #
 # *The early levels.* Until a loss of $e^{-30}$ or so any adaptive method is good enough, and explicit ones are the cheapest. What is expensive is the end.
 #
