@@ -51,16 +51,26 @@ def test_words():
     assert stats.below(-1e-12, 1e-9) == "below 1e-9" and stats.below(0.0123, 1e-9) == "0.012"
 
 
+def test_a_share_of_no_run():
+    assert np.isnan(stats.wilson(0, 0)).all() and stats.share(0, 0) == "nan [nan, nan]"
+
+
 @pytest.mark.parametrize("call", [lambda: stats.wilson(1, 0), lambda: stats.wilson(3, 2), lambda: stats.wilson(-1, 2)])
 def test_shares_that_are_none(call):
     with pytest.raises(DufmError, match="hits must be"):
         call()
 
 
-@pytest.mark.parametrize("values", [[1.0], [], [1.0, math.nan]])
-def test_means_without_an_interval(values):
-    with pytest.raises(DufmError, match="at least two"):
+@pytest.mark.parametrize("values", [[math.nan], [1.0, math.inf]])
+def test_means_that_are_none(values):
+    with pytest.raises(DufmError, match="finite"):
         stats.mean_interval(values)
+
+
+def test_fewer_than_two_values_have_no_interval():
+    assert np.isnan(stats.mean_interval([])).all()
+    middle, *ends = stats.mean_interval([8.0])
+    assert middle == 8.0 and np.isnan(ends).all() and stats.mean([8.0]) == "8.00 [nan, nan]"
 
 
 def test_a_mean_in_words():

@@ -12,9 +12,11 @@ __all__ = ["below", "mean", "mean_interval", "paired", "share", "wilson", "withi
 
 
 def wilson(hits, total):
-    """95% interval ``(low, high)`` of Wilson (1927) for ``hits`` of ``total`` runs; ``DufmError`` without a run."""
-    if not 0 <= hits <= total or total < 1:
-        raise DufmError(f"hits must be between 0 and total, and total at least 1; got {hits} of {total}")
+    """95% interval ``(low, high)`` of Wilson (1927) for ``hits`` of ``total`` runs; NaN of none, meeting no claim."""
+    if not 0 <= hits <= total:
+        raise DufmError(f"hits must be between 0 and total, got {hits} of {total}")
+    if not total:
+        return math.nan, math.nan
     interval = binomtest(int(hits), int(total)).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
 
@@ -22,7 +24,8 @@ def wilson(hits, total):
 def share(hits, total, digits=2):
     """``hits`` of ``total`` as a share with its interval, ``0.53 [0.36, 0.69]``."""
     low, high = wilson(hits, total)
-    return f"{hits / total:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    middle = hits / total if total else math.nan
+    return f"{middle:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def paired(gained, lost, total):
@@ -36,13 +39,18 @@ def paired(gained, lost, total):
 
 
 def mean_interval(values):
-    r"""Mean and 95% interval ``(mean, low, high)``, :math:`\bar x \pm t_{n-1}\,s/\sqrt n` (Student 1908); n ≥ 2."""
+    r"""Mean and 95% interval ``(mean, low, high)``, :math:`\bar x \pm t_{n-1}\,s/\sqrt n` (Student 1908).
+
+    What there is not, the ends for one value and all three for none, is NaN, which meets no claim.
+    """
     values = np.asarray(values, dtype=float).ravel()
-    if values.size < 2 or not np.isfinite(values).all():
-        raise DufmError(f"values must be at least two finite numbers, got {values}")
-    half = t.ppf(0.975, values.size - 1) * values.std(ddof=1) / math.sqrt(values.size)
-    middle = float(values.mean())
-    return middle, middle - float(half), middle + float(half)
+    if not np.isfinite(values).all():
+        raise DufmError(f"values must be finite numbers, got {values}")
+    middle = float(values.mean()) if values.size else math.nan
+    if values.size < 2:
+        return middle, math.nan, math.nan
+    half = float(t.ppf(0.975, values.size - 1) * values.std(ddof=1) / math.sqrt(values.size))
+    return middle, middle - half, middle + half
 
 
 def mean(values, digits=2):
