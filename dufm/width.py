@@ -239,7 +239,8 @@ def lazy_path(
     """κ along the flow from Gaussian starts, where the logits are near ``levels``·s_lazy (increasing).
 
     Marks are set by the loss of sC, C = I − J/K, up to s = 20; s is ⟨Z − Z(0), C⟩/(K − 1).  Arrays ``(marks,)``, means
-    over the seeds: ``ratio`` s/s_lazy, ``growth`` κ/κ(0), ``beside`` ‖Z − Z(0) − sC‖/‖sC‖.  ``DufmError``: no mark.
+    over the seeds whose start has a larger loss: ``ratio`` s/s_lazy, ``growth`` κ/κ(0), ``beside``
+    ‖Z − Z(0) − sC‖/‖sC‖.  ``DufmError``: no mark.
     """
     lazy = lazy_size(depth, width, num_classes, scale)
     pull = torch.eye(num_classes, dtype=torch.float64) - 1 / num_classes
@@ -253,9 +254,10 @@ def lazy_path(
         moved = history.Z[:, 0] - chain(start)
         size = (moved * pull).sum((-2, -1)) / (num_classes - 1)
         beside = torch.linalg.matrix_norm(moved - size[:, None, None] * pull) / (size * math.sqrt(num_classes - 1))
-        growth = logit_rate([W[:, 0] for W in history.factors]) / logit_rate(start)
+        growth, met = torch.full_like(size, math.nan), size.isfinite()
+        growth[met] = logit_rate([W[met, 0] for W in history.factors]) / logit_rate(start)
         rows.append(torch.stack([size / lazy, growth, beside]))
-    return dict(zip(("ratio", "growth", "beside"), torch.stack(rows).mean(0).cpu().numpy(), strict=True))
+    return dict(zip(("ratio", "growth", "beside"), torch.stack(rows).nanmean(0).cpu().numpy(), strict=True))
 
 
 # ---------------------------------------------------------------- the half-width

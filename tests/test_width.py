@@ -187,6 +187,13 @@ def test_the_flow_of_a_wide_network_follows_the_lazy_law():
     assert (path["beside"] < 0.3).all() and path["ratio"] == pytest.approx([0.125, 0.5, 1.0], rel=0.05)
 
 
+def test_a_network_that_starts_below_a_mark_is_left_out_there():
+    passed, other, both = (width.lazy_path(seeds, 4, 2, 16, 0.5, levels=[1 / 16, 1.0]) for seeds in ([4], [0], [0, 4]))
+    for key in both:
+        assert np.isnan(passed[key][0]) and both[key][0] == other[key][0]
+        assert both[key][1] == pytest.approx((passed[key][1] + other[key][1]) / 2)
+
+
 def test_lazy_path_stops_where_losses_end():
     assert len(width.lazy_path([0], 4, 2, 64, 1.0, levels=[0.1, 1e3])["ratio"]) == 1
     with pytest.raises(DufmError, match="levels"):
