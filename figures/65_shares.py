@@ -39,17 +39,22 @@ def draw(data):
             own, four = (deep & (data["num_classes"] == k) & (data["depth"] == L) for k in (K, 4))
             _, i, j = np.intersect1d(data["scale"][own], data["scale"][four], return_indices=True)
             x, (y, low, high) = data["share"][four][j], (data[name][own][i] for name in ("share", "low", "high"))
+            if not len(x):
+                continue
             face = figures.depth_color(L) if filled else "white"
             style = {**figures.depth_style(L), "linestyle": "", "markerfacecolor": face}
             ax.errorbar(x, y, [y - low, high - y], **style, capsize=2)
-            if L == 3 and len(x):
+            if L == 3:
                 law = y[-1] * (x / x[-1]) ** (K * (K - 3) / 4)
                 ax.plot(x, law, **theory)
                 ax.annotate(f"$K = {K}$", (x[-1], y[-1]), xytext=(8, -3), textcoords="offset points", fontsize=8)
-    ax.set(xscale="log", yscale="log", xlabel="share at four classes")
-    ax.margins(x=0.15)
-    _plain_ticks(ax, (0.2, 0.3, 0.4, 0.6))
-    ax.set_title("dashed: powers $K(K-3)/4$, through $L = 3$")
+    if ax.containers:
+        ax.set(xscale="log", yscale="log", xlabel="share at four classes")
+        ax.margins(x=0.15)
+        _plain_ticks(ax, (0.2, 0.3, 0.4, 0.6))
+        ax.set_title("dashed: powers $K(K-3)/4$, through $L = 3$")
+    else:
+        ax.set_axis_off()
     for left in axes[:, 0]:
         left.set_ylabel("share of neural collapse")
     keys = {label: mark for ax in axes.flat for mark, label in zip(*ax.get_legend_handles_labels(), strict=True)}

@@ -12,8 +12,8 @@ def draw(data):
     panels = list(dict.fromkeys(data["panel"]))
     others = [name for name in dict.fromkeys(data["network"]) if name not in ("ReLU", "scale 1.41")]
     place = {"ReLU": 0, "scale 1.41": 0} | {name: i for i, name in enumerate(others, 1)}
-    fig, axes = figures.subplots(1, len(panels), width=7.0, height=2.9, sharey=True)
-    for ax, panel in zip(axes, panels, strict=True):
+    fig, axes = figures.subplots(1, len(panels), width=7.0, height=2.9, sharey=True, squeeze=False)
+    for ax, panel in zip(axes[0], panels, strict=True):
         inside = data["panel"] == panel
         ends = []
         for network in dict.fromkeys(data["network"][inside]):
@@ -38,5 +38,5 @@ def draw(data):
         ax.set_yticks(range(1, 10))
         ax.set_xlabel("depth $L$ (weight matrices)")
         ax.set_title(panel)
-    axes[0].set_ylabel("effective rank of the class means")
+    axes[0, 0].set_ylabel("effective rank of the class means")
     return fig

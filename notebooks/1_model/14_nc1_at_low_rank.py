@@ -92,7 +92,7 @@ grouped = features.unflatten(-1, (K, p.n_per_class))
 means = grouped.mean(-1) - features.mean(-1, keepdim=True)
 U, mu, _ = torch.linalg.svd(means, full_matrices=False)
 inside = (U.mT @ (grouped - grouped.mean(-1, keepdim=True)).flatten(-2)).square().mean(-1).sqrt()
-columns = {f"{word} {i + 1}": values[:, i] for word, values in (("means", mu), ("deviations", inside)) for i in (0, 1, 2)}
+columns = {f"{word} {i + 1}": values[:, i] for word, values in (("means", mu), ("deviations", inside)) for i in range(min(3, p.width))}
 pd.DataFrame(columns, index=pd.Index(p.levels, name="log ℒ")).round(3)
 
 # %% [markdown]

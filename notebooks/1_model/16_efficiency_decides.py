@@ -139,7 +139,7 @@ def centred(x, part):
 
 def ends(values):
     """Both ends of the 95% interval of the mean; no number where such cells were not asked for."""
-    return np.array(stats.mean_interval(values)[1:] if len(values) > 1 else 2 * [np.nan])
+    return np.array(stats.mean_interval(values)[1:])
 
 
 heights = fresh.pivot(index="logits", columns="start", values="height").dropna()

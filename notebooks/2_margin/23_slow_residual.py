@@ -97,6 +97,9 @@ rows, residuals = [], []
 for L in notebook.progress(p.depths, label="shift"):
     factors = [W.to(notebook.device()) for W in dufm.gaussian_init(L, p.width, p.num_classes, scale=p.scale, batch=p.networks, seed=p.seed)]
     ended = dufm.end(factors, L).name == "NC"
+    if not ended.any():
+        print(f"L = {L}: none of {p.networks} networks ends in neural collapse; raise scale, width or networks")
+        continue
     run = dufm.gradient_flow([W[ended] for W in factors], until_log_loss=levels[-1], rtol=1e-3, record={"log_loss": levels})
     Z = run.history.Z.cpu()
     share = (torch.linalg.matrix_norm(Z - centred(Z)) / torch.linalg.matrix_norm(Z)).median(1).values
@@ -104,6 +107,8 @@ for L in notebook.progress(p.depths, label="shift"):
     rows.append(pandas.DataFrame({"depth": L, "networks": ended.sum(), "log_time": log_time, "share": share}))
     last = dufm.kkt_certificate(Z[-1], L, p.num_classes - 1, active_tol=0.1)
     residuals.append((L, int(ended.sum()), stats.below(last.residual.max(), 1e-12), stats.below(last.gap.max(), 1e-8)))
+if not rows:
+    raise dufm.DufmError(f"no network of depths {p.depths} ends in neural collapse")
 shift = pandas.concat(rows, ignore_index=True)
 figures.store("23_shift", shift)
 
@@ -150,6 +155,8 @@ agreement.assign(at=agreement["at"].map("{:.0e}".format)).set_index(["K", "L", "
 
 # %%
 rung = np.flatnonzero(standard[6].name == "2 pairs, 2 single")[:16]
+if not len(rung):
+    raise dufm.DufmError(f"no network of width {p.width} ends in two pairs and two single classes: lower width, or raise compared")
 path = torch.stack([followed[6][loss][rung] for loss in marks])
 away = ends.distance(path, standard[6].Z[rung].cpu()).numpy()
 approach = pandas.DataFrame({"network": np.tile(rung, len(marks)), "minus_log_loss": -np.repeat(marks, len(rung)), "distance": away.ravel()})
@@ -185,7 +192,7 @@ claims.check("23-saddles", flows["largest curvature"].max())
 #
 # ## Try it
 #
-# 1. `depths = [12]`: what share of the logits is shift at the last loss, and after how many factors of ten in $\log t$ would it be one percent?
+# 1. `depths = [12]`, `scale = 1`: what share of the logits is shift at the last loss, and after how many factors of ten in $\log t$ would it be one percent?
 # 2. `sharpnesses = [1e3, 1e4, 1e6]`: do ends still agree network by network?
 
 # %% tags=["nbval-ignore-output"]

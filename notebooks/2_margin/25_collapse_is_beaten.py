@@ -140,7 +140,7 @@ ladder.assign(share=[stats.share(n, p.networks) for n in ladder["networks"]]).ro
 # disturbed by independent noise of 1% of their norm, and followed to the limit again.
 
 # %%
-rung = next((name for name in names[2:] if (end.name == name).any()), "NC")  # two pairs, where networks end there
+rung = next(name for name in [*names[2:], "NC", *end.name] if (end.name == name).any())  # two pairs, where networks end there
 settled = np.flatnonzero(end.name == rung)[:16]
 draw = torch.Generator().manual_seed(p.seed)
 resting = [W[settled].cpu() for W in limit.factors]

@@ -72,6 +72,8 @@ import dufm
 from dufm import claims, codes, figures, notebook, stats
 
 p = notebook.start("31_portraits", globals())
+if len(p.classes) > min(len(p.shallow), len(p.deep)) or any(a >= b for _, a, b in zip(p.classes, p.shallow, p.deep)):
+    raise dufm.DufmError("every class needs a shallow depth, and a deep one above it")
 
 # %%
 run = dufm.gradient_flow(dufm.gaussian_init(6, p.width, 6, scale=p.scale, seed=p.seed), until_log_loss=-1e4)

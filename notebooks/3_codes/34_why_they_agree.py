@@ -98,8 +98,10 @@ for K, r in notebook.progress([(k, r) for k in p.classes for r in range(2, k)], 
     certified = {L: float(dufm.kkt_certificate(Z, L, r).residual) for L in p.depths}
     rows += [(K, r, L, frame, equal, agreement.code_condition(W, L), certified[L]) for L in p.depths]
 checked = pandas.DataFrame(rows, columns=["num_classes", "rank", "depth", "frame", "equal_multipliers", "condition", "certificate"])
-searched = notebook.committed("33_agreement")[["num_classes", "rank", "depth", "code", "excess"]]
-table = checked.merge(searched, on=["num_classes", "rank", "depth"])
+searched = notebook.committed("33_agreement")
+table = checked.merge(searched[["num_classes", "rank", "code"]].drop_duplicates())
+table = table.merge(searched[["num_classes", "rank", "depth", "excess"]], how="left")
+table = table[table.excess.notna() | ~table.depth.isin(searched.depth)]  # of depths that were not searched the conditions alone
 figures.store("34_conditions", table.round(9))
 
 # %% tags=["figure"]
@@ -118,7 +120,7 @@ group = table.assign(
     tight=table.frame < 1e-7,
     equal=table.equal_multipliers < 1e-7,
     critical=table.condition < 1e-7,
-    agrees=table.excess.abs() < 1e-6,
+    agrees=(table.excess.abs() < 1e-6).where(table.excess.notna(), "not searched"),
 ).groupby(["tight", "equal", "critical", "agrees"])
 names = group.code.agg(lambda names: ", ".join(sorted({"pairs and singles" if "single" in name else name for name in names})))
 sizes = group.apply(lambda rows: len(rows[["num_classes", "rank"]].drop_duplicates()), include_groups=False)

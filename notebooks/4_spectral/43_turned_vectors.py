@@ -45,7 +45,7 @@ figures.published("43_turned")
 log2_classes: int = 3  # log2 of the number of classes [2, 4]
 depth: int = 5  # depth L [2, 10]
 scale: float = 0.1  # initial mean singular value [0.001, 1]
-angles: list[float] = [1e-3, 1e-2, 1e-1]  # angles by which vectors are turned, radians [1e-8, 0.3]
+angles: list[float] = [1e-3, 1e-2, 1e-1]  # angles by which vectors are turned, radians, 2 or more [1e-8, 0.3]
 until: float = -1000.0  # log loss to which runs are followed [-2000, -20]
 levels: int = 40  # losses below 1/e at which they are compared [8, 200]
 seed: int = 0  # seed of the turn [0, 1000000]

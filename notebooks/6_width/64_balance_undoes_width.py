@@ -86,7 +86,7 @@ def compute(init, widths, networks):
     return sweep.run(width.ends, grid, seeds=range(p.seed, p.seed + networks), **notebook.sweep_options())
 
 
-starts = {"gaussian": p.widths, "twin": p.widths + p.wider, "limit": [K]}
+starts = {"gaussian": p.widths, "twin": sorted({*p.widths, *p.wider}), "limit": [K]}
 runs = pandas.concat([compute(init, widths, p.networks * (4 if init == "limit" else 1)) for init, widths in starts.items()])
 cells = width.by_cell(runs, ["depth", "init", "width"])
 counts = list(zip(cells.collapse, cells.networks, strict=True))

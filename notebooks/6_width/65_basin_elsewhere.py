@@ -44,7 +44,7 @@ figures.published("65_shares")
 
 # %% tags=["parameters"]
 classes: list[int] = [3, 4, 5, 6]  # numbers of classes K [3, 6]
-depths: list[int] = [2, 3, 4, 6]  # depths L [2, 8]
+depths: list[int] = [2, 3, 4, 6]  # depths L of the table [2, 6]
 most: int = 500  # cells of at most so many networks are computed here, the others read from the table [100, 100000]
 seed: int = 0  # first seed; network i of a cell has seed + i [0, 1000000]
 budget: str = "default"  # how much to compute {smoke, default, full}
@@ -81,6 +81,8 @@ for s0 in (1.0, 1e-3):
 # %%
 KEYS = ["num_classes", "depth", "scale", "networks", "seed"]
 known = notebook.committed("65_shares").query("num_classes in @p.classes and depth in @p.depths")
+if known.empty:
+    raise dufm.DufmError(f"the table holds no cell of K in {p.classes} and L in {p.depths}")
 runs = []
 for count, cells in known[known.networks <= max(p.most, known.networks.min())].groupby("networks"):
     grid = [{"num_classes": K, "depth": L, "width": K, "scale": s0 ** (1 / L), "init": "limit"} for K, L, s0 in cells[KEYS[:3]].itertuples(index=False)]

@@ -57,6 +57,7 @@ budget: str = "default"  # how much to compute {smoke, default, full}
 import pandas as pd
 import scipy.stats
 
+import dufm
 from dufm import claims, data, figures, learned, networks, notebook, stats, sweep
 
 p = notebook.start("72_layers", globals())
@@ -87,7 +88,9 @@ grid = {
 }
 fresh = sweep.run(learned.trained, grid, seeds=range(p.seed, p.seed + p.seeds), cost=lambda depth, width, **_: depth * width, **notebook.sweep_options())
 table, difference = learned.joined(notebook.committed("71_digits").query("width <= 128"), fresh.drop(columns="error"))
-table = table[table["training"] == "flow"]
+table = table[(table["training"] == "flow") & (table["status"] == "reached")]
+if table.empty:
+    raise dufm.DufmError("no network arrived: raise widths, or lower depths")
 print(f"{len(fresh)} networks trained today, {len(table)} in all; those in both differ in effective rank by {stats.below(difference, 0.05)}")
 
 # %%

@@ -184,3 +184,30 @@ def test_smoke(name, tmp_path):
     found = claims.recorded_in([nbformat.read(tmp_path / "out.ipynb", as_version=4)])
     assert all(verdict.verdict == "not applicable" for verdict in found.values())
     assert jupytext.read(tmp_path / "out.ipynb").metadata["papermill"]["exception"] is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "given"),
+    [
+        ("14", "width=2"),
+        ("21", "depths=[12]"),
+        ("23", "depths=[2, 12]"),
+        ("25", "depth=12"),
+        ("34", "depths=[2]"),
+        ("42", "depth=3"),
+        ("46", "scales=[1e-6]"),
+        ("54", "classes=[3]"),
+        ("64", "wider=[4]"),
+        ("65", "classes=[6]"),
+        ("71", "n_per_class=10"),
+    ],
+)
+def test_an_end_of_a_range_at_which_a_notebook_stopped_once(number, given, tmp_path):
+    command = [sys.executable, "-m", "dufm", "reproduce", number, "--budget", "smoke", "-p", given, "--jobs", "1"]
+    settings = {"DUFM_ROOT": str(ROOT), "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path)],
+        env={**os.environ, **settings}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
