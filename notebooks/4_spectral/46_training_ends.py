@@ -188,7 +188,7 @@ claims.check("46-training-networks", wrong if stayed else np.nan)
 #
 # ## Try it
 #
-# 1. `scales = [1e-6]`: is there anything left but the cube at $L = 3$?
+# 1. `scales = [1e-6]`, `depths = [3]`: is there anything left but the cube?
 # 2. `depths = [3]` and `starts = 3000`: how many of the fifteen orbits at $K = 16$ does training ever reach?
 
 # %% tags=["nbval-ignore-output"]
