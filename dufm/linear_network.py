@@ -109,7 +109,7 @@ def linear_network_flow(
         return np.concatenate([*slopes, [np.exp(-log_loss - state[-1])]])
 
     def beyond(_: Any, state: np.ndarray) -> float:
-        return state[-1] - log_times[-1] - 1
+        return state[-1] - np.logaddexp(0, log_times[-1] + 1)
 
     beyond.terminal = True  # type: ignore[attr-defined]
     start = np.concatenate([*(W.double().cpu().numpy().ravel() for W in weights), [0.0]])

@@ -55,6 +55,14 @@ def test_on_orthonormal_inputs_it_is_the_model(depth, num_classes):
     close(linear[0] @ beside, (weights[0] @ beside).expand(5, -1, -1), TOL)
 
 
+def test_the_last_level_may_lie_before_t_is_one():
+    X = inputs(9, 4)
+    factors, weights = network(3, 5, 4, X)
+    model = gradient_flow(factors, rtol=1e-11, until_log_loss=-5.0, record={"log_time": [-5.0]}).history
+    for W, own in zip(linear_network_flow(X, weights, [-5.0])[1:], model.factors[1:], strict=True):
+        close(W, own, SOLVER[torch.float64])
+
+
 def test_on_other_inputs_it_follows_descent_of_its_own_and_leaves_the_model():
     X = inputs(7, 3, stretch=3.0)
     factors, weights = network(3, 4, 3, X)
