@@ -146,12 +146,13 @@ for m, L in notebook.progress(list(itertools.product(polyhedra, p.depths))):
     chi, s0 = dufm.characters("hadamard", 2**m), max(p.scales)
     runs[m, L] = dufm.gradient_flow(dufm.spectral_init(directions(m, s0)[: p.networks], L, chi), until_log_loss=p.until)
     spectrum, share = chi.spectrum(runs[m, L].Z)
-    off += share.tolist()
-    if (here := (share < 1e-3).numpy()).any():
+    here = (share < 1e-3).numpy()
+    off, differ = [*off, *share.tolist()], differ + int((~here).sum())
+    if here.any():
         end = dufm.spectral_end(spectrum[here], L, chi)
         found = polyhedra[m].orbit_of(end.spectrum, end.decided)
         differ += int((found != ends[m, L, s0][: p.networks][here]).sum())
-print(f"{len(off)} networks: off the diagonal at log loss {p.until:g} by less than 1e-3: {sum(x < 1e-3 for x in off)}; another vertex among these: {differ}")
+print(f"{len(off)} networks: off the diagonal at log loss {p.until:g} by less than 1e-3: {sum(x < 1e-3 for x in off)}; not at the vertex of the scalar equations: {differ}")
 
 # %% [markdown]
 # Beyond that loss rounding has time to grow. Followed to the limit of the full flow, by `dufm.end`, which knows nothing of characters, some networks rest while diagonal and others leave first, for a larger margin. Which do is a matter of rounding and may differ on
@@ -176,7 +177,7 @@ print(f"{stayed} rest on the diagonal, {len(gains)} have left it; margin of thes
 # %% tags=["verdict"]
 claims.check("46-training-ends", stats.mean_interval(agree)[1])
 claims.check("46-training-nears", farther.shape[1])
-claims.check("46-networks-diagonal", differ if min(off) < 1e-3 else np.nan)
+claims.check("46-networks-diagonal", differ)
 claims.check("46-training-networks", wrong if stayed else np.nan)
 
 # %% [markdown]
