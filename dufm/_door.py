@@ -57,7 +57,6 @@ INTEGERS: dict[str, tuple[Any, ...]] = {
     "networks.depth": (2, 10_000, "depth counts weight matrices"),
     **dict.fromkeys(("seed", "seeds", "which"), (0, None)),
     "m": (2, 4),
-    "shape": (1, _MANY),
 }
 
 _FINITE, _POSITIVE = check_number, check_finite_positive

@@ -40,7 +40,6 @@ SHAPES = {
     "complement.extra_growth": "P (K, K), E (K, K), ratios (n), one dtype",
     "complement.force_ratio": "pull (..., K, K), P (K, K), E (K, K)",
     "complement.random_multipliers": "P (K, K)",
-    "cost.product_speed": "left (..., a, b), right (..., b, c), one dtype",
     **dict.fromkeys(("descent.sharpness", "flow.loss_scaled_descent"), "factors (K, N)"),
     "ends.distance": "Z (..., K, N), solution (..., K, N)",
     "heads.images": "columns (p, n)",

@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from dufm import peers
 from dufm._door import guard
@@ -24,7 +23,7 @@ from dufm._factors import FactorModel
 from dufm._limit import continued
 from dufm._linearised import Linearised
 from dufm.ends import End, end
-from dufm.flow import Trajectory, follow_factors, gradient_flow
+from dufm.flow import Trajectory, follow_factors
 from dufm.model import gaussian_init
 
 __all__ = [
@@ -32,16 +31,13 @@ __all__ = [
     "BASE",
     "LEVELS",
     "METHODS",
-    "OVER_WIDTH",
     "SPENT",
     "compared",
     "decided",
     "ended",
     "flow",
-    "flow_speed",
     "followed",
     "grown",
-    "product_speed",
     "starts",
 ]
 
@@ -126,9 +122,6 @@ AXES: dict[str, Sequence[float]] = {
 Row = tuple[str | float, ...]
 Value = TypeVar("Value")
 
-#: Methods that are followed over the widths, and these.
-OVER_WIDTH = {name: [8, 16, 32] for name in ("dufm", "SciPy BDF", "SciPy LSODA", "LSODA, Jacobian")}
-
 
 def starts(seed: int, num_classes: int = 4, depth: int = 3, width: int = 16, batch: int = 16) -> list[Tensor]:
     """Gaussian starts of scale 1/2, which every measurement here uses."""
@@ -203,25 +196,6 @@ def followed(method: str, width: int, seed: int) -> Row:
     _check_method("method", method)
     _, meter = METHODS[method]([W[0] for W in starts(seed, width=width, batch=1)], LEVELS[-1:])
     return method, width, seed, *meter.marks[-1].tolist()
-
-
-def flow_speed(seed: int, **shape: int) -> tuple[float, int]:
-    """Floating-point operations a processor second in the products of the flow to log ℒ = −200, and their number."""
-    factors = starts(seed, **shape)
-    with FlopCounterMode(display=False) as counter:
-        gradient_flow(factors, rtol=1e-3)
-    began = time.process_time()
-    gradient_flow(factors, rtol=1e-3)
-    return counter.get_total_flops() / (time.process_time() - began), counter.get_total_flops()
-
-
-def product_speed(left: Tensor, right: Tensor) -> float:
-    """Operations a processor second of one product, over at least a fifth of a second."""
-    operations, calls, began = 2 * math.prod(left.shape) * right.shape[-1], 0, time.process_time()
-    while (took := time.process_time() - began) < 0.2:
-        left @ right
-        calls += 1
-    return calls * operations / took
 
 
 guard(globals())

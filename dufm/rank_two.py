@@ -15,6 +15,7 @@ from dufm._checks import check_count
 from dufm._door import guard
 from dufm._error import DufmError
 from dufm._polish import margin_slopes
+from dufm._scaling import check_in_range
 from dufm.codes import code_matrix, polygon, separators
 
 __all__ = [
@@ -53,11 +54,13 @@ def image_bound(ratio: float, angle: float) -> float:
 
     :math:`\tfrac12\sum_c d_c^{-2}`, with :math:`d_c` the distances of each vertex from the opposite side in the regular
     triangle of side √2 after a stretch by :math:`\sqrt{\sigma_1/\sigma_2}` along ``angle`` and a shrinking across it.
-    ``DufmError`` for a ratio that is not positive.
+    ``DufmError`` for a ratio that is not positive, and where the bound leaves the floats.
     """
     along = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]], dtype=torch.float64)
     stretch = torch.tensor([ratio**0.5, ratio**-0.5], dtype=torch.float64)
-    return float((separators(math.sqrt(2 / 3) * polygon(3) @ along * stretch)[1] ** -2).sum() / 2)
+    bound = (separators(math.sqrt(2 / 3) * polygon(3) @ along * stretch)[1] ** -2).sum() / 2
+    check_in_range("ratio: the bound", bound)
+    return float(bound)
 
 
 def least_product(W: np.ndarray, Y: np.ndarray) -> np.ndarray:

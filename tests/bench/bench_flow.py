@@ -10,7 +10,7 @@ import torch
 from measure import verdict
 
 import dufm
-from dufm import flow
+from dufm import _factors
 
 DEPTH, WIDTH, SCALE = 3, 16, 0.5
 
@@ -21,19 +21,19 @@ def starts(num_classes, batch):
 
 def explicit_only():
     """No implicit step pays."""
-    return patch.object(flow, "_price", lambda *shapes: math.inf)
+    return patch.object(_factors, "_price", lambda *shapes: math.inf)
 
 
 def mean_steps(factors, m, rtol):
     """Mean accepted steps and mean field evaluations of a network to −m."""
-    evaluations, plain = 0, flow.FactorModel.field
+    evaluations, plain = 0, _factors.FactorModel.field
 
     def counted(model, state, out):
         nonlocal evaluations
         evaluations += len(state)
         return plain(model, state, out)
 
-    with patch.object(flow.FactorModel, "field", counted):
+    with patch.object(_factors.FactorModel, "field", counted):
         run = dufm.gradient_flow(factors, until_log_loss=-m, rtol=rtol)
     assert (run.status == "reached").all(), run.status
     return run.steps.double().mean().item(), evaluations / len(run.steps)
