@@ -1,4 +1,4 @@
-"""Non-negative least squares that is checked: SciPy's can stop early on degenerate systems without a word."""
+"""Non-negative least squares that is checked: SciPy's can stop early on degenerate systems, mostly without a word."""
 
 import numpy as np
 import scipy
@@ -14,9 +14,12 @@ def nonnegative_least_squares(system: np.ndarray, target: np.ndarray) -> tuple[n
     """
     if not system.shape[1]:  # of which SciPy's frees its memory twice, and the process aborts
         return np.zeros(0), float(np.linalg.norm(target))
-    x = scipy.optimize.nnls(system, target, maxiter=5000)[0]
-    slope = system.T @ (target - system @ x)
-    wrong = np.where(x > 0, np.abs(slope), slope)
-    if wrong.max(initial=0.0) > 1e-9 * np.linalg.norm(system) * np.linalg.norm(target):
+    try:
+        x = scipy.optimize.nnls(system, target, maxiter=5000)[0]
+        slope = system.T @ (target - system @ x)
+        wrong = np.where(x > 0, np.abs(slope), slope).max()
+    except RuntimeError:  # it did not end
+        wrong = np.inf
+    if wrong > 1e-9 * np.linalg.norm(system) * np.linalg.norm(target):
         x = scipy.optimize.lsq_linear(system, target, bounds=(0, np.inf), method="bvls", tol=1e-14).x
     return x, float(np.linalg.norm(system @ x - target))

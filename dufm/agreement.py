@@ -19,6 +19,7 @@ from dufm._door import guard
 from dufm._error import DufmError
 from dufm._nnls import nonnegative_least_squares
 from dufm._polish import margin_slopes
+from dufm._scaling import in_range
 from dufm.code_search import softmax_code
 from dufm.codes import code_logits, name_of, orthoplex, polygon, separators, simplex_etf, smallest_angle
 from dufm.ends import End
@@ -152,7 +153,7 @@ def frame_spread(W: Tensor) -> float:
 
     ``DufmError`` for vectors that do not span all r dimensions.
     """
-    sigma = torch.linalg.svdvals(W.detach())
+    sigma = torch.linalg.svdvals(in_range(W.detach())[0])
     if len(sigma) < W.shape[1] or not sigma[-1] > 0:
         raise DufmError(f"W must hold vectors that span all {W.shape[1]} dimensions")
     return float(sigma[0] / sigma[-1] - 1.0)
@@ -163,6 +164,7 @@ def constant_multipliers(W: Tensor) -> float:
 
     ``W`` ``(K, r)``, H its separators, :math:`\Lambda = \sum\lambda_{jc}(e_c - e_j)e_c^\top` with λ ≥ 0 on the smallest
     margins, the best by non-negative least squares; the common factor of the right-hand sides is free through λ.
+    The length of the vectors is that of a code, 1 in the mean, whatever W has.  ``DufmError`` for a W of zeros.
     """
     w, H, wrong, true = _code(W)
     return _fit(w, H, w, H, wrong, true)
@@ -188,8 +190,12 @@ def code_condition(W: Tensor, depth: int) -> float:
 
 
 def _code(W: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Vectors, separators and the pairs of smallest margin, in NumPy."""
-    W = W.detach()
+    """Vectors of mean length 1, separators and the pairs of smallest margin, in NumPy."""
+    W = in_range(W.detach())[0]
+    length = W.norm(dim=1).mean()
+    if not length > 0:
+        raise DufmError("W must hold vectors other than 0")
+    W = W / length
     H, distance = separators(W)
     margin = (W * H).sum(1) - W @ H.T + 9.0 * torch.eye(len(W))
     wrong, true = np.nonzero((margin < distance.min() + _TIGHT).numpy())

@@ -16,7 +16,7 @@ from dufm._checks import check_count, check_logits
 from dufm._door import guard
 from dufm._error import DufmError
 from dufm._nnls import nonnegative_least_squares
-from dufm._scaling import in_range, times_power
+from dufm._scaling import check_in_range, in_range, times_power
 from dufm.metrics import centred, margins, numerical_rank
 
 __all__ = [
@@ -181,7 +181,7 @@ def separators(W: Tensor) -> tuple[Tensor, Tensor]:
     ``W`` ``(..., K, d)``; ``H`` ``(..., K, d)`` and ``distance`` ``(..., K)``: :math:`h_k` maximises
     :math:`\min_{j\ne k}\langle w_k - w_j, h\rangle` over unit h, and the maximum is the distance.  0 and a meaningless
     h where a vector lies in the hull of the others.  By non-negative least squares, exact up to rounding (Lawson &
-    Hanson 1974, chapter 23).  ``DufmError`` for a W of another shape, or not finite.
+    Hanson 1974, chapter 23).  ``DufmError`` for a W of another shape, not finite, or with a distance beyond the floats.
     """
     W, e = in_range(_check_code(W))
     flat = W.detach().reshape(-1, *W.shape[-2:]).cpu().double().numpy()
@@ -195,6 +195,7 @@ def separators(W: Tensor) -> tuple[Tensor, Tensor]:
         distance[index, k] = np.linalg.norm(nearest)
         H[index, k] = nearest / max(distance[index, k], np.finfo(float).tiny)
     distances = times_power(W.new_tensor(distance).reshape(W.shape[:-1]), e.squeeze(-1))
+    check_in_range("W: a distance", distances)
     return W.new_tensor(H).reshape(W.shape), distances
 
 

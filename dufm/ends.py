@@ -21,7 +21,7 @@ from dufm._error import DufmError
 from dufm._limit import SHARPNESS, Limit, limit, spectral_limit
 from dufm._nnls import nonnegative_least_squares
 from dufm._resting import RESTS
-from dufm._scaling import check_in_range
+from dufm._scaling import check_in_range, in_range, times_power
 from dufm.certificate import DECIDED_MOVE, Certificate, kkt_certificate, off_range_values, polish
 from dufm.codes import name_of
 from dufm.flow import Trajectory
@@ -164,7 +164,8 @@ def distance(Z: Tensor, solution: Tensor) -> Tensor:
     """
     Z = centred(Z)
     smallest = margins(Z).amin((-2, -1), keepdim=True)
-    away = torch.linalg.matrix_norm(Z / smallest - solution) / torch.linalg.matrix_norm(solution)
+    solution, e = in_range(solution)
+    away = torch.linalg.matrix_norm(times_power(Z / smallest, -e) - solution) / torch.linalg.matrix_norm(solution)
     separates = smallest[..., 0, 0] > 0
     check_in_range("solution: the distance from it", torch.where(separates & away.isinf(), away, 0.0))
     return torch.where(separates, away, torch.nan)

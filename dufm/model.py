@@ -130,12 +130,12 @@ def imbalance_drift(before: Sequence[Tensor], after: Sequence[Tensor]) -> Tensor
         raise DufmError("after must hold the factors of before at a later time, of their shapes, dtype and device")
     e = common_power(after)
     before, after = ([times_power(W, -e) for W in factors] for factors in (before, after))
-    pairs = zip(_imbalance(after), _imbalance(before), strict=True)
-    change = [torch.linalg.matrix_norm(later - first) for later, first in pairs]
+    early, late = _imbalance(before), _imbalance(after)
+    change = [torch.linalg.matrix_norm(then - first) for then, first in zip(late, early, strict=True)]
     size = [W.square().sum((-2, -1)) for W in after]
     largest = torch.stack(change).amax(0)
     drift = torch.where(largest == 0, 0.0, largest / torch.stack(size).amax(0))
-    check_in_range("before: the drift", drift.nan_to_num(0.0, torch.inf))
+    check_in_range("before: the drift", *early, drift.nan_to_num(0.0, torch.inf))
     return drift
 
 

@@ -213,7 +213,7 @@ def early_phase(s0: Tensor, depth: int, shares: Sequence[float] | Tensor) -> dic
     and ``law_largest``, ``law_smallest``; ``deviation``, the largest relative one over all values; ``used``, the
     largest share that a value's deviation has of what is allowed: of the law at time :math:`(1+m)t`,
     :math:`m = \sum_i s_i/K`, over that at t, less 1.  From share 1 on the law is inf; ``used`` is inf or NaN
-    there, and at shares so small that nothing is allowed.
+    there, and where nothing is allowed: at shares, or starts, that are too small.
     ``DufmError`` as :func:`dufm.spectral_flow`.
     """
     chi = characters("hadamard", s0.shape[-1] + 1)

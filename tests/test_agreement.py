@@ -60,6 +60,16 @@ def test_condition_does_not_depend_on_the_frame():
     assert code_condition(W @ turn, 4) == pytest.approx(code_condition(W, 4), rel=1e-6)
 
 
+@pytest.mark.parametrize("length", [1e-300, 1e-3, 1e3, 1e300])
+def test_conditions_do_not_depend_on_the_length_of_the_vectors(length):
+    W = selected_code(7, 3, restarts=16)
+    assert constant_multipliers(W * length) == pytest.approx(constant_multipliers(W), rel=1e-6)
+    assert code_condition(W * length, 4) == pytest.approx(code_condition(W, 4), rel=1e-6)
+    assert frame_spread(W * length) == pytest.approx(frame_spread(W), rel=1e-6)
+    with pytest.raises(DufmError, match="other than 0"):
+        code_condition(0 * W, 4)
+
+
 def test_tight_frames_and_constant_multipliers():
     for W in (polygon(7), orthoplex(8), petersen()):
         assert frame_spread(W) < 1e-12 and constant_multipliers(W) < 1e-9

@@ -5,6 +5,7 @@ import math
 import cvxpy
 import numpy as np
 import pytest
+import scipy.optimize
 import torch
 
 from dufm import DufmError, closed_form_margin, kkt_certificate, margins, normalized_margin, softmax_code
@@ -179,6 +180,19 @@ def test_distances_are_right_where_plain_nnls_stops_early():
 def test_least_squares_without_a_column_do_not_end_the_process():
     x, left = nonnegative_least_squares(np.zeros((8, 0)), np.full(8, 2.0))
     assert x.shape == (0,) and left == pytest.approx(np.linalg.norm(np.full(8, 2.0)))
+
+
+def test_least_squares_that_do_not_end_are_solved_another_way(monkeypatch):
+    rng = np.random.default_rng(0)
+    system, target = rng.standard_normal((9, 6)), rng.standard_normal(9)
+    x, left = nonnegative_least_squares(system, target)
+
+    def endless(*_, **__):
+        raise RuntimeError("Maximum number of iterations reached.")
+
+    monkeypatch.setattr(scipy.optimize, "nnls", endless)
+    again, same = nonnegative_least_squares(system, target)
+    assert 0 < (x > 0).sum() < 6 and again == pytest.approx(x, abs=1e-9) and same == pytest.approx(left)
 
 
 def test_distances_are_right_where_plain_nnls_misses_complementarity():

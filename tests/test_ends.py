@@ -139,6 +139,8 @@ def test_distance_sees_neither_size_nor_shift(six_ends):
     Z = torch.stack([six_ends.Z, 1.1 * six_ends.Z, -six_ends.Z]) + 3.0
     close(ends.distance(Z[:2], six_ends.Z), torch.zeros(2, 12), 1e-12)
     assert ends.distance(Z[2], six_ends.Z).isnan().all()
+    close(ends.distance(Z[0], 1e200 * six_ends.Z), torch.ones(12), 1e-12)
+    assert ends.distance(Z[0, :1], six_ends.Z[:0]).shape == (0,)
     other = six_ends.Z.clone()
     other[:, 0, 0] += 0.3  # the smallest margin stays 1; the centred change has norm 0.3·√(1 − 1/6)
     away = ends.distance(other, six_ends.Z) * torch.linalg.matrix_norm(six_ends.Z)

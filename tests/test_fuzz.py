@@ -150,6 +150,11 @@ def not_polished(given, result):
     return ~result.decided & ((result.moved == torch.inf) | ~result.fallback)
 
 
+def not_certified(given, result):
+    """The end of SLSQP may be of a lower rank than was asked for."""
+    return not_polished(given, result) | (result.fallback & on_no_stratum(given, result.certificate))
+
+
 def short_of_the_sharpness(given, result):
     status = result.status if hasattr(result, "status") else result[2]
     return ~np.isin(status, ["rests", "still turning"])
@@ -191,7 +196,7 @@ def not_started(given, result):
 
 def unreached(given, result):
     """A level that a network has not come to, or where it was from the start (−inf on the clock)."""
-    return (~result.history.log_time.isfinite()) | (torch.from_numpy(result.status != "reached"))
+    return (~result.history.log_time.isfinite()) | (torch.as_tensor(np.asarray(result.status) != "reached"))
 
 
 def zero_logits(given, result):
@@ -241,7 +246,8 @@ NOT_FINITE = {
     "certificate.kkt_residual": {"": lambda given, result: result == torch.inf},
     "certificate.off_range_values": {"": fails},
     "certificate.polish": {
-        "Z": not_polished, "moved": not_polished, "certificate.residual": not_polished, "certificate.gap": not_polished,
+        "Z": not_polished, "moved": not_polished, "certificate.discarded": not_polished,
+        "certificate.residual": not_certified, "certificate.gap": not_certified,
     },
     "ends.end": dict.fromkeys(
         ("Z", "margin_ratio", "moved", "beta", "certificate.residual", "certificate.gap"), uncertified
@@ -263,7 +269,9 @@ NOT_FINITE = {
     "rank_two.corner_gap": {"": not_convex},
     "perturbation.early_phase": {
         "law_*": lambda given, result: torch.as_tensor(result["share"] >= 1),
-        "used": lambda given, result: torch.as_tensor((result["share"] >= 1) | (result["share"] < 1e-9)),
+        "used": lambda given, result: torch.as_tensor(
+            (result["share"] >= 1) | (result["share"] < 1e-9) | (float(given["s0"].max()) < 1e-15)
+        ),
     },
     "perturbation.measured_repulsion": {"peak": always},
     "basin.least_lag": {"": lambda given, result: len(given["s"]) < 2},

@@ -236,3 +236,6 @@ def test_imbalance_drift_of_a_known_change():
     close(drift[1], expected, TOL)
     # A level that was never reached.
     assert imbalance_drift(before, [W * torch.nan for W in before]).isnan().all()
+    # A start whose imbalance, in units of a later state, is beyond the floats.
+    with pytest.raises(DufmError, match="before: the drift leaves the range"):
+        imbalance_drift([W * 1e200 for W in before], before)

@@ -72,6 +72,8 @@ def test_image_bound_holds_for_random_logits():
     close(rank_two.image_bound(1.2, math.pi / 2), (2 * 1.2 + (0.5 * 1.2 + 1.5 / 1.2) * 2) / 6, TOL)
     obtuse = (2 * 9 / 3 + 2 / (0.5 * 9 + 1.5 / 9)) / 2
     close(rank_two.image_bound(9.0, math.pi / 2), obtuse, TOL)
+    with pytest.raises(DufmError, match="ratio: the bound leaves the range"):
+        rank_two.image_bound(5e-324, 0.0)
 
 
 @pytest.mark.parametrize("num_classes", [3, 4, 6])
