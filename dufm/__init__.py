@@ -17,7 +17,8 @@ The rooms, ground floor first; each imports only from those before it::
     perturbation                  small deviations from collapse: four families and their laws
     basin, shares                 which starts collapse, and what share of all directions they are
     complement                    what a KKT point leaves out: extra values beside it, and turns into their block
-    width, alignment              random networks by depth and width; starts of the same logits and other factors
+    width, lazy                   where random networks end, by depth and width; how long wide ones stay lazy
+    alignment                     starts of the same logits and other factors
     choice                        which critical point a random network reaches
     descent                       descent with finite steps, and where it ends
     minibatches                   descent with batches of the samples, and where it ends

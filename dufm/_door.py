@@ -80,7 +80,9 @@ FLOATS: dict[str, Check] = {
     **dict.fromkeys(("descent.lr", "minibatches.lr"), _between(0.0, 1e308)),
     **dict.fromkeys(("spectral_descent.lr", "batch_descent.lr"), _POSITIVE),
     "depth": _between(2.0, 1e4),
-    "lazy_law.size": _between(0.0, 1e150),
+    "lazy_law.size": _between(0.0, 1e100),  # whose square over that of the scale is a float
+    "lazy_law.scale": _between(1e-15, 1e15),
+    **dict.fromkeys((f"measured_{what}.size" for what in ("families", "imbalance", "repulsion")), _between(1e-15, 1.0)),
     "descent.handover": _FINITE,
     "decay_ends.decay": _between(0.0, 1e308),
     "rtol": _between(1e-13, 0.1),

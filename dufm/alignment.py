@@ -17,10 +17,11 @@ from dufm._door import guard
 from dufm._error import DufmError
 from dufm.ends import end, limit
 from dufm.flow import gradient_flow
+from dufm.lazy import layer_products
 from dufm.metrics import centred
 from dufm.model import balanced_init, chain, imbalance, turned
 from dufm.propagation import efficiency
-from dufm.width import layer_products, random_start
+from dufm.width import random_start
 
 __all__ = ["KINDS", "balanced_to", "realigned", "realigned_ends", "scaled_to", "skewed_to", "slowest_rate"]
 

@@ -143,7 +143,11 @@ def random_multipliers(P: Tensor, count: int, seed: int) -> Tensor:
 
 
 def _coordinate(Z: Tensor, E: Tensor) -> Tensor:
-    return (Z * E).sum((-2, -1)) / E.square().sum()
+    """Part of Z along E, in units of E; ``DufmError`` for an E whose square is 0."""
+    square = E.square().sum()
+    if not square > 0:
+        raise DufmError("P and E must not be zero, nor their squares underflow")
+    return (Z * E).sum((-2, -1)) / square
 
 
 # ---------------------------------------------------------------- what networks do
@@ -173,8 +177,6 @@ def extra_growth(
     Full balanced networks, one a ratio, are recorded where log ℒ is ``growths`` > 1 times the least at the starts.
     """
     ratios = torch.as_tensor(ratios, dtype=P.dtype)
-    if not (P.any() and E.any()):
-        raise DufmError("P and E must not be zero")
     Z = _flow(size * (P + ratios[:, None, None] * E), depth, growths)
     return _coordinate(Z, P), _coordinate(Z, E)
 

@@ -16,7 +16,7 @@ import torch
 from test_docstrings import PUBLIC
 
 import dufm
-from dufm import DufmError, _door, width
+from dufm import DufmError, _door, lazy
 
 Tensor = torch.Tensor
 
@@ -272,7 +272,7 @@ def test_one_number_is_one_whatever_its_type(half):
 
 def test_a_column_of_pandas_is_an_array():
     column = pandas.Series([0.5, 2.0])
-    assert np.array_equal(width.lazy_law(column, 2, 8, 4, 1.0), width.lazy_law(column.to_numpy(), 2, 8, 4, 1.0))
+    assert np.array_equal(lazy.lazy_law(column, 2, 8, 4, 1.0), lazy.lazy_law(column.to_numpy(), 2, 8, 4, 1.0))
 
 
 def test_memory_that_is_not_there_is_one_line():

@@ -56,7 +56,7 @@ SLOW = {
     **dict.fromkeys(("unbalanced.certified_end", "unbalanced.unbalanced_ends", "unbalanced.shallow_path"), 4),
     **dict.fromkeys(("weight_decay.again", "weight_decay.decay_ends", "weight_decay.threshold"), 6),
     **dict.fromkeys(("soft_labels.noisy_flow", "class_sizes.sized_flow", "descent.collapses"), 2),
-    **dict.fromkeys(("weight_decay.decayed_flow", "width.ends", "width.lazy_path", "explorer.finished"), 4),
+    **dict.fromkeys(("weight_decay.decayed_flow", "width.ends", "lazy.lazy_path", "explorer.finished"), 4),
 }
 DRAWS = 40
 #: Where few draws may all be refused: what they need together is seldom drawn.
@@ -276,7 +276,7 @@ NOT_FINITE = {
     "perturbation.measured_repulsion": {"peak": always},
     "basin.least_lag": {"": lambda given, result: len(given["s"]) < 2},
     "shares.fourth_power": {"leading*": lambda given, result: not given["fitted"] or 1e-4 not in given["fitted"]},
-    "width.lazy_law": {"": lambda given, result: given["depth"] > 3},
+    "lazy.lazy_law": {"": lambda given, result: given["depth"] > 3},
     "spectral.compare_with_network": {"*": always},
     "descent.spectral_descent": {"*": lambda given, result: ~result.log_loss.isfinite()},
     "optimizers.alignment": {"": lambda given, result: result.isnan()},
@@ -285,7 +285,9 @@ NOT_FINITE = {
     "explorer.columns": {"sharpness": ends_of_a_run},
     "explorer.finished": {"sharpness": ends_of_a_run},
     "explorer.beside": {"apart": lambda given, result: result["network"] == "refused"},
-    "width.at_start": {"condition.*": lambda given, result: given["width"] < given["num_classes"]},
+    "lazy.at_start": {
+        "condition.*": lambda given, result: given["width"] < given["num_classes"] or given["depth"] > 500,
+    },
     "width.by_cell": {"*_rank": lambda given, result: result.decided.to_numpy() < 2},
     "width.power_law": {"*": lambda given, result: len(given["scales"]) < 2},
     "choice.advantage": {"*": lambda given, result: given["table"].empty},

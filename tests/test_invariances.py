@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tolerances import CERTIFIED, LINALG, close
 
 import dufm
-from dufm import DufmError, codes, laws, networks, perturbation, weight_decay, width
+from dufm import DufmError, codes, laws, lazy, networks, perturbation, weight_decay
 from dufm._scaling import in_range, times_power
 
 quick = settings(derandomize=True, deadline=None, database=None, max_examples=25)
@@ -394,7 +394,7 @@ def test_powers_that_cancel():
     assert dufm.early_singular_values(400.0, 1e-300, 2) > 1e46
     assert weight_decay.critical_decay(1000, 10) == 0.0
     # I − P is exactly 0 beyond a margin of 745, the rate at which it moves the logits of c³·I is Σ c⁴.
-    close(width.logit_rate([12.0 * torch.eye(4, dtype=F64)] * 3), 3 * 12.0**4, 1e-9)
+    close(lazy.logit_rate([12.0 * torch.eye(4, dtype=F64)] * 3), 3 * 12.0**4, 1e-9)
     assert math.isclose(laws.collapse_log_time(-1.0, 1e-300, 4, 3), -math.log(3) + math.log(1e-300) / -3, rel_tol=0.01)
 
 

@@ -11,7 +11,7 @@ import torch
 from test_door import FUNCTIONS, refusal
 
 import dufm
-from dufm import DufmError, _together, alignment, choice, complement, rectified, weight_decay, width
+from dufm import DufmError, _together, alignment, choice, complement, lazy, rectified, weight_decay, width
 
 COLUMNS = [(key, column) for key in _together.COLUMNS for column in tables.read(key)]
 #: pandas merges on the columns that two tables share, so that without one of these it joins what is not the same.
@@ -97,7 +97,7 @@ F4 = dufm.gaussian_init(3, 5, 4, seed=0, batch=2)
         (lambda: width.power_law([1.0, 2.0], [1.0, 2.0], [1.0]), "errors must be of shape (n) with n = 2 in scales"),
         (lambda: choice.expected_ranks(np.ones(3), np.ones((5, 2, 2))), "numbers must be of shape (n, i, c) with c"),
         (lambda: complement.turn_growth(E4, E4, 3, 0.1, 0.1, []), "growths must hold at least one item, got none"),
-        (lambda: width.lazy_size(3, 4, 2, 1e160), "lazy_size: with these arguments a number leaves the floats"),
+        (lambda: lazy.lazy_size(3, 4, 2, 1e160), "lazy_size: with these arguments a number leaves the floats"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_together_is_one_line(call, words):

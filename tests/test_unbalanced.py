@@ -9,8 +9,8 @@ import torch
 from tolerances import LINALG, close
 
 from dufm import DufmError, balanced_init, gradient_flow, imbalance, product, schatten
+from dufm.lazy import layer_products
 from dufm.unbalanced import beside_twins, shallow_path, shifted_init, stretched_init, unbalanced_ends
-from dufm.width import layer_products
 
 TOL = LINALG[torch.float64]
 WORDS = ["sb", "bs", "sbb", "sbsb", "bssss"]

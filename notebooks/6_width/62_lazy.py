@@ -56,7 +56,7 @@ import numpy as np
 import pandas
 
 import dufm
-from dufm import claims, notebook, sweep, width
+from dufm import claims, lazy, notebook, sweep
 
 p = notebook.start("62_lazy", globals())
 K = 4
@@ -68,16 +68,16 @@ K = 4
 
 # %%
 for d in p.widths[:: max(len(p.widths) // 2, 1)]:
-    A, B = width.layer_products(dufm.gaussian_init(4, d, K, scale=p.scale, seed=p.seed))
+    A, B = lazy.layer_products(dufm.gaussian_init(4, d, K, scale=p.scale, seed=p.seed))
     left, right = (np.linalg.eigvalsh(M[1][0]) for M in (A, B))
     print(f"d = {d:4d}: above {np.round(left / p.scale**4, 2)}, below {np.round(right / (p.scale**2 * d / K), 2)}")
 
 # %% [markdown]
-# `width.at_start` takes the largest relative distance over all layers, the worst condition number, and the rate $\kappa = \langle\dot Z, I - P\rangle/\|I - P\|^2$ over $\kappa_0$. Medians over the networks:
+# `lazy.at_start` takes the largest relative distance over all layers, the worst condition number, and the rate $\kappa = \langle\dot Z, I - P\rangle/\|I - P\|^2$ over $\kappa_0$. Medians over the networks:
 
 # %%
 grid = {"num_classes": [K], "depth": [4], "width": p.widths, "scale": [p.scale]}
-starts = sweep.run(width.at_start, grid, seeds=range(p.seed, p.seed + p.networks), **notebook.sweep_options())
+starts = sweep.run(lazy.at_start, grid, seeds=range(p.seed, p.seed + p.networks), **notebook.sweep_options())
 products = starts.groupby("width")[["left", "right", "condition", "rate"]].median()
 exponents = {side: np.polyfit(np.log(products.index), np.log(products[side]), 1)[0] for side in ("left", "right")}
 figures.store("62_products", products[["left", "right"]].reset_index())
@@ -109,8 +109,8 @@ settings = [(2, 1.0), (3, 0.8), (3, 0.3), (3, 0.1), (4, 0.8), (4, 0.3), (6, 0.8)
 seeds, levels = range(p.seed, p.seed + p.flows), np.geomspace(1 / 16, 1.0, 9)
 parts = []
 for (L, s, d) in notebook.progress([(L, s, d) for L, s in settings for d in p.wide], label="lazy range"):
-    path = pandas.DataFrame(width.lazy_path(seeds, K, L, d, s, levels=levels, device=notebook.device()))
-    law = width.lazy_law(path.ratio * width.lazy_size(L, d, K, s), L, d, K, s)
+    path = pandas.DataFrame(lazy.lazy_path(seeds, K, L, d, s, levels=levels, device=notebook.device()))
+    law = lazy.lazy_law(path.ratio * lazy.lazy_size(L, d, K, s), L, d, K, s)
     parts.append(path.assign(depth=L, scale=s, width=d, law=law))
 paths = pandas.concat(parts, ignore_index=True)
 figures.store("62_lazy", paths)
