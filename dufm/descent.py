@@ -26,6 +26,7 @@ from dufm._checks import check_count
 from dufm._door import guard
 from dufm._error import DufmError
 from dufm._factors import FactorModel
+from dufm._scaling import check_in_range
 from dufm._stepping import recorded
 from dufm._steps import Model
 from dufm._together import check_once
@@ -138,6 +139,7 @@ def modified_flow(s0: Tensor, depth: int, group: Group, lr: float, *, until_log_
         going = now > until_log_loss
         rows, u, first = rows[going], u[going], first[going]
         if not len(rows):
+            check_in_range("lr: the flow", state)
             return model.spectrum(state).reshape(s0.shape)
         h = _GROWTH * u.norm(dim=-1, keepdim=True) / first.norm(dim=-1, keepdim=True)
         second = modified(u + h / 2 * first)[1]
@@ -157,7 +159,9 @@ def collapses(s: Tensor, depth: int, group: Group) -> Tensor:
 def spectral_starts(seeds: Sequence[int], num_classes: int, scale: float) -> Tensor:
     """Singular values ``(len(seeds), K − 1)`` of uniform direction on the simplex and mean ``scale``, one a seed."""
     draws = np.stack([np.random.default_rng(seed).dirichlet(np.ones(num_classes - 1)) for seed in seeds])
-    return torch.from_numpy(draws.clip(1e-12)) * (num_classes - 1) * scale
+    starts = torch.from_numpy(draws.clip(1e-12)) * (num_classes - 1) * scale
+    check_in_range("scale: a singular value", starts)
+    return starts
 
 
 def spectral_ends(

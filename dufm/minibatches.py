@@ -156,6 +156,7 @@ def batch_flow(
         going = now > until_log_loss + _LANDED
         rows, first, left = rows[going], first[going], ((now - until_log_loss).unsqueeze(-1) / fall)[going]
         if not len(rows):
+            check_in_range("lr: the flow", w)
             return (w**depth).reshape(s0.shape)
         u = w[rows]
         h = torch.minimum(left, _GROWTH * u.norm(dim=-1, keepdim=True) / first.norm(dim=-1, keepdim=True))

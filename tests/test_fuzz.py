@@ -286,7 +286,7 @@ NOT_FINITE = {
     "explorer.finished": {"sharpness": ends_of_a_run},
     "explorer.beside": {"apart": lambda given, result: result["network"] == "refused"},
     "lazy.at_start": {
-        "condition.*": lambda given, result: given["width"] < given["num_classes"] or given["depth"] > 500,
+        "condition.*": lambda given, result: given["width"] < given["num_classes"] or given["depth"] > 10,
     },
     "width.by_cell": {"*_rank": lambda given, result: result.decided.to_numpy() < 2},
     "width.power_law": {"*": lambda given, result: len(given["scales"]) < 2},
