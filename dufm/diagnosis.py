@@ -16,10 +16,11 @@ from torch import Tensor
 
 from dufm._door import guard
 from dufm._error import DufmError
+from dufm._samples import dense, logits_and_labels, matrix, whole_as_float
 from dufm._scaling import check_in_range, in_range, times_power
 from dufm.agreement import selected_code
 from dufm.certificate import MAX_MARGINS, Certificate
-from dufm.codes import class_code, named, one_vs_rest_margin
+from dufm.codes import class_code, named, one_vs_rest_margin, pairs_and_singles
 from dufm.ends import DECIDED_MOVE, end
 from dufm.margin import closed_form_margin, normalized_margin
 from dufm.metrics import centred, effective_rank, nc_metrics, numerical_rank
@@ -35,7 +36,8 @@ _TRIES = 8  # starts of the search for the best numbering of a code's vectors
 class Diagnosis:
     """What :func:`diagnose` found of one network; ``str()`` is a table.
 
-    ``Z`` ``(K, K)``: centred class-mean logits, a class a column; ``samples``; ``depth``, None where none was given;
+    ``Z`` ``(K, K)``: centred class-mean logits, a class a column; ``samples``, and the least and the largest number of
+    them a class has, ``class_sizes``; ``depth``, None where none was given;
     ``margins``: least, median and largest margin of a sample; ``effective_rank`` and ``stable_rank`` ‖Z‖_F²/σ_1² of Z.
     ``rank``: that of the certified solution, None where nothing is ``decided``, and then ``reason`` says why.
     ``name``: the nearest named code, ``distance`` how far Z is from it (:func:`code_distance`).
@@ -53,6 +55,7 @@ class Diagnosis:
 
     Z: torch.Tensor
     samples: int
+    class_sizes: tuple[int, int]
     depth: int | None
     margins: tuple[float, float, float]
     effective_rank: float
@@ -71,11 +74,15 @@ class Diagnosis:
     @property
     def sentence(self) -> str:
         """The finding in one sentence."""
+        least, most = self.class_sizes
+        sizes = f"; {least} to {most} samples a class, read as if equal" if least < most else ""
         if not self.decided:
-            return f"{self.reason}; no rank decided"
-        if self.name == "NC" and self.rank == len(self.Z) - 1:
-            return f"neural collapse, NC2 {self.nc['nc2']:.2g}"
-        return f"rank {self.rank} of {len(self.Z) - 1}: nearest the {self.name}, {self.distance:.0%} away"
+            return f"{self.reason}; no rank decided{sizes}"
+        if self.name != "NC" or self.rank != len(self.Z) - 1:
+            return f"rank {self.rank} of {len(self.Z) - 1}: nearest the {self.name}, {self.distance:.0%} away{sizes}"
+        if self.layer == "features":
+            return f"neural collapse of the logits, NC2 {self.nc['nc2']:.2g} of the features{sizes}"
+        return f"neural collapse, NC2 {self.nc['nc2']:.2g}{sizes}"
 
     def __str__(self) -> str:
         """The table."""
@@ -109,25 +116,28 @@ def diagnose(
     r"""What a trained classifier has become, from its logits on the training samples: :class:`Diagnosis`.
 
     ``logits``: ``(N, K)`` as PyTorch gives them, or ``(K, N)``: ``labels`` ``(N,)``, integers 0 … K − 1, tell which;
-    unsorted and unbalanced as they come.  NumPy or torch, float32 or float64, on any device; the work is in float64.
-    Column c of ``Z`` is the mean of the logits of class c less its mean over the classes.  The rank is that of the
-    certified solution within 10% of Z at ``depth`` (weight matrices of the linear part, features included); without a
-    depth only the named codes that are critical at every depth count: all but one pair among singles.  Beyond 45
-    classes nothing is certified, and 40 take some ten seconds.  ``features`` ``(N, d)`` and ``classifier`` ``(K, d)``,
-    rows as PyTorch has them, give the collapse metrics of that layer (NC3 is NaN without the classifier); else they are
-    those of the logits.  Every class counts alike: Σ_W is the mean over the classes of their own covariances.
+    unsorted and unbalanced as they come: each class counts by its mean, and unequal sizes, whose own margin problem is
+    another (notebook 85), are named in the sentence.  NumPy or torch, float32 or float64, on any device; the work is in
+    float64.  Column c of ``Z`` is the mean of the logits of class c less its mean over the classes.  The rank is that
+    of the certified solution within 10% of Z at ``depth`` (weight matrices of the linear part, features included);
+    without a depth only the named codes that are critical at every depth count: all but one pair among singles.  Beyond
+    45 classes only collapse is compared and nothing is certified; 45 take some ten seconds.  ``features`` ``(N, d)``
+    and ``classifier`` ``(K, d)``, rows as PyTorch has them, give the collapse metrics of that layer (NC3 is NaN without
+    the classifier); else they are those of the logits.  Every class counts alike: Σ_W is the mean over the classes of
+    their own covariances.
 
     Units: none.  Raises: ``DufmError`` for lengths that do not fit, a square matrix that reads differently both ways, a
     class without a sample, labels that are no class, probabilities in the place of logits, logits that are no finite
     floating numbers or whose margins are beyond the floats, and a depth below 2.  Source: Papyan, Han & Donoho (2020)
     for the metrics; this companion, notebook 91.
 
-    >>> labels = [0, 1, 2, 3, 0]
+    >>> labels = 2 * [0, 1, 2, 3]
     >>> square = dufm.polygon(4) @ dufm.polygon(4).mT
     >>> dufm.diagnose(20 * square[labels], labels, depth=4).sentence
     'rank 2 of 3: nearest the orthoplex, 0% away'
     """
-    logits, labels = _logits_and_labels(logits, labels)
+    logits, labels = logits_and_labels(logits, labels)
+    sizes = torch.bincount(labels)
     logits, e = in_range(logits)
     samples, num_classes = logits.shape
     own = logits.gather(1, labels[:, None])
@@ -137,13 +147,15 @@ def diagnose(
     # All but the margins is blind to scale.
     Z = in_range(means)[0]
     sigma = torch.linalg.svdvals(Z)
-    codes = named(num_classes)
+    few = num_classes * (num_classes - 1) <= MAX_MARGINS
+    codes = named(num_classes) if few else {"NC": pairs_and_singles(num_classes, 0)}
     name, distance = _nearest(Z, codes)
-    rank, certificate, reason = _decide(Z, depth, gaps, name, codes[name], distance)
+    rank, certificate, reason = _decide(Z, depth, gaps, name, codes[name], distance, few)
     nc, layer = _collapse(logits, labels, features, classifier, rank or num_classes - 1)
     return Diagnosis(
         Z=times_power(means, e),
         samples=samples,
+        class_sizes=(int(sizes.min()), int(sizes.max())),
         depth=depth,
         margins=(float(gaps.min()), float(gaps.median()), float(gaps.max())),
         effective_rank=float(effective_rank(Z)),
@@ -166,17 +178,17 @@ def code_distance(Z: Matrix, code: Matrix) -> float:
 
     :math:`\min_{\pi, c}\|Z - c\,\Pi Z_0\Pi^\top\|_F/\|Z\|_F` over the permutations of the classes and c ≥ 0, both
     centred.  The permutation is searched (FAQ, then exchanges of two; Vogelstein et al. 2015), from eight random
-    starts: an upper bound.  1 where nothing is alike, and for Z = 0.
+    starts: an upper bound.  None is needed for neural collapse.  1 where nothing is alike, and for Z = 0.
     """
-    Z, code = (_matrix(name, _whole_as_float(_dense(name, part))) for name, part in (("Z", Z), ("code", code)))
+    Z, code = (matrix(name, whole_as_float(dense(name, part))) for name, part in (("Z", Z), ("code", code)))
     if not Z.shape == code.shape == Z.mT.shape:
         raise DufmError(f"Z and code must have one shape (K, K), got {tuple(Z.shape)} and {tuple(code.shape)}")
     Z, code = (centred(in_range(part)[0]).numpy() for part in (Z, code))
     size = np.linalg.norm(Z) * np.linalg.norm(code)
     if size == 0:
         return 1.0
-    rng, best = np.random.default_rng(0), 0.0
-    for _ in range(_TRIES):
+    rng, best = np.random.default_rng(0), float((Z * code).sum() / size)
+    for _ in range(0 if _is_collapse(code) else _TRIES):
         options = {"maximize": True, "rng": rng, "P0": "randomized"}
         rough = scipy.optimize.quadratic_assignment(Z, code, options=options)
         guess = np.column_stack([np.arange(len(Z)), rough.col_ind])
@@ -184,75 +196,22 @@ def code_distance(Z: Matrix, code: Matrix) -> float:
             Z, code, method="2opt", options={"maximize": True, "rng": rng, "partial_guess": guess}
         )
         best = max(best, found.fun / size)
-    return math.sqrt(max(0.0, 1.0 - min(best, 1.0) ** 2))
+    return math.sqrt(max(0.0, 1.0 - min(max(best, 0.0), 1.0) ** 2))
 
 
-# ---------------------------------------------------------------- what comes in
+def _is_collapse(code: np.ndarray) -> bool:
+    """Whether every numbering of the classes gives the same centred logits."""
+    collapse = np.eye(len(code)) - 1 / len(code)
+    return bool(np.abs(code - np.trace(code) / (len(code) - 1) * collapse).max() <= 1e-12 * np.abs(code).max())
 
 
-def _logits_and_labels(logits: Any, labels: Any) -> tuple[Tensor, Tensor]:
-    logits, labels = _matrix("logits", logits), _dense("labels", labels)
-    whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
-    if labels.ndim != 1 or not whole:
-        raise DufmError(f"labels must be integers of shape (N,), got {labels.dtype} of shape {tuple(labels.shape)}")
-    rows, columns = logits.shape
-    if len(labels) not in (rows, columns):
-        raise DufmError(f"labels must have one entry a sample: {len(labels)} do not fit logits {rows, columns}")
-    if rows == columns and not torch.equal(logits, logits.mT):
-        raise DufmError(
-            f"logits of shape {rows, columns} read two ways: a sample a row, as PyTorch gives them, or a sample a "
-            "column; repeat one sample with its label, so that the numbers of samples and of classes differ"
-        )
-    logits = logits if len(labels) == rows else logits.mT
-    num_classes = logits.shape[1]
-    if num_classes < 2:
-        raise DufmError(f"logits must have at least 2 classes, got shape {rows, columns}")
-    labels = labels.long()
-    if labels.min() < 0 or labels.max() >= num_classes:
-        raise DufmError(
-            f"labels must be from 0 to {num_classes - 1}, got {int(labels.min())} to {int(labels.max())}; "
-            "np.unique(labels, return_inverse=True)[1] numbers the classes"
-        )
-    missing = sorted(set(range(num_classes)) - set(labels.tolist()))
-    if missing:
-        raise DufmError(f"labels must name every class: there is no sample of {', '.join(map(str, missing[:5]))}")
-    if logits.min() >= 0 and ((logits.sum(1) - 1).abs() < 1e-3).all():
-        raise DufmError("logits must be those before the softmax, got rows of probabilities")
-    return logits, labels
-
-
-def _matrix(name: str, values: Any) -> Tensor:
-    values = _dense(name, values)
-    if not values.is_floating_point() or values.ndim != 2 or values.numel() == 0:
-        shape = tuple(values.shape)
-        raise DufmError(f"{name} must be a matrix of floating numbers, got {values.dtype} of shape {shape}")
-    values = values.double()
-    if not torch.isfinite(values).all():
-        raise DufmError(f"{name} must be finite, but it holds NaN or inf")
-    return values
-
-
-def _whole_as_float(values: Tensor) -> Tensor:
-    return values if values.is_floating_point() or values.is_complex() else values.double()
-
-
-def _dense(name: str, values: Any) -> Tensor:
-    """A tensor, an array, a table or nested lists as a tensor on the CPU."""
-    try:
-        values = values if isinstance(values, torch.Tensor) else torch.as_tensor(np.array(values))
-        return values.detach().to("cpu").to_dense()
-    except (TypeError, ValueError, RuntimeError):
-        hint = ": pass its .weight" if isinstance(values, torch.nn.Module) else ""
-        raise DufmError(f"{name} must be an array or a tensor of numbers, got {type(values).__name__}{hint}") from None
+# ---------------------------------------------------------------- what is found
 
 
 def _means(rows: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """Means of the rows of each class, ``(K, d)``."""
     sums = rows.new_zeros(num_classes, rows.shape[1]).index_add(0, labels, rows)
     return sums / torch.bincount(labels, minlength=num_classes)[:, None]
-
-
-# ---------------------------------------------------------------- what is found
 
 
 def _nearest(Z: Tensor, codes: dict[str, Tensor]) -> tuple[str, float]:
@@ -276,20 +235,21 @@ def _nearest(Z: Tensor, codes: dict[str, Tensor]) -> tuple[str, float]:
 
 
 def _decide(
-    Z: Tensor, depth: int | None, gaps: Tensor, name: str, code: Tensor, distance: float
+    Z: Tensor, depth: int | None, gaps: Tensor, name: str, code: Tensor, distance: float, few: bool
 ) -> tuple[int | None, Certificate | None, str]:
     """Rank, certificate and reason; without a depth by the nearest named ``code``, which has no certificate."""
     wrong = int((gaps <= 0).sum())
     if wrong:
-        return None, None, f"not separated: {wrong} of {len(gaps)} samples have no positive margin"
+        order = ", are logits and labels in one order?" if 2 * wrong > len(gaps) else ""
+        return None, None, f"not separated: {wrong} of {len(gaps)} samples have no positive margin{order}"
     near = f"within {DECIDED_MOVE:.0%} at a least margin of {float(gaps.min()):.3g}"
     if depth is None:
         if distance > DECIDED_MOVE:
-            return None, None, f"no named code {near}"
+            return None, None, f"no {'named code' if few else 'collapse'} {near}"
         if name.startswith("1 pair,"):  # notebook 25
             return None, None, f"{name} is critical at no depth"
         return int(numerical_rank(code, 1e-6)), None, ""
-    if Z.numel() - len(Z) > MAX_MARGINS:
+    if not few:
         return None, None, f"{len(Z)} classes are too many to certify"
     found = end(Z, depth)
     return (int(found.rank), found.certificate, "") if found.decided else (None, None, f"no certified solution {near}")
@@ -317,11 +277,11 @@ def _collapse(
             raise DufmError("classifier needs the features that it reads: pass features of shape (N, d) too")
         layer, features, classifier = "logits", logits, torch.eye(num_classes, dtype=logits.dtype)
     else:
-        layer, features = "features", in_range(_matrix("features", features))[0]
+        layer, features = "features", in_range(matrix("features", features))[0]
         if len(features) != len(labels):
             raise DufmError(f"features must have shape (N, d), N = {len(labels)}, got {tuple(features.shape)}")
         wanted = num_classes, features.shape[1]
-        classifier = _matrix("classifier", features.new_zeros(wanted) if classifier is None else classifier)
+        classifier = matrix("classifier", features.new_zeros(wanted) if classifier is None else classifier)
         if classifier.shape != wanted:
             raise DufmError(
                 f"classifier must have shape (K, d) = {wanted}, rows as PyTorch has them, got {tuple(classifier.shape)}"

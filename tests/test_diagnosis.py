@@ -167,15 +167,43 @@ def test_what_is_not_decided_says_why():
 def test_every_named_code_decides_without_a_depth_if_and_only_if_it_is_critical(K):
     for name, Z in codes.named(K).items():
         critical = all(float(dufm.kkt_residual(Z, depth)) < 1e-8 for depth in (2, 3, 6))
-        found = diagnose(*samples(20.0 * Z, range(1, K + 1)))
+        found = diagnose(*samples(20.0 * Z, [2] * K))
         assert (found.name, found.decided) == (name, critical)
         assert critical or found.sentence == f"{name} is critical at no depth; no rank decided"
 
 
 def test_neural_collapse_in_one_sentence():
-    found = diagnose(*samples(30.0 * codes.named(4)["NC"], [5, 5, 5, 5], noise=0.1), depth=2)
+    logits, labels = samples(30.0 * codes.named(4)["NC"], [5, 5, 5, 5], noise=0.1)
+    found = diagnose(logits, labels, depth=2)
     assert found.sentence == f"neural collapse, NC2 {found.nc['nc2']:.2g}" and found.rank == 3
     assert found.code_gap == pytest.approx(0.0, abs=0.01)
+    other = diagnose(logits, labels, depth=2, features=torch.randn(20, 6, generator=torch.Generator().manual_seed(0)))
+    assert other.nc["nc2"] > 0.1
+    assert other.sentence == f"neural collapse of the logits, NC2 {other.nc['nc2']:.2g} of the features"
+
+
+def test_unequal_sizes_and_another_order_are_named_in_the_sentence():
+    logits, labels = samples(30.0 * codes.named(4)["NC"], [1, 2, 3, 9])
+    found = diagnose(logits, labels)
+    assert found.class_sizes == (1, 9)
+    assert found.sentence == f"neural collapse, NC2 {found.nc['nc2']:.2g}; 1 to 9 samples a class, read as if equal"
+    shuffled = diagnose(logits, labels.roll(4))
+    assert "samples have no positive margin, are logits and labels in one order?" in shuffled.sentence
+
+
+def test_an_array_of_another_byte_order_is_read():
+    logits, labels = samples(30.0 * codes.named(4)["NC"], [2, 2, 2, 2], noise=1.0)
+    swapped = diagnose(logits.numpy().astype(">f8"), labels.numpy().astype(">i4"))
+    assert torch.equal(swapped.Z, diagnose(logits, labels).Z)
+
+
+@pytest.mark.parametrize("depth", [None, 3])
+def test_many_classes_are_compared_with_collapse_alone_and_at_once(depth):
+    near, far = (diagnose(*samples(20.0 * codes.named(60)["NC"], [2] * 60, noise), depth=depth) for noise in (0.1, 9.0))
+    assert near.name == far.name == "NC" and near.distance < 0.05 < 0.1 < far.distance
+    assert near.decided == (depth is None) and not far.decided
+    centre = far.Z - far.Z.trace() / 59 * (torch.eye(60, dtype=F64) - 1 / 60)
+    assert far.distance == pytest.approx(float(centre.norm() / far.Z.norm()), rel=1e-9)
 
 
 @pytest.mark.parametrize("noise", [0.1, 2.0])
@@ -214,9 +242,10 @@ LOGITS, LABELS = samples(5.0 * codes.named(4)["NC"], [2, 3, 1, 2])
         ((LOGITS * float("nan"), LABELS), "NaN or inf"),
         ((torch.randn(4, 4, dtype=F64), torch.arange(4)), "a sample a row, .* or a sample a column"),
         ((LOGITS, None), "labels must be an array or a tensor of numbers, got NoneType"),
-        ((LOGITS, list("abcdefgh")), "labels must be an array or a tensor of numbers, got list"),
+        ((LOGITS, list("abcdefgh")), "labels must be an array or a tensor of numbers, got list: np.unique"),
         (([[1.0, 2.0], [3.0]], [0, 1]), "logits must be an array or a tensor of numbers, got list"),
-        ((torch.nn.Linear(3, 3), LABELS), "logits must be .* got Linear: pass its .weight"),
+        ((LOGITS.split(3), LABELS), "got tuple of batches: join them with torch.cat"),
+        ((torch.nn.Linear(3, 3), LABELS), "logits must be .* got Linear: pass what it gives for the training samples"),
         ((LOGITS.to("meta"), LABELS), "logits must be an array or a tensor of numbers, got Tensor"),
     ],
 )
@@ -234,6 +263,7 @@ def test_refuses_in_one_line(arguments, message):
         ({"features": LOGITS, "classifier": torch.eye(4, 5).T}, r"\(K, d\) = \(4, 4\), .*got \(5, 4\)"),
         ({"features": LOGITS.long()}, "features must be a matrix of floating numbers"),
         ({"classifier": torch.eye(4, dtype=F64)}, "needs the features"),
+        ({"features": LOGITS, "classifier": torch.nn.Linear(4, 4)}, "got Linear: pass its .weight"),
         ({"depth": 1}, "depth"),
     ],
 )
