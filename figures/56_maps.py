@@ -41,8 +41,9 @@ def draw(data):
                 ax.plot(x, y, color="black", linestyle="--", linewidth=0.6)
         ax.set(xlim=(-0.08, 1.08), ylim=(-0.24, 0.95), aspect="equal")
         ax.set_axis_off()
-        share = data["collapse"][here].sum() / data["starts"][here].sum()
-        ax.annotate(f"{share:.2%}" if share < 0.1 else f"{share:.0%}", (0.5, -0.2), ha="center", fontsize=8)
+        hits, starts = (int(data[name][here].sum()) for name in ("collapse", "starts"))
+        share = f"{hits / starts:.{0 if 10 * hits >= starts else 2}%}"
+        ax.annotate(share if hits >= 20 else f"{hits} of {starts:,}", (0.5, -0.2), ha="center", fontsize=8)
         if row == 0:
             ax.set_title(f"$L = {depths[column]}$")
         if column == 0:

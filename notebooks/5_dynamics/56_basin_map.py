@@ -23,7 +23,7 @@ figures.published("56_maps")
 
 # %% [markdown]
 # *Where each proportion $(s_1 : s_2 : s_3)$ ends, one triangle a depth and an initial scale; a corner is one value alone, the centre three equal ones. Dark: neural
-# collapse, with its share below; in three other shades: the squares, by the value that they drop. Beyond the dashed curves a value is lost at any scale, by the rule of products.* [Drawn by](../../figures/56_maps.py)
+# collapse, with its share of the starts below, or their number where it is below 20; in three other shades: the squares, by the value that they drop. Beyond the dashed curves a value is lost at any scale, by the rule of products.* [Drawn by](../../figures/56_maps.py)
 #
 # ## Statement
 #
