@@ -24,12 +24,14 @@ def draw(data):
     square = (data["num_classes"] == 4) & (data["kind"] == "orthoplex")
     data = {**data, "kind": np.where(square, "polygon", data["kind"])}
     cells = list(dict.fromkeys(zip(data["num_classes"], data["depth"], data["width"], strict=True)))
-    groups = [[c for c in cells if c[2] > c[0]], [c for c in cells if c[2] <= c[0]]]
-    heights = [max(len(group), 0.1) for group in groups]
-    size = {"width": 7.0, "height": 1.2 + 0.22 * len(cells), "sharex": "col"}
-    ratios = {"height_ratios": heights, "width_ratios": [3.2, 1]}
-    fig, axes = figures.subplots(2, 2, gridspec_kw=ratios, **size)
-    for (bars, shares), group in zip(axes, groups, strict=True):
+    wide, narrow = [c for c in cells if c[2] > c[0]], [c for c in cells if c[2] <= c[0]]
+    groups = {"wide" + (f", $d={wide[0][2]}$" if len({c[2] for c in wide}) == 1 else ""): wide, "bottleneck": narrow}
+    groups = {name: group for name, group in groups.items() if group}
+    size = {"width": 7.0, "height": max(1.2 + 0.22 * len(cells), 2.6), "sharex": "col", "squeeze": False}
+    ratios = {"height_ratios": [len(group) for group in groups.values()], "width_ratios": [3.2, 1]}
+    fig, axes = figures.subplots(len(groups), 2, gridspec_kw=ratios, **size)
+    for (bars, shares), (title, group) in zip(axes, groups.items(), strict=True):
+        bars.set_ylabel(title)
         for line, cell in enumerate(group):
             keys = zip(("num_classes", "depth", "width"), cell, strict=True)
             _bar(bars, shares, line, data, np.all([data[key] == x for key, x in keys], axis=0))
@@ -39,11 +41,8 @@ def draw(data):
         shares.set(xlim=(-0.05, 1.05), xticks=[0, 0.5, 1], ylim=(len(group) - 0.5, -0.5), yticks=[])
         shares.grid(axis="x", color="0.88", linewidth=0.6)
         bars.tick_params(axis="y", length=0)
-    wide = sorted({c[2] for c in groups[0]})
-    axes[0, 0].set_ylabel("wide" + (f", $d={wide[0]}$" if len(wide) == 1 else ""))
-    axes[1, 0].set_ylabel("bottleneck")
-    axes[1, 0].set_xlabel("share of the networks")
-    axes[1, 1].set_xlabel("softmax codes below\nrank $K-1$, share")
+    axes[-1, 0].set_xlabel("share of the networks")
+    axes[-1, 1].set_xlabel("softmax codes below\nrank $K-1$, share")
     _keys(fig, set(data["kind"]))
     return fig
 

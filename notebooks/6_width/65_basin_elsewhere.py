@@ -155,7 +155,7 @@ claims.check("65-steeper", ((change.share - change.hadamard).groupby(steps.depth
 # ## Try it
 #
 # 1. `classes = [4]`, `most = 1000`, `seed = 100000`: do other networks collapse as often? (Their exponents need rarer cells: `most = 100000`.)
-# 2. Add a cell at $L = 8$ to the sweep, for the table has none, and run `depths = [8]`: at which scale is a tenth left at four classes?
+# 2. `classes = [4, 5]`, `depths = [6]`: at which scale is a tenth of the networks left, at four classes and at five?
 
 # %% tags=["nbval-ignore-output"]
 notebook.provenance(p)
