@@ -39,6 +39,8 @@ Examples in docstrings follow ``import dufm, torch`` and ``import numpy as np``.
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
+from dufm._error import needs
+
 if TYPE_CHECKING:
     from dufm._public import *  # noqa: F403
     from dufm._public import __all__ as __all__
@@ -50,7 +52,10 @@ def __getattr__(name: str) -> Any:
     """Public names, loaded with torch when the first is used; other rooms; what notebooks share: ``dufm.figures``."""
     for module in (f"dufm.{name}", f"dufm.companion.{name}"):
         if not name.startswith("_") and importlib.util.find_spec(module):
-            return importlib.import_module(module)
+            try:
+                return importlib.import_module(module)
+            except ModuleNotFoundError as error:
+                raise needs(f"dufm.{name}", error) from error
     public = vars(importlib.import_module("dufm._public"))
     if name != "__all__" and name not in public["__all__"]:
         raise AttributeError(f"module 'dufm' has no attribute {name!r}")

@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 import dufm
-from dufm._error import DufmError
+from dufm._error import DufmError, needs
 from dufm.companion import claims, files, pages
 from dufm.companion.parameters import declared, title
 from dufm.companion.words import did_you_mean
@@ -170,9 +170,9 @@ def main(argv=None):
         print("dufm: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
     except ModuleNotFoundError as error:
-        if (error.name or "").startswith("dufm"):
+        if needs("this command", error) is error:
             raise
-        print(f'dufm: {error}; pip install -e ".[notebooks]" in the checkout brings it', file=sys.stderr)
+        print(f"dufm: {needs('this command', error)}", file=sys.stderr)
         return 2
     except (DufmError, argparse.ArgumentTypeError) as error:
         print(f"dufm: {error}", file=sys.stderr)

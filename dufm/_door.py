@@ -1,11 +1,10 @@
 """The door of every public function: what each argument may be, by its type and its name, before the body runs.
 
 A room ends in ``guard(globals())``.  Types are read from the annotations (:func:`check_of`), ranges of numbers are
-given by the argument's name (``INTEGERS``, ``FLOATS``), exceptions of a function or a room by
-``function.name`` or ``room.name``, and what is left to the function in ``OWN``.  The body
-then checks only what depends on two arguments, or on what it computes.  Numbers pass as Python's ``int`` and ``float``,
-sequences as lists, tensors as they are.  What public functions call of each other is behind the door already, and is
-not checked again.
+given by the argument's name (``INTEGERS``, ``FLOATS``), exceptions of a function or a room by ``function.name`` or
+``room.name``, and what is left to the function in ``OWN``.  The body then checks only what depends on two arguments, or
+on what it computes.  Numbers pass as Python's ``int`` and ``float``, sequences as lists, tensors as they are.  What
+public functions call of each other is behind the door already, and is not checked again.
 """
 
 import contextlib
@@ -31,7 +30,7 @@ from dufm._checks import (
     check_tensor,
     short,
 )
-from dufm._error import DufmError
+from dufm._error import DufmError, needs
 from dufm._together import together_of
 
 __all__ = ["FILLED", "FLOATS", "INTEGERS", "OWN", "WITHIN_FLOATS", "alternatives", "check_of", "guard", "passed"]
@@ -167,6 +166,8 @@ def _behind_door(function: Callable[..., Any]) -> Callable[..., Any]:
                 return function(*given, *args[len(given) :], **kwargs)
         except DufmError:
             raise
+        except ModuleNotFoundError as error:
+            raise needs(f"dufm.{room}", error) from error
         except (ArithmeticError, MemoryError, RuntimeError, ValueError) as error:
             if isinstance(error, MemoryError) or _TOO_LARGE.search(str(error)):
                 raise DufmError(f"{function.__name__}: these arguments need more memory than there is") from error

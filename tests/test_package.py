@@ -147,7 +147,21 @@ def test_in_a_checkout_it_says_what_is_missing(outside, checkout):
     for command in (["reproduce"], ["figures", "27"]):
         done = outside("dufm", *command, DUFM_ROOT=str(checkout))
         assert done.returncode == 2
-        assert 'pip install -e ".[notebooks]"' in done.stderr and done.stderr.count("\n") == 1
+        assert "pip install 'dufm[notebooks]'" in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("use", "missing"),
+    [
+        ("dufm.figures", "dufm.figures needs matplotlib"),
+        ("dufm.sweep", "dufm.sweep needs pandas"),
+        ("dufm.choice", "dufm.choice needs pandas"),
+        ("dufm.data.split('digits', 3)", "dufm.data needs sklearn"),
+    ],
+)
+def test_a_room_that_needs_the_notebooks_packages_says_what_brings_them(outside, use, missing):
+    done = outside("python", "-c", f"import dufm; {use}")
+    assert done.stderr.splitlines()[-1] == f"ModuleNotFoundError: {missing}: pip install 'dufm[notebooks]'"
 
 
 def test_the_lower_ends_are_one_line_each():
