@@ -89,7 +89,7 @@ def least_cost(Z: Tensor, depth: int, decay: float) -> tuple[float, float]:
         return (evaluate(scale * Z)[0].exp() + price * scale[..., 0, 0] ** (2 / depth)).numpy()
 
     most = math.log((200 + 8 * abs(math.log(decay))) / smallest)
-    if most <= math.log(0.5):
+    if not math.log(0.5) < most < math.inf:
         raise DufmError(f"Z must have smallest margin 1, or near it, got {smallest:g}")
     grid = np.linspace(math.log(0.5), most, 200)
     best = int(np.argmin(cost(grid)))
