@@ -131,7 +131,10 @@ def test_check_raises_for_what_should_hold_and_refuses_what_is_no_number(checkou
 def test_other_parameters_make_a_claim_not_applicable(checkout, capsys, monkeypatch):
     monkeypatch.setattr(files, "running", lambda: files.NotebookRun("27_stub", {}, False, None))
     claims.check("27-margin", 0.5)
-    assert "27-margin not applicable" in capsys.readouterr().out
+    claims.check("27-margin", math.nan)
+    other, none = capsys.readouterr().out.strip().split("27-margin not applicable")[1:]
+    assert "0.5000 (expected 0.3333 ± 0.0001); proved at the published parameters" in other
+    assert "margin at depth 2: none (expected" in none
     monkeypatch.setattr(files, "running", lambda: files.NotebookRun("00_overview", {}, True, None))
     with pytest.raises(DufmError, match="belongs to 27_stub, but 00_overview is running"):
         claims.check("27-margin", 0.5)

@@ -65,7 +65,7 @@ class Claim:
     def show(self, value):
         """``value`` rounded so that what differs between two machines does not show."""
         if not math.isfinite(value):
-            return str(value)
+            return "none" if math.isnan(value) else str(value)
         if self.kind == "equals" and self.bounds[1] > 0 and abs(value) < 1e15:
             decimals = max(0, -math.floor(math.log10(self.bounds[1])))
             return f"{round(value, decimals) + 0.0:.{decimals}f}"
@@ -172,6 +172,7 @@ def check(id, value):
 
 def _display(claim, verdict):
     status = claim.status.replace("_", " ") + (", a regression" if claim.pinned else "")
+    status += " at the published parameters" if verdict.verdict == "not applicable" else ""
     lines = (f"{verdict.verdict}: {claim.statement}", claim.found(verdict))
     text = f"{claim.id} {lines[0]}\n    {lines[1]}; {status}"
     outcome = f" {claim.outcome}" if claim.outcome else ""

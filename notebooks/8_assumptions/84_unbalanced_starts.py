@@ -109,7 +109,7 @@ CELL = ["num_classes", "word", "handover", "kind"]
 words = ["s" * k + "b" * (L - k) for L in p.depths for k in range(1, L)]
 cells = [(K, "s" * L, 1.0, "shifted") for K in p.classes for L in range(2, max(p.depths) + 1)]
 cells += [(K, word, h, kind) for K in p.classes for word in words for kind in unbalanced.KINDS for h in p.handovers]
-wanted, once = pandas.DataFrame(cells, columns=CELL), notebook.committed("84_starts")
+wanted, once = pandas.DataFrame(cells, columns=CELL), notebook.committed("84_starts").astype({"handover": float})
 first, last = p.seed + 1000, p.seed + 1000 + p.networks
 table = once.merge(wanted)[lambda rows: rows.seed.between(first, last - 1)]
 counts = wanted.merge(table.groupby(CELL, as_index=False).size(), how="left")["size"]
