@@ -36,12 +36,12 @@ def draw(data):
         names = [f"{s0:g}" for s0 in scales] * len(depths)
         ax.set_xticks(places, names, rotation=90, fontsize=7)
         ax.tick_params(axis="x", length=0)
-        middles = [i * group + (len(scales) - 1) / 2 for i in range(len(depths))]
-        second = ax.secondary_xaxis(location=-0.21)
-        second.set_xticks(middles, [f"$L = {L}$" for L in depths])
-        second.tick_params(length=0)
-        second.spines["bottom"].set_visible(False)
-        ax.set_xlabel("initial scale $s_0$ (under each bar) and depth", labelpad=20)
+        below = -8 - 4.5 * max(len(name) for name in names)  # points, under the scales
+        for i, L in enumerate(depths):
+            middle = i * group + (len(scales) - 1) / 2
+            place = {"xycoords": ax.get_xaxis_transform(), "textcoords": "offset points", "ha": "center", "va": "top"}
+            ax.annotate(f"$L = {L}$", (middle, 0), (0, below), fontsize=8, annotation_clip=False, **place)
+        ax.set_xlabel("initial scale $s_0$ (under each bar) and depth", labelpad=19)
         ax.set(ylim=(0, 1))
         ax.set_title(f"$K = {K}$")
     axes[0].set_ylabel("share of starts")

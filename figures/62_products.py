@@ -17,5 +17,5 @@ def draw(data):
     ax.minorticks_off()
     ax.set_yticks([0.1, 0.2, 0.5, 1], ["0.1", "0.2", "0.5", "1"])
     ax.set(xlabel="hidden width $d$", ylabel="distance from a multiple of $I$")
-    ax.legend(loc="upper right")
+    ax.legend()
     return fig

@@ -12,7 +12,7 @@
 # **Question.** Train a deep linear classifier without regularisation, long past the point where every sample is right. Which
 # geometry do the class means end in?
 #
-# **Answer.** At two layers in *neural collapse*, all classes at equal angles. From three layers on, with six classes or more, other
+# **Answer.** At two layers in *neural collapse*, all classes at equal angles. From three layers on with six classes or more, from four on with four or five, other
 # arrangements of lower rank do better, and such are reached: often *softmax codes*, though not for every number of classes. *The Implicit Bias of Depth: From Neural Collapse to Softmax Codes* (C. Garrod,
 # J. P. Keating, C. Thrampoulidis, ICML 2026, [arXiv:2605.23087](https://arxiv.org/abs/2605.23087)) announces this. These notebooks
 # derive and measure what its abstract says, and some things beyond it; here is a picture for each part. Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/00_overview.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/00_overview.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).

@@ -32,7 +32,8 @@ figures.published("57_critical")
 # 1. *If the leaders with $0$ are a subgroup (one leader; or 1, 2 and their product), the end is neural collapse for every $s_0$ and $\delta < 1$: there is no critical deviation.*
 # 2. *If not, there are $0 < c_-\le c_+$ that do not depend on $s_0\le1/2$: collapse for $c < c_-$, never for $c > c_+$.*
 # 3. *If the laggards with $0$ are a subgroup (the figure), there is one $c^*$: for small $s_0$ collapse exactly up to $c = c^* + O(s_0)$, that is*
-# $$\delta_c = 1 - (1 + c^*s_0^{q})^{-1/q} \approx \frac{c^*}{q}\,s_0^{q},\qquad\text{and }c\text{ is less than }c^*\text{ by }\ \frac qK\int_0^{s_0}s^{-q}\bigl[1 - (1 + c^*s^q)^{-1/q}\bigr]ds + O(s_0^2).$$
+# $$\delta_c = 1 - (1 + c^*s_0^{q})^{-1/q} \approx \frac{c^*}{q}\,s_0^{q},$$
+# $$\text{and }c\text{ is less than }c^*\text{ by }\ \frac qK\int_0^{s_0}s^{-q}\bigl[1 - (1 + c^*s^q)^{-1/q}\bigr]ds + O(s_0^2).$$
 #
 # **Proof.** $y_i = s_i^{-q}$ obeys $\dot y_i = -(L-2)g_i$, $g_i = \mathbb E_p[1-\chi_i]$ ([41](../4_spectral/41_frozen_vectors.ipynb)). As $|\partial g_i/\partial s_k| = |\operatorname{Cov}_p(\chi_i,\chi_k)|/K\le1/K$ and all $g$ are equal where all $s$ are, $|g_i - 1|\le\max s$ and
 # $|g_i - g_j|\le2\max_{k,l}|s_k - s_l|$.
