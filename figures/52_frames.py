@@ -18,7 +18,8 @@ def bars(ax, data, L, moment):
     here = (data["depth"] == L) & (data["log_loss"] == moment)
     ax.bar(data["character"][here], data["ratio"][here], color=figures.depth_color(L), width=0.8)
     ax.axhline(1.0, color="black", linestyle="--", linewidth=0.8)
-    ax.set(ylim=(0, 2.0), xlim=(0.4, 7.6), yticks=[0, 1, 2], xticks=[])
+    top = max(2.0, 1.05 * data["ratio"].max())
+    ax.set(ylim=(0, top), xlim=(0.4, 7.6), yticks=range(int(top) + 1), xticks=[])
 
 
 def draw(data):

@@ -75,7 +75,7 @@ p = notebook.start("53_growth_law", globals())
 
 # %%
 pair = p.scale * torch.tensor([1 + 1e-6, 1 - 1e-6], dtype=torch.float64)
-means = torch.tensor([0.5, 1.0, 2.5, 5.0, 10.0], dtype=torch.float64)
+means = torch.tensor([mean for mean in (0.5, 1.0, 2.5, 5.0, 10.0) if mean > p.scale], dtype=torch.float64)
 s = dufm.spectral_flow(pair, 4, (5,), rtol=1e-11, record={"log_loss": dufm.nc_log_loss(means, 5).tolist()}).history.s
 growth = (s[:, 0] - s[:, 1]) / (2e-6 * s.mean(-1))
 law = dufm.nc_perturbation_growth(means, p.scale, 5, 4)

@@ -80,8 +80,9 @@ def starts(L, count):
 
 
 middle = p.noise[len(p.noise) // 2]
-run = soft_labels.noisy_flow(starts(4, 1), middle, record={"log_time": np.log([1, 10, 1 / middle, 3 / middle])})
-for t, Z in zip((1, 10, 1 / middle, 3 / middle), run.history.Z[:, 0], strict=True):
+moments = sorted({1, 10, 1 / middle, 3 / middle})
+run = soft_labels.noisy_flow(starts(4, 1), middle, record={"log_time": np.log(moments)})
+for t, Z in zip(moments, run.history.Z[:, 0], strict=True):
     print(f"t = {t:5.0f}: {np.round(torch.linalg.svdvals(metrics.centred(Z))[:-1].numpy(), 3)}")
 print(f"at rest: {np.round(torch.linalg.svdvals(metrics.centred(run.Z[0]))[:-1].numpy(), 3)}, s* = {soft_labels.collapse_size(K, middle):.3f}")
 
