@@ -27,7 +27,7 @@ from dufm._limit import Limit, continued
 from dufm._linearised import Linearised
 from dufm._polish import frames, least_multipliers, pair_margins
 from dufm._resting import RESTS
-from dufm._scaling import in_range
+from dufm._scaling import check_in_range, in_range
 from dufm._stepping import Record
 from dufm.ends import UNDECIDED, distance, end
 from dufm.flow import Trajectory, follow_factors
@@ -161,12 +161,14 @@ def sized_residual(Z: Tensor, sizes: Tensor, depth: int, rank: int, active_tol: 
     rank = check_count("rank", rank, 1, Z.shape[-1] - 1, "K − 1")
     if not (sizes > 0).all():
         raise DufmError(f"sizes must be positive, the smallest is {float(sizes.min()):g}")
-    Z = in_range(Z)[0]
+    Z = in_range(Z.detach())[0]
     U, sigma, V = frames(Z * torch.as_tensor(sizes).to(Z).sqrt().unsqueeze(-2))
     margin = pair_margins(Z)
     active = margin <= (1 + active_tol) * margin.amin(-1, keepdim=True)
     # √n_c only rescales the multipliers of class c.
-    return least_multipliers(U[..., :rank], sigma[..., :rank], V[..., :rank], active, 2.0 / depth)[1]
+    residual = least_multipliers(U[..., :rank], sigma[..., :rank], V[..., :rank], active, 2.0 / depth)[1]
+    check_in_range("sizes: the residual", residual)
+    return residual
 
 
 def _model(factors: Sequence[Tensor], sizes: Tensor, kind: str) -> SizedModel:

@@ -80,6 +80,7 @@ def forward(weights: Sequence[Tensor], X: Tensor) -> list[Tensor]:
     outputs = [torch.cat([_features(weights, part) for part in X.split(_AT_ONCE)]).mT]
     for V in weights[len(CHANNELS) :]:
         outputs.append(V @ outputs[-1])
+    check_in_range("weights: an output", *outputs)
     return outputs
 
 

@@ -244,8 +244,8 @@ def ends(
     ``rank`` of the centred logits, and of M ``below``, 0 where undecided: the direction turns by more than 0.005 a unit
     of u, or a singular value lies between 0.003 and 0.03 of the largest; ``cosine``, the largest between columns of A;
     ``collapse``, the relative distance of the centred logits, scaled, from neural collapse; ``margin_ratio``, the
-    margin for factors of mean square norm 1 over collapse's without a ReLU; ``residual`` of :func:`residual`;
-    ``turning`` of :func:`descend`.
+    margin for factors of mean square norm 1 over collapse's without a ReLU; ``residual`` of :func:`residual`, NaN where
+    nothing is separated; ``turning`` of :func:`descend`.
     """
     place = check_count("place", place, 0, depth - 1, why="logits have no ReLU")
     factors = random_start("gaussian", depth, width, num_classes, scale=scale, seeds=seeds)

@@ -87,7 +87,7 @@ def test_equal_sizes_are_the_flow_of_the_package():
 
 def test_residual_is_that_of_the_margin_problem_at_equal_sizes():
     Z = centred(torch.diag(torch.tensor([2.0, 2.0, 3.0, 4.0], dtype=torch.float64)))[None]
-    close(sized_residual(Z, torch.ones(4), 3, 3), kkt_residual(Z, 3, 3), TOL)
+    close(sized_residual(Z.clone().requires_grad_(), torch.ones(4), 3, 3), kkt_residual(Z, 3, 3), TOL)
     assert kkt_residual(Z, 3, 3) > 0.1
 
 

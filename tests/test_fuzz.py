@@ -302,6 +302,7 @@ NOT_FINITE = {
         "below": always,
     },
     "rectified.descend": {"1": always},
+    "rectified.ends": dict.fromkeys(("residual", "turning"), lambda given, result: result["margin_ratio"] <= 0),
     "peers.adam": {"0": lambda given, result: np.isnan(result[1].marks[:, 0])},
     "peers.constant_steps": {"0": lambda given, result: np.isnan(result[1].marks[:, 0])},
     "peers.path_error": {"": lambda given, result: True},

@@ -55,6 +55,8 @@ def test_the_logits_are_homogeneous_of_degree_one_in_every_layer(depth):
     for layer in range(len(weights)):
         scaled = [1.7 * weight if i == layer else weight for i, weight in enumerate(weights)]
         close(heads.forward(scaled, X)[-1], 1.7 * before, LINALG[torch.float64])
+    with pytest.raises(DufmError, match="weights: an output leaves the range"):
+        heads.forward([*weights[:-1], 1e308 * weights[-1]], 1e10 * X)
 
 
 @pytest.mark.parametrize("depth", [1, 3])

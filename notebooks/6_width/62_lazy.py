@@ -156,7 +156,7 @@ claims.check("62-rate-collapse", (quarter.max() / quarter.min()).max())
 #
 # ## Try it
 #
-# 1. `wide = [64, 1024]`: how much nearer are the curves of $L = 6$?
+# 1. `wide = [64, 1024]`, four minutes: how much nearer are the curves of $L = 6$?
 # 2. `scale = 0.5`: do the products of the start change?
 # 3. `widths = [8, 16]`: is the exponent still $-1/2$?
 
