@@ -17,6 +17,7 @@ from dufm._checks import check_count
 from dufm._door import guard
 from dufm._error import DufmError
 from dufm._factors import FactorModel
+from dufm._scaling import check_in_range
 from dufm._stepping import Run, following, recorded, returned
 from dufm.certificate import kkt_certificate
 from dufm.codes import name_of
@@ -80,11 +81,16 @@ Running = Generator[float, None, Explored]
 
 
 def spectral_start(num_classes: int, scale: float, seed: int) -> tuple[Tensor, Characters]:
-    """Singular values ``(F,)`` of mean ``scale``, uniform, and their characters: Hadamard at K = 2^m, else cyclic."""
+    """Singular values ``(F,)`` of mean ``scale``, uniform, and their characters: Hadamard at K = 2^m, else cyclic.
+
+    ``DufmError`` for values beyond the floats.
+    """
     check_count("num_classes", num_classes, 3)
     chi = characters("cyclic" if num_classes & (num_classes - 1) else "hadamard", num_classes)
     draw = np.random.default_rng(seed).dirichlet(np.ones(chi.num_free))
-    return torch.from_numpy(scale * chi.num_free * draw.clip(1e-6)), chi
+    start = torch.from_numpy(scale * chi.num_free * draw.clip(1e-6))
+    check_in_range("scale: a singular value", start)
+    return start, chi
 
 
 def spectral(num_classes: int, depth: int, scale: float, seed: int) -> Running:
