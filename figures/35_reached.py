@@ -67,7 +67,8 @@ def _bar(bars, shares, line, data, here):
 
 def _style(kind):
     if kind in CODES:
-        return {"facecolor": CODES[kind][1], "edgecolor": "white", "linewidth": 0.6}
+        hatch = {"hatch": "xxx", "hatch_linewidth": 0.5} if kind == "other softmax code" else {}
+        return {"facecolor": CODES[kind][1], "edgecolor": "white", "linewidth": 0.6, **hatch}
     return {"facecolor": "white", "edgecolor": "0.35", "linewidth": 0.6, "hatch": OTHERS[kind][1]}
 
 

@@ -11,7 +11,7 @@ ENDS = {
     "ladder": ("pairs and single classes", "#8fd4bf", ""),
     "orthoplex": ("orthoplex", figures.PALETTE["orthoplex"], ""),
     "polygon": ("polygon", figures.PALETTE["polygon"], ""),
-    "code": ("other softmax code", figures.PALETTE["other"], ""),
+    "code": ("other softmax code", figures.PALETTE["other"], "xxxx"),
     "own": ("best of its rank, no code", "white", "////"),
     "worse": ("margin below the best of its rank", "white", "...."),
     "undecided": ("undecided", "white", ""),
@@ -82,5 +82,5 @@ def _end(kind, name, num_classes):
 
 def _style(end):
     _, color, hatch = ENDS[end]
-    plain = color != "white"
-    return {"facecolor": color, "edgecolor": "none" if plain else "0.35", "linewidth": 0.4, "hatch": hatch}
+    edge = "0.35" if hatch or color == "white" else "none"
+    return {"facecolor": color, "edgecolor": edge, "linewidth": 0.4, "hatch": hatch}

@@ -29,7 +29,7 @@ def draw(data):
                 if share > 0.11:
                     text = LABEL.get(kind, str(code).replace(" ", "")) + "\n★" * int(best)
                     dark = kind in ("nc", "orthoplex", "cube")
-                    ax.annotate(text, (place, below + share / 2), ha="center", va="center", fontsize=6,
+                    ax.annotate(text, (place, below + share / 2), ha="center", va="center", fontsize=5.5,
                                 color="white" if dark else "black")  # fmt: skip
                 below += share
         ax.set_xticks(range(len(depths)), depths)

@@ -53,7 +53,8 @@ def draw(data):
         axes[0][0].annotate(f"$s_{text}$", place, ha=side, fontsize=7, annotation_clip=False)
     handles = [
         Patch(facecolor=color, label=label, edgecolor="black", linewidth=0.4)
-        for color, label in zip(COLORS, LABELS, strict=True)
+        for name, color, label in zip(FOUR_ENDS, COLORS, LABELS, strict=True)
+        if name != "undecided" or name in data["most"]
     ]
     fig.legend(handles=handles, loc="outside lower center", ncols=5, columnspacing=1.0, handlelength=1.0)
     return fig

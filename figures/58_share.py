@@ -16,13 +16,15 @@ def draw(data):
             x, share, error, law = (data[name][here][order] for name in ("scale", "share", "error", "leading"))
             ax.errorbar(x, share, 1.96 * error, **{**figures.depth_style(L), "linestyle": ""}, capsize=2)
             ax.plot(x, law, color="black", linestyle="--", linewidth=0.8, zorder=1)
-            place = {"xytext": (0, 7), "textcoords": "offset points", "ha": "center", "fontsize": 8}
+            place = {"xytext": (-6, 0), "textcoords": "offset points", "ha": "right", "va": "center", "fontsize": 8}
             ax.annotate(f"$L={L}$", (x[0], share[0]), **place)
             if L == 3:
                 naive = share[-1] * (x / x[-1]) ** ((1 - 2 / L) * (K - 2))
                 ax.plot(x, naive, color="black", linestyle=":", linewidth=0.9, zorder=1)
         ax.set(xscale="log", yscale="log", xlabel="initial scale $s_0$")
         ax.margins(x=0.12, y=0.1)
+        left, right = ax.get_xlim()
+        ax.set_xlim(left * (left / right) ** 0.1, right)  # room for the depths
         ax.set_xticks(10.0 ** np.arange(-30, 0, 6) if x[0] < 1e-12 else 10.0 ** np.arange(-10, 0, 2))
         ax.minorticks_off()
         ax.set_title(f"$K = {K}$, " + ("by quadrature" if K == 4 else "by sampling"))

@@ -49,7 +49,7 @@ def draw(data):
                 ax.plot(x, law, **theory)
                 ax.annotate(f"$K = {K}$", (x[-1], y[-1]), xytext=(8, -3), textcoords="offset points", fontsize=8)
     if ax.containers:
-        ax.set(xscale="log", yscale="log", xlabel="share at four classes")
+        ax.set(xscale="log", yscale="log", xlabel="share at four classes", ylabel="share at five, six")
         ax.margins(x=0.15)
         _plain_ticks(ax, (0.2, 0.3, 0.4, 0.6))
         ax.set_title("dashed: powers $K(K-3)/4$, through $L = 3$")

@@ -23,7 +23,8 @@ def draw(data):
             if kind == "start":
                 ax.plot(depth, mean, color="#999999", linewidth=0.8)
                 low_end = data["mean"][(data["dataset"] == panel) & (data["kind"] == "logits")][-1]
-                at["xytext"] = (6, 12 if 0 <= mean[-1] - low_end < 1 else 0)
+                gap = mean[-1] - low_end  # of about 17 points a rank
+                at["xytext"] = (6, max(11 - 17 * gap, 0) if gap >= 0 else 0)
                 ax.annotate("at the start", (depth[-1], mean[-1]), color="#777777", **at)
                 continue
             color, marker = KINDS[kind]

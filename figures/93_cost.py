@@ -23,8 +23,8 @@ LABELS = {
     "constant steps": "constant steps",
 }
 ENDS = {
-    "64 at once": {"marker": "P", "markersize": 11},
-    "1 at once": {"marker": "*", "markersize": 7, "markerfacecolor": "white"},
+    "64 at once": {"marker": "P", "markersize": 11, "markerfacecolor": "white"},
+    "1 at once": {"marker": "*", "markersize": 6},
 }
 TOP = 4e4
 
@@ -41,7 +41,7 @@ def draw(data):
             here = data["method"] == f"decided end, {end}"
             ax.plot(
                 data[cost][here], [TOP], color="#004488", clip_on=False, linestyle="", zorder=3, **look,
-                label="its certified end, " + ("one network" if end == "1 at once" else f"one of {end}"),
+                label="this package, certified end, " + ("one network" if end == "1 at once" else f"one of {end}"),
             )
         ax.axhline(TOP, color="0.8", linewidth=0.6, zorder=0)
         ax.set(xscale="log", yscale="log", ylim=(0.8, TOP))

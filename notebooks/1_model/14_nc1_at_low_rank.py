@@ -114,7 +114,7 @@ figures.store("14_low_rank", table)
 figures.show(
     "14_low_rank",
     alt="NC1 at the penultimate layer of runs that end at low rank, against minus log loss. With a plain pseudo-inverse it stays at a few tenths; "
-    "with the pseudo-inverse at the final rank it falls by ten decades.",
+    "with the pseudo-inverse at the final rank it falls by eight decades.",
 )
 
 # %% [markdown]

@@ -111,7 +111,7 @@ runs["start"] = np.where(runs.excess == 0, "balanced", runs.kind + " " + runs.ex
 seen, fresh = runs[runs["first"] == 0], runs[runs["first"] > 0]
 
 # %% tags=["figure"]
-figures.show("16_starts", alt="Four panels, network widths K, 8, 16 and 32: mean height of the end against the efficiency relative to balance. At width K the lines of the three kinds of start nearly coincide. At larger widths the line of wide starts climbs steeply to 0.8 as efficiency is lost, the line of skewed starts hardly, and scaled starts reach the height of skewed ones without any loss of efficiency.")
+figures.show("16_starts", alt="Four panels, network widths K, 8, 16 and 32: mean height of the end against the efficiency relative to balance. At width K the lines of the three kinds of start nearly coincide. At larger widths the line of wide starts climbs as efficiency is lost, to 0.4 at width 8 and to 0.8 at width 32, the line of skewed starts hardly, and scaled starts reach the height of skewed ones without any loss of efficiency.")
 
 # %% [markdown]
 # The slope of height on log efficiency and on the log of the slowest rate. Comparing starts of the same logits takes width, scale and everything else about $Z_0$ out; comparing starts of one cell takes out $K$, $L$, width and scale. The answer to the plain question, whether efficiency predicts the end of a random network beyond width and scale, stands in the fourth row: not detectably.

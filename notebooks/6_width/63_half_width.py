@@ -110,7 +110,7 @@ print("half-width {:.1f} [{:.1f}, {:.1f}]".format(*fit.interval))
 # %% tags=["figure"]
 figures.show(
     "63_shares",
-    alt="Share of collapse against hidden width, panels for depths 3, 4 and 5, a line for each scale: the share rises with the width, over a factor of eight to sixteen of it and as far as 0.78 to 1 at the widest, the smaller the scale the later.",
+    alt="Share of collapse against hidden width, panels for depths 3, 4 and 5, a line for each scale: the share rises with the width, over a factor of four to sixteen of it and as far as 0.78 to 1 at the widest, the smaller the scale the later.",
 )
 
 # %% [markdown]
