@@ -41,6 +41,8 @@ def test_expectations(checkout, expectation, inside, outside):
         ({"below": 1e-8}, 1e-15, "below 1e-9"),
         ({"below": 1e-8}, 5e-9, "5e-09"),
         ({"between": [0, 1]}, 1e-17, "0"),
+        ({"above": -1e-6}, -1.2e-11, "above -1e-7"),
+        ({"above": -1e-6}, -5e-7, "-5e-07"),
         ({"above": 1}, math.inf, "inf"),
     ],
 )

@@ -71,6 +71,8 @@ class Claim:
             return f"{round(value, decimals) + 0.0:.{decimals}f}"
         if self.kind == "below" and abs(value) < self.bounds[0] / 10:
             return f"below {number(self.bounds[0] / 10)}"
+        if self.kind == "above" and self.bounds[0] < 0 and abs(value) < -self.bounds[0] / 10:
+            return f"above {number(self.bounds[0] / 10)}"
         if self.kind == "between" and abs(value) < 1e-4 * (self.bounds[1] - self.bounds[0]):
             return "0"
         return f"{value:.4g}"

@@ -147,7 +147,7 @@ for L in notebook.progress(p.depths, label="three classes"):
             slope = (found[key][-1] / found[key][0]).log() / np.log(p.late[-1] / p.late[0])
             rows.append((L, layer, key, int(ended.sum()), law, *stats.mean_interval(slope[ended].cpu())))
 powers = pd.DataFrame(rows, columns=["L", "layer", "quantity", "collapsed", "law", "exponent", "low", "high"])
-powers["shown"] = [f"{row.exponent:.3f} [{row.low:.3f}, {row.high:.3f}], law {row.law:.3f}" for row in powers.itertuples()]
+powers["shown"] = [f"{row.exponent:.2f} [{row.low:.2f}, {row.high:.2f}], law {row.law:.3f}" for row in powers.itertuples()]
 powers.pivot(index=["L", "layer", "collapsed"], columns="quantity", values="shown")
 
 # %% [markdown]

@@ -142,7 +142,7 @@ def exponent(rows, column):
     return stats.mean_interval(slopes)
 
 
-print("exponent {:.3f} [{:.3f}, {:.3f}]".format(*exponent(growth, "gradients")))
+print("exponent {:.2f} [{:.2f}, {:.2f}]".format(*exponent(growth, "gradients")))
 growth.groupby("value").gradients.mean().round(1).to_frame("gradients a network").rename_axis("m").T
 
 # %% [markdown]
@@ -176,7 +176,7 @@ others = [name for name in cost.METHODS if name != "dufm" and worst[name] < 0.01
 print("on the path:", ", ".join(others))
 claims.check("93-gradients", min((last.loc[name].gradients / alone.gradients).min() for name in others if "Jacobian" not in name and name != "diffrax Kvaerno5"))
 claims.check("93-time", min((last.loc[name].processor / end.processor).min() for name in others))
-claims.check("93-target", exponent(growth, "gradients")[2])
+claims.check("93-target", round(exponent(growth, "gradients")[2], 2))
 
 # %% [markdown]
 # ## Where it breaks
