@@ -55,7 +55,7 @@ def __getattr__(name: str) -> Any:
             try:
                 return importlib.import_module(module)
             except ModuleNotFoundError as error:
-                raise needs(f"dufm.{name}", error) from error
+                raise needs(f"dufm.{name}", error) from None
     public = vars(importlib.import_module("dufm._public"))
     if name != "__all__" and name not in public["__all__"]:
         raise AttributeError(f"module 'dufm' has no attribute {name!r}")

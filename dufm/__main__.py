@@ -170,9 +170,10 @@ def main(argv=None):
         print("dufm: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
     except ModuleNotFoundError as error:
-        if needs("this command", error) is error:
+        said = needs("this command", error)
+        if said is error:
             raise
-        print(f"dufm: {needs('this command', error)}", file=sys.stderr)
+        print(f"dufm: {said}", file=sys.stderr)
         return 2
     except (DufmError, argparse.ArgumentTypeError) as error:
         print(f"dufm: {error}", file=sys.stderr)

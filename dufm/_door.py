@@ -167,7 +167,7 @@ def _behind_door(function: Callable[..., Any]) -> Callable[..., Any]:
         except DufmError:
             raise
         except ModuleNotFoundError as error:
-            raise needs(f"dufm.{room}", error) from error
+            raise needs(f"dufm.{room}", error) from None
         except (ArithmeticError, MemoryError, RuntimeError, ValueError) as error:
             if isinstance(error, MemoryError) or _TOO_LARGE.search(str(error)):
                 raise DufmError(f"{function.__name__}: these arguments need more memory than there is") from error

@@ -19,7 +19,7 @@ _SMALL = {torch.float64: 1e-150, torch.float32: 1e-16}  # norms whose squares ma
 def in_range(x: Tensor, dim: int | tuple[int, ...] = (-2, -1)) -> tuple[Tensor, Tensor]:
     """``x·2^−e`` with its largest entry over ``dim`` from 2^−9 to 2^7, zeros apart; whole numbers e, ``dim`` kept."""
     top = x.detach().abs().amax(dim, keepdim=True)
-    least, most = top.aminmax() if len(top.flatten()) else (1.0, 1.0)
+    least, most = top.aminmax() if top.numel() else (1.0, 1.0)
     if 2.0**_LOW <= least and most < 2.0 ** (_LOW + _STEP):
         return x, torch.zeros_like(top, dtype=torch.int32)
     exponent = torch.frexp(top.nan_to_num(0.0, 0.0)).exponent - 1

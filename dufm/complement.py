@@ -143,11 +143,12 @@ def random_multipliers(P: Tensor, count: int, seed: int) -> Tensor:
 
 
 def _coordinate(Z: Tensor, E: Tensor) -> Tensor:
-    """Part of Z along E, in units of E; ``DufmError`` for an E whose square is 0."""
-    square = E.square().sum()
-    if not square > 0:
+    return (Z * E).sum((-2, -1)) / E.square().sum()
+
+
+def _check_directions(P: Tensor, E: Tensor) -> None:
+    if not (P.square().sum() > 0 and E.square().sum() > 0):
         raise DufmError("P and E must not be zero, nor their squares underflow")
-    return (Z * E).sum((-2, -1)) / square
 
 
 # ---------------------------------------------------------------- what networks do
@@ -177,6 +178,7 @@ def extra_growth(
     Full balanced networks, one a ratio, are recorded where log ℒ is ``growths`` > 1 times the least at the starts.
     """
     ratios = torch.as_tensor(ratios, dtype=P.dtype)
+    _check_directions(P, E)
     Z = _flow(size * (P + ratios[:, None, None] * E), depth, growths)
     return _coordinate(Z, P), _coordinate(Z, E)
 
@@ -188,6 +190,7 @@ def turn_growth(
 
     The start is ``R P Rᵀ``, ``R = exp(angle·A)``, with ``[A, P] = E``; the angle is the part along E over s.
     """
+    _check_directions(P, E)
     A = E @ P - P @ E
     R = torch.linalg.matrix_exp(angle * A)
     Z = _flow(size * R @ P @ R.mT, depth, growths)

@@ -74,15 +74,16 @@ class Diagnosis:
     @property
     def sentence(self) -> str:
         """The finding in one sentence."""
-        least, most = self.class_sizes
-        sizes = f"; {least} to {most} samples a class, read as if equal" if least < most else ""
         if not self.decided:
-            return f"{self.reason}; no rank decided{sizes}"
-        if self.name != "NC" or self.rank != len(self.Z) - 1:
-            return f"rank {self.rank} of {len(self.Z) - 1}: nearest the {self.name}, {self.distance:.0%} away{sizes}"
-        if self.layer == "features":
-            return f"neural collapse of the logits, NC2 {self.nc['nc2']:.2g} of the features{sizes}"
-        return f"neural collapse, NC2 {self.nc['nc2']:.2g}{sizes}"
+            found = f"{self.reason}; no rank decided"
+        elif self.name != "NC" or self.rank != len(self.Z) - 1:
+            found = f"rank {self.rank} of {len(self.Z) - 1}: nearest the {self.name}, {self.distance:.0%} away"
+        elif self.layer == "features":
+            found = f"neural collapse of the logits, NC2 {self.nc['nc2']:.2g} of the features"
+        else:
+            found = f"neural collapse, NC2 {self.nc['nc2']:.2g}"
+        least, most = self.class_sizes
+        return found if least == most else f"{found}; {least} to {most} samples a class, read as if equal"
 
     def __str__(self) -> str:
         """The table."""
@@ -187,7 +188,7 @@ def code_distance(Z: Matrix, code: Matrix) -> float:
     size = np.linalg.norm(Z) * np.linalg.norm(code)
     if size == 0:
         return 1.0
-    rng, best = np.random.default_rng(0), float((Z * code).sum() / size)
+    rng, best = np.random.default_rng(0), max(0.0, float((Z * code).sum() / size))
     for _ in range(0 if _is_collapse(code) else _TRIES):
         options = {"maximize": True, "rng": rng, "P0": "randomized"}
         rough = scipy.optimize.quadratic_assignment(Z, code, options=options)
@@ -196,7 +197,7 @@ def code_distance(Z: Matrix, code: Matrix) -> float:
             Z, code, method="2opt", options={"maximize": True, "rng": rng, "partial_guess": guess}
         )
         best = max(best, found.fun / size)
-    return math.sqrt(max(0.0, 1.0 - min(max(best, 0.0), 1.0) ** 2))
+    return math.sqrt(max(0.0, 1.0 - min(best, 1.0) ** 2))
 
 
 def _is_collapse(code: np.ndarray) -> bool:

@@ -7,10 +7,10 @@ from scipy.stats import binomtest
 from dufm import figures
 
 CODES = {
-    "collapse": ("neural collapse", figures.PALETTE["nc"], "white"),
-    "polygon": ("polygon, the square too", figures.PALETTE["polygon"], "black"),
-    "orthoplex": ("orthoplex, all or vertices missing", figures.PALETTE["orthoplex"], "white"),
-    "other softmax code": ("other softmax code", figures.PALETTE["other"], "black"),
+    "collapse": ("neural collapse", figures.PALETTE["nc"], "white", ""),
+    "polygon": ("polygon, the square too", figures.PALETTE["polygon"], "black", ""),
+    "orthoplex": ("orthoplex, all or vertices missing", figures.PALETTE["orthoplex"], "white", ""),
+    "other softmax code": ("other softmax code", figures.PALETTE["other"], "black", "xxx"),
 }
 OTHERS = {
     "better than the code": ("best of its rank: larger margin than the code", "///"),
@@ -67,8 +67,8 @@ def _bar(bars, shares, line, data, here):
 
 def _style(kind):
     if kind in CODES:
-        hatch = {"hatch": "xxx", "hatch_linewidth": 0.5} if kind == "other softmax code" else {}
-        return {"facecolor": CODES[kind][1], "edgecolor": "white", "linewidth": 0.6, **hatch}
+        _, color, _, hatch = CODES[kind]
+        return {"facecolor": color, "edgecolor": "white", "linewidth": 0.6, "hatch": hatch}
     return {"facecolor": "white", "edgecolor": "0.35", "linewidth": 0.6, "hatch": OTHERS[kind][1]}
 
 

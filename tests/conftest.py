@@ -1,6 +1,7 @@
 """A small checkout to test the plumbing on: one notebook with a figure, an overview, two claims, no torch."""
 
 import contextlib
+import importlib
 import os
 import shutil
 import subprocess
@@ -205,6 +206,13 @@ def mounted(folder, *options):
         yield folder
     finally:
         subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    """A module of ``tests/bench`` by its name."""
+    monkeypatch.syspath_prepend(ROOT / "tests" / "bench")
+    return importlib.import_module
 
 
 @pytest.fixture(scope="session")

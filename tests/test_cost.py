@@ -1,9 +1,7 @@
 """What is counted, and that counting changes nothing."""
 
-import importlib
 import math
 
-import pytest
 import torch
 from conftest import ROOT
 from tolerances import close
@@ -50,13 +48,8 @@ def test_a_cost_is_a_networks():
     assert cost.ended(0, 2)[7] == "2 of 2"
 
 
-@pytest.fixture()
-def bench_cost(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "tests/bench")
-    return importlib.import_module("bench_cost")
-
-
-def test_operations_of_the_flow_are_those_of_its_products(bench_cost):
+def test_operations_of_the_flow_are_those_of_its_products(bench):
+    bench_cost = bench("bench_cost")
     speed, operations = bench_cost.flow_speed(0, **SMALL)
     _, meter = cost.flow([W[0] for W in cost.starts(0, **SMALL)], [200.0])
     forward = 2 * 6 * 4 * 6 + 2 * 6 * 4 * 4
@@ -65,7 +58,8 @@ def test_operations_of_the_flow_are_those_of_its_products(bench_cost):
     close(math.log10(bench_cost.product_speed(square, square)), 10, 0.2)
 
 
-def test_readme_has_the_table_of_what_was_measured(bench_cost):
+def test_readme_has_the_table_of_what_was_measured(bench):
+    bench_cost = bench("bench_cost")
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert pages.filled(text, "cost", bench_cost.beside()) == text
     known = notebook.committed("93_methods").query("method == 'LSODA, Jacobian' and m == 1e4")

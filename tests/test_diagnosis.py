@@ -167,9 +167,10 @@ def test_what_is_not_decided_says_why():
 def test_every_named_code_decides_without_a_depth_if_and_only_if_it_is_critical(K):
     for name, Z in codes.named(K).items():
         critical = all(float(dufm.kkt_residual(Z, depth)) < 1e-8 for depth in (2, 3, 6))
-        found = diagnose(*samples(20.0 * Z, [2] * K))
+        found = diagnose(*samples(20.0 * Z, range(1, K + 1)))
         assert (found.name, found.decided) == (name, critical)
-        assert critical or found.sentence == f"{name} is critical at no depth; no rank decided"
+        sizes = f"1 to {K} samples a class, read as if equal"
+        assert critical or found.sentence == f"{name} is critical at no depth; no rank decided; {sizes}"
 
 
 def test_neural_collapse_in_one_sentence():

@@ -1,7 +1,6 @@
 """Linearly implicit steps against explicit ones, autograd, quadrature of the path, and the closed law of the NC ray."""
 
 import dataclasses
-import importlib
 import math
 from collections import Counter
 
@@ -10,7 +9,6 @@ import pytest
 import scipy.integrate
 import scipy.special
 import torch
-from conftest import ROOT
 from scipy.interpolate import CubicSpline
 from test_flow import log_time_on_the_ray, simplex
 from tolerances import LINALG, close, relative
@@ -291,9 +289,8 @@ def test_the_kind_of_step_follows_its_price(monkeypatch, depth, width, num_class
     assert sum(count.values()) < 2 * run.steps.max() + 40
 
 
-def test_the_bench_tells_explicit_steps_from_all(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "tests/bench")
-    bench_flow, count = importlib.import_module("bench_flow"), count_kinds(monkeypatch)
+def test_the_bench_tells_explicit_steps_from_all(monkeypatch, bench):
+    bench_flow, count = bench("bench_flow"), count_kinds(monkeypatch)
     with bench_flow.explicit_only():
         steps, fields = bench_flow.mean_steps(bench_flow.starts(4, 2), 200.0, 1e-3)
     assert count["implicit_step"] == 0
