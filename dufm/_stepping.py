@@ -83,7 +83,7 @@ class Batch:
         """What the step lengths change by, proportional-integral control; keeps the error for the next time."""
         error = error.clamp(min=1e-8)
         grown = _SAFETY * error ** (-_PROPORTIONAL / order) * self.last_error[rows] ** (_INTEGRAL / order)
-        retry = (_SAFETY * error ** (-1 / order)).clamp(_SHRINK, 0.9)
+        retry = torch.where(error > 1, (_SAFETY * error ** (-1 / order)).clamp(_SHRINK, 0.9), _RISEN)
         self.last_error[rows] = torch.where(accepted, error.clamp(min=1e-4), self.last_error[rows])
         return torch.where(accepted, grown.clamp(0.2, _GROW), retry)
 
@@ -93,7 +93,7 @@ class Batch:
         """Next step lengths, and the next kind of step by the rule of the module."""
         implicit = self.implicit[rows]
         order = torch.where(implicit, 3.0, control.pair.order + 1.0).to(error)
-        factor = torch.where(accepted | (error > 1), self.factor(rows, error, accepted, order), _RISEN)
+        factor = self.factor(rows, error, accepted, order)
         reach = self.h[rows] * edge
         growth = self.speed[rows] / norm(self.state[rows])
         stiffness = edge / growth

@@ -79,6 +79,8 @@ _TIGHT = 2e-6
 SPREAD, _SPREAD_PER_RTOL, _NEAR = 0.1, 100.0, 6.0
 
 _SADDLE = 1e3
+# Newton steps that hold the margins of a stage near a saddle, where logits are 10⁵ and more and margins of order one.
+_HELD = 2
 
 
 def near_saddle(stiffness: Tensor, log_loss: Tensor) -> Tensor:
@@ -217,24 +219,39 @@ def implicit_step(
     model: Model, control: Control, state: Tensor, log_loss: Tensor, slope: Tensor, speed: Tensor, h: Tensor
 ) -> Step:
     method, column = ROS34PW2, h.unsqueeze(-1)
+    scale = method.gamma * column
     at = model.linearise(state)
-    saddles = near_saddle(at.edge * norm(state) / speed, log_loss).nonzero().squeeze(-1)
-    damp, found = at.inverse(method.gamma * column, saddles)
+    rows = near_saddle(at.edge * norm(state) / speed, log_loss).nonzero().squeeze(-1)
+    saddles = at.saddles(scale, rows)
+    damp, found = at.inverse(scale, saddles)
     moves = control.scratch("moves", (4, *state.shape), state)
-    new, field = (control.scratch(name, state.shape, state) for name in ("new", "field"))
+    new, field, mixed = (control.scratch(name, state.shape, state) for name in ("new", "field", "mixed"))
     stages, couple = method.stage.to(state), method.couple.to(state)
-    rates = []
+    gaps = model.gaps(state)[:, model.live] if saddles is not None else None
+    rates: list[Tensor] = []
+
+    def reach(weights: Tensor) -> None:
+        """The state plus its moves; near a saddle one whose gaps change as the moves say to first order."""
+        torch.add(_mixed(moves, weights, new), state, out=new)
+        if saddles is not None:
+            planned = gaps + sum(weight * rate for weight, rate in zip(weights, rates, strict=True))
+            for _ in range(_HELD):
+                new.sub_(at.pulled(saddles, saddles.held, model.gaps(new)[:, model.live] - planned, field))
+
     for stage, move in enumerate(moves):
         if stage:
-            torch.add(_mixed(moves, stages[stage, :stage], new), state, out=new)
+            reach(stages[stage, :stage])
             model.field(new, field)
-            torch.addcmul(_mixed(moves, couple[stage, :stage], move), field, method.gamma * column, out=move)
+            torch.addcmul(_mixed(moves, couple[stage, :stage], move), field, scale, out=move)
         else:
-            torch.mul(slope, method.gamma * column, out=move)
+            torch.mul(slope, scale, out=move)
         rates.append(damp(move, field))
-    torch.add(_mixed(moves, method.end.to(state), new), state, out=new)
+    reach(method.end.to(state))
+    if saddles is not None:
+        model.field(new, field)
+        new.add_(at.pulled(saddles, saddles.settled, at.push(torch.mul(field, scale, out=mixed)), field))
     error_weights = method.error.to(state)
-    error = _mixed(moves, error_weights, control.scratch("mixed", state.shape, state))
+    error = _mixed(moves, error_weights, mixed)
     new_slope = field
     new_log_loss, new_weights = model.field(new, new_slope)
     new_speed = norm(new_slope)
