@@ -121,9 +121,9 @@ else:
 # %% [markdown]
 # ## Where it breaks
 #
-# *Ends that attract only inside a symmetry.* All ends that are left are cubes or of rank 4, with six, seven or eight classes: half of the cubes, and two thirds of the ends of rank 4 at seven classes ([43](../4_spectral/43_turned_vectors.ipynb) turns such networks on purpose). Seven are left on the way past the saddles of a small deep start, with logits `apart` by more than a half, the others late. The certificate certifies a critical point, not that anything else ends there.
+# *Ends that attract only inside a symmetry.* All ends that are left but one of rank 3 are cubes or of rank 4, with six, seven or eight classes: half of the cubes, and two thirds of the ends of rank 4 at seven classes ([43](../4_spectral/43_turned_vectors.ipynb) turns such networks on purpose). Nine are left on the way past the saddles of a small deep start, with logits `apart` by more than a half, the others late. The certificate certifies a critical point, not that anything else ends there.
 #
-# *Time.* A network of eight classes and eight factors can take several seconds to its end; the bar shows how far it is. Narrow deep networks (width 4 or less at depth 8) can lie next to saddles of low rank for so long that the panel gives up after 1000 steps and says so. *Undecided ends.* A network that is still turning when the limit has followed it for a factor of $e^{300}$ in the margin is shown as undecided, with the reason in words.
+# *Time.* Narrow deep networks (width 2 or 3 at depth 7 or 8) grow logits of rank 1 and size $10^5$ to $10^7$ before they leave that saddle, and take two to four seconds to their end; the bar shows how far they are. After 1000 steps the panel gives up and says so. *Undecided ends.* A network that is still turning when the limit has followed it for a factor of $e^{300}$ in the margin is shown as undecided, with the reason in words.
 #
 # ## Try it
 #
