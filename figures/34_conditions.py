@@ -8,6 +8,7 @@ LABELS = {"nc": "NC", "polygon": "polygon", "orthoplex": "orthoplex, vertices mi
 WORDS = {"nc": "NC", "polygon": "polygons", "orthoplex": "orthoplexes", "other": "others"}
 MARKS = {"nc": "o", "polygon": "^", "orthoplex": "s", "other": "D"}
 FLOOR = 1e-7
+UNKNOWN = 0.06  # height of the codes at depths that were not searched
 
 
 def draw(data):
@@ -15,6 +16,8 @@ def draw(data):
     codes = zip(data["code"], data["num_classes"], strict=True)
     kinds = np.array(["orthoplex" if "single" in name else figures.kind_of(name, K) for name, K in codes])
     excess = np.where(data["excess"] < FLOOR, 0, data["excess"])
+    unknown = np.isnan(excess)
+    excess = np.where(unknown, UNKNOWN, excess)
     for ax, key in zip(axes, ("equal_multipliers", "condition"), strict=True):
         residual = np.where(data[key] < FLOOR, 0, data[key])
         for kind, label in LABELS.items():
@@ -31,10 +34,13 @@ def draw(data):
         counts = [f"{(at_zero == kind).sum()} {WORDS[kind]}" for kind in LABELS if kind in at_zero]
         lines = [", ".join(part) for part in (counts[:2], counts[2:]) if part]
         words = f"here {len(at_zero)}: " + ",\n".join(lines)
-        ax.annotate(words, (0, 0), (4, 19), textcoords="offset points", fontsize=7.5)
+        if len(at_zero):
+            ax.annotate(words, (0, 0), (4, 19), textcoords="offset points", fontsize=7.5)
     note = {"textcoords": "offset points", "ha": "center", "fontsize": 7.5}
-    axes[0].annotate("unequal multipliers, and yet the best", (0.1, 0), (0, 7), **note)
-    axes[0].set_yticks([0, 1e-4, 1e-3, 1e-2], ["0", "0.01%", "0.1%", "1%"])
+    if not unknown.all():
+        axes[0].annotate("unequal multipliers, and yet the best", (0.1, 0), (0, 7), **note)
+    ticks = {0: "0", 1e-4: "0.01%", 1e-3: "0.1%", 1e-2: "1%"} | ({UNKNOWN: "not searched"} if unknown.any() else {})
+    axes[0].set_yticks(list(ticks), list(ticks.values()))
     axes[0].set_title("equal multipliers: sufficient", fontsize=9)
     axes[1].set_title(r"depth's condition $(\ast\ast)$: decides", fontsize=9)
     axes[0].set(xlabel="residual of the code", ylabel="excess of depth's margin\nover the code's")
