@@ -146,7 +146,7 @@ for m, L in notebook.progress(list(itertools.product(polyhedra, p.depths))):
     chi, s0 = dufm.characters("hadamard", 2**m), max(p.scales)
     runs[m, L] = dufm.gradient_flow(dufm.spectral_init(directions(m, s0)[: p.networks], L, chi), until_log_loss=p.until)
     spectrum, share = chi.spectrum(runs[m, L].Z)
-    here = (share < 1e-3).numpy()
+    here = ((share < 1e-3) & (spectrum > 0).all(-1)).numpy()
     off, differ = [*off, *share.tolist()], differ + int((~here).sum())
     if here.any():
         end = dufm.spectral_end(spectrum[here], L, chi)
