@@ -17,7 +17,7 @@ the orthonormal columns of :math:`E = J^\top U\theta^{-1/2}`,
           \qquad \theta^{1/2}U^\top CU\theta^{1/2} - \theta^{-1/2}U^\top JSJ^\top U\theta^{-1/2}
           = Q\operatorname{Diag}(\mu)\,Q^\top .
 
-Directions of small θ are rounding, in S more than in the first term.  There logits are 10⁵ and more while the margins
+Directions of small θ are rounding, in S more than in the first term.  Logits there are 10⁵ and more while the margins
 that count are of order one: a stage that moves by a share δ of its state along what is tied misses them by
 10⁵ δ², and is moved back to the margins that its moves have to first order; a step that ends off them by 10⁻⁵ has a
 slope a thousand times the path's, and ends at rest in the stiff directions instead.
@@ -108,10 +108,11 @@ class Linearised:
             shrink = 1 / (1 + scale * self.damping.unsqueeze(-1))
             scale = scale * shrink
         first: Callable[[Tensor], Tensor] | None = None
-        if saddles is not None and len(saddles.rows) == len(scale):
-            found = saddles.found
-        else:
+        found = torch.ones(len(scale), dtype=torch.bool, device=scale.device)
+        if saddles is None or len(saddles.rows) < len(scale):
             first, found = self._first(scale)
+        if saddles is not None:
+            found[saddles.rows] = saddles.found
 
         def apply(move: Tensor, memory: Tensor) -> Tensor:
             if shrink is not None:

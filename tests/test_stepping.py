@@ -207,6 +207,15 @@ def test_near_a_saddle_what_shrinks_is_damped_and_what_is_stiff_held_and_settled
         close(settled[i], E @ (shares**3 / (shares**4 + 100**4) * along), 1e-6)
 
 
+@pytest.mark.parametrize("rows", [[0, 2], [0, 1, 2]], ids=["some", "all"])
+def test_a_row_near_a_saddle_whose_matrices_are_not_found_has_no_inverse(rows):
+    model, x = MODELS["deep"](-1.0)
+    at, scale = model.linearise(x), torch.ones(3, 1, dtype=torch.float64)
+    saddles = at.saddles(scale, torch.tensor(rows))
+    lost = dataclasses.replace(saddles, found=saddles.rows != 2)
+    assert at.inverse(scale, lost)[1].tolist() == [True, True, False]
+
+
 def test_nothing_is_near_a_saddle_where_the_field_has_no_curvature():
     model, x = MODELS["deep"](-1.0)
     at, scale = model.linearise(x), torch.ones(3, 1, dtype=torch.float64)
