@@ -1,11 +1,11 @@
 """Height of the end against the efficiency of the start, from the same logits: one line a way away from balance."""
 
 import numpy as np
+from matplotlib.lines import Line2D
 
 from dufm import figures
 
 LOOKS = {"wide": ("#332288", "o", "-"), "skewed": ("#cc6677", "s", "--"), "scaled": ("#117733", "^", ":")}
-PLACES = {"wide": 0.93, "skewed": 0.83, "scaled": 0.73, "balanced": 0.63}
 
 
 def draw(data):
@@ -26,9 +26,9 @@ def draw(data):
         ax.errorbar(1, y[0], half[0], fmt="D", color="black", elinewidth=0.8)
         ax.set(xscale="log", xlabel="relative efficiency", ylim=(0, 0.95))
         ax.set_title(title)
-    for kind, place in PLACES.items():
-        color = LOOKS[kind][0] if kind in LOOKS else "black"
-        axes[0][0].text(0.95, place, kind, color=color, transform=axes[0][0].transAxes, ha="right", fontsize=8)
+    looks = {**LOOKS, "balanced": ("black", "D", "")}
+    key = [Line2D([], [], color=c, marker=m, linestyle=dash, label=kind) for kind, (c, m, dash) in looks.items()]
+    axes[0][0].legend(handles=key, loc="upper right", borderaxespad=0, handlelength=2.6)
     axes[0][0].set_ylabel("height of the end")
     return fig
 

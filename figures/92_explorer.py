@@ -1,10 +1,12 @@
 """One state of each panel's run: singular values along the loss and in the triangle or as bars, code, margin."""
 
+import matplotlib
 import numpy as np
 
 from dufm import figures, portraits
 
 TICKS = {0: "start", 4: "0", 7: "4", 10: "32", 14: "end"}
+CORNERS = ((0, 0), (1, 0), (0.5, 3**0.5 / 2))
 
 
 def draw(data):
@@ -26,7 +28,9 @@ def draw_panel(row, data):
     columns = [column for key, column in data.items() if key.startswith("share_")]
     shares = np.stack([column for column in columns if not np.isnan(column.astype(float)).any()], 1)
     values, triangle, code, margin = row
-    values.plot(shares, color=color, linewidth=1.0)
+    shades = matplotlib.colormaps["cividis"](np.linspace(0, 0.9, shares.shape[1]))
+    for share, shade in zip(shares.T, shades, strict=True):
+        values.plot(share, color=shade, linewidth=1.2)
     margin.plot(data["margin_ratio"], color=color)
     margin.plot(now, data["margin_ratio"][now], "o", color=color)
     margin.axhline(1.0, linestyle="--", color="black", linewidth=0.7)
@@ -37,10 +41,10 @@ def draw_panel(row, data):
         ax.set_xlabel(r"sharpness $-\log\mathcal{L}$")
     values.set_ylim(0, None)
     if shares.shape[1] == 3:
-        draw_triangle(triangle, shares, now, color)
+        draw_triangle(triangle, shares, now, color, shades)
     else:
         places = np.arange(1, shares.shape[1] + 1)
-        triangle.bar(places, shares[now], color=color)
+        triangle.bar(places, shares[now], color=shades)
         triangle.set(xlabel="$i$", xticks=places, ylabel="shares of the $s_i$", ylim=(0, None))
     points = np.array([[data[f"{axis}_{c}"][now] for axis in "xyz"] for c in range(classes)])
     portraits.turned(code, points, color, float(data["turn"][0]))
@@ -48,13 +52,14 @@ def draw_panel(row, data):
     code.set_axis_off()
 
 
-def draw_triangle(ax, shares, now, color):
+def draw_triangle(ax, shares, now, color, shades):
     x, y = shares[:, 1] + shares[:, 2] / 2, shares[:, 2] * 3**0.5 / 2
-    ax.plot([0, 1, 0.5, 0], [0, 0, 3**0.5 / 2, 0], color="black", linewidth=0.5)
+    ax.plot(*np.transpose([*CORNERS, CORNERS[0]]), color="black", linewidth=0.5)
     ax.plot(x, y, color=color, linewidth=1.0)
     ax.plot(x[now], y[now], "o", color=color)
     ax.plot(x[-1], y[-1], "*", color=color, markersize=7)
-    for i, place, side in ((1, (-0.03, -0.08), "right"), (2, (1.03, -0.08), "left"), (3, (0.57, 0.82), "left")):
+    for i, place, side in ((1, (-0.07, -0.1), "right"), (2, (1.07, -0.1), "left"), (3, (0.59, 0.82), "left")):
         ax.annotate(f"$s_{i}$", place, ha=side, fontsize=8, annotation_clip=False)
+        ax.plot(*CORNERS[i - 1], "s", color=shades[i - 1], markersize=5)
     ax.set(xlim=(-0.15, 1.15), ylim=(-0.2, 1.0), aspect="equal")
     ax.set_axis_off()

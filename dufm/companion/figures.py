@@ -62,7 +62,7 @@ LINESTYLE = {
 #: Marks of the same things.
 MARKER = {"nc": "o", "polygon": "^", "orthoplex": "s", "cube": "D", "other": "x", "theory": ""}
 DEPTH_MARKER = "osD^vP*Xp<>h"
-DEPTH_LINESTYLE = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
+DEPTH_LINESTYLE = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (7, 1, 1, 1, 1, 1)))
 
 STYLE: dict[Any, Any] = {
     "font.size": 9,
