@@ -36,7 +36,8 @@ _STALL_EVERY = 16
 # Share of the allowed error from which an explicit step counts as grown; and the price beyond which none is implicit.
 _HELD, _DEAREST = 0.1, 200.0
 _CHANGED = 0.1  # of the stiffness, before implicit steps are tried again
-_LANDED = 1e-11
+# Of a level: how near a step ends to it, and what is rounding if the next trial does not halve it.
+_LANDED, _ROUNDED = 1e-11, 1e-5
 _MISSES = 16  # times that a network may go on from where its last step does not end at the target
 
 
@@ -227,15 +228,17 @@ def following(
                 miss, rate = reached - goal, torch.exp(-step.log_loss - reached)
             low, high = torch.where(miss < 0, length, low), torch.where(miss < 0, high, length)
             closer, middle = length - miss / rate, (low + high) / 2
+            away = miss.abs() > exact * goal.abs().clamp(min=1.0)
             if before is not None:
                 last, last_miss, last_rate = before
+                halved = miss.abs() < 0.5 * last_miss.abs()
                 bias = (miss - last_miss) / (length - last) * 2 / (rate + last_rate)
-                closer = torch.where(miss.abs() < 0.5 * last_miss.abs(), length - miss / (rate * bias), middle)
+                closer = torch.where(halved, length - miss / (rate * bias), middle)
+                away &= halved | (miss.abs() > _ROUNDED)
             before = length, miss, rate
-            closer = torch.where((closer > low) & (closer < high), closer, middle)
-            # Where rounding hides the goal the shortest step that passes it counts.
-            closer = torch.where((closer > low) & (closer < high), closer, high)
-            away = (miss.abs() > exact * goal.abs().clamp(min=1.0)) & (closer != length)
+            for instead in (middle, high):  # where rounding hides the goal the shortest step that passes it counts
+                closer = torch.where((closer > low) & (closer < high), closer, instead)
+            away &= closer != length
             if not away.any():
                 return step, step.log_time(log_time)
             length = torch.where(away, closer, length)
@@ -304,14 +307,8 @@ def following(
                 moved, there = rows[accepted], step[accepted]
                 reached = there.log_time(batch.log_time[moved])
                 keep(moved, there, reached)
-                batch.put(
-                    moved,
-                    state=there.state,
-                    log_loss=there.log_loss,
-                    slope=there.slope,
-                    speed=there.speed,
-                    log_time=reached,
-                )
+                ended = {name: getattr(there, name) for name in ("state", "log_loss", "slope", "speed")}
+                batch.put(moved, log_time=reached, **ended)
             batch.adapt(rows, step.error, step.edge, accepted, model, control)
     end()
     names = {RUNNING: "max steps", REACHED: "reached", EXHAUSTED: "precision exhausted"}

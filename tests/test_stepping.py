@@ -425,6 +425,18 @@ def test_networks_whose_rank_one_logits_grow_to_ten_millions_arrive(setting):
     assert run.status.item() == "reached"
 
 
+@pytest.mark.parametrize("setting", [(8, 8, 3, 0.0021, 692), (6, 8, 2, 0.0496, 976)])
+def test_levels_that_the_rounding_of_large_logits_hides_are_met_in_few_steps(monkeypatch, setting):
+    """Logits of 10⁶ hide log ℒ by 10⁻⁹, and what a step there makes of them by more: up to forty steps a level."""
+    taken, step, levels = [], _stepping.Batch.step, [1.5, 1.0, 0.5, 0.0, -1.0, -2.0, -4.0]
+    monkeypatch.setattr(_stepping.Batch, "step", lambda *given: taken.append(len(given)) or step(*given))
+    run = gradient_flow(narrow(*setting), until_log_loss=-4.0, rtol=1e-3, record={"log_loss": levels})
+    assert torch.linalg.svdvals(run.history.Z)[..., 0].max() > 1e6
+    landings = taken.count(5)  # only those are told how long to be
+    assert len(levels) < landings < 6 * len(levels)
+    assert (run.history.log_loss.squeeze(-1) - torch.tensor(levels)).abs().max() < 1e-5
+
+
 def test_a_step_near_a_saddle_is_the_same_alone_and_beside_one_that_is_near_none(monkeypatch):
     start, control = narrow(5, 8, 4, 0.5, 1), _steps.control_of(1e-3)
     at_saddle = gradient_flow(narrow(5, 8, 4, 0.0022, 937), until_log_loss=1.0, rtol=1e-3).factors
