@@ -132,6 +132,8 @@ def test_a_kernel_is_interrupted_leaves_in_order_and_draws_numbers_of_its_own(tm
                 assert answer(client, "import os, psutil; print(psutil.Process().parent().cmdline()[2])") == "serve"
                 assert answer(client, "import besides") == "found"
                 assert answer(client, "import matplotlib; print(matplotlib.get_backend())").endswith("inline")
+                wide = "import pandas; print(repr(pandas.DataFrame([range(10**8, 10**8 + 12)])).count(str(10**8)[:4]))"
+                assert answer(client, wide) == "12"  # every column, as in a kernel that loads for itself
                 drawn.append(answer(client, "import numpy, torch; print(torch.rand(1), numpy.random.rand())"))
                 answer(client, f"import atexit, pathlib; atexit.register(pathlib.Path('left {number}').touch)")
                 client.execute("import time; print('begun', flush=True); time.sleep(60)")
