@@ -433,7 +433,7 @@ def test_levels_that_the_rounding_of_large_logits_hides_are_met_in_few_steps(mon
     run = gradient_flow(narrow(*setting), until_log_loss=-4.0, rtol=1e-3, record={"log_loss": levels})
     assert torch.linalg.svdvals(run.history.Z)[..., 0].max() > 1e6
     landings = taken.count(5)  # only those are told how long to be
-    assert len(levels) < landings < 6 * len(levels)
+    assert len(levels) < landings < 8 * len(levels)  # by rounding 32 to 53 there; they were 108 and more
     assert (run.history.log_loss.squeeze(-1) - torch.tensor(levels)).abs().max() < 1e-5
 
 
