@@ -23,7 +23,7 @@ AGREE_TOL = 1e-4
 RESIDUAL_TOL = 1e-8
 ACTIVE_TOL = 1e-7
 CANDIDATES = 8
-POLISH_STEPS = 200
+POLISHES, POLISH_STEPS = 3, 200
 GAIN = 0.02  # more than polishing has added to a climb's end
 NEAR = 0.25
 
@@ -122,8 +122,10 @@ def _best_code(codes: Tensor, value: Tensor) -> tuple[Tensor, float, float] | No
         if best is not None and value[top] < best[1] * (1.0 - GAIN):
             break
         left[top] = False
-        W = _slsqp(codes[top].numpy())
-        residual = _code_residual(W)
+        W, residual, polishes = codes[top].numpy(), np.inf, 0
+        while residual >= RESIDUAL_TOL and polishes < POLISHES:  # it may stop short, and goes on from there
+            W = _slsqp(W)
+            residual, polishes = _code_residual(W), polishes + 1
         if residual < RESIDUAL_TOL:
             left &= (value / value[top] - 1.0).abs() > AGREE_TOL
             margin = float(one_vs_rest_margin(torch.from_numpy(W)))

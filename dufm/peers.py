@@ -291,7 +291,10 @@ def stiff(
         meter.gradients += 1
         return peer.field(m, x)
 
-    keywords = {"jac": peer.jacobian} if exact else {}
+    def jacobian(m: float, x: np.ndarray) -> np.ndarray:  # a method of an object, handed to LSODA, kills SciPy 1.16
+        return peer.jacobian(m, x)
+
+    keywords = {"jac": jacobian} if exact else {}
     begin, *_, last = _clock(factors, levels)
     run = solve_ivp(field, (begin, last), x, method, t_eval=levels, rtol=rtol, atol=rtol * x.std(), **keywords)
     if not run.success:

@@ -50,7 +50,8 @@ def test_a_frame_is_the_picture_of_its_moment(front, data, frame):
     with Image.open(PATH.with_suffix(".gif")) as film:
         film.seek(frame)
         shown = np.asarray(film.convert("RGB"), dtype=float)
-    other = np.abs(shown - drawn).max(-1)
+    rows = min(len(shown), len(drawn))  # of half a pixel another Matplotlib may make one
+    other = np.abs(shown[:rows] - drawn[:rows]).max(-1)
     assert other.mean() < 1.5 and (other > 60).mean() < 1e-3  # few colours, no other lines
 
 

@@ -403,15 +403,15 @@ def test_where_rank_one_logits_grow_to_100000_steps_hold_the_margins(monkeypatch
     start = narrow(*setting)
 
     def followed(rtol):
-        run = gradient_flow(start, until_log_loss=-2.0, rtol=rtol, max_steps=3000)
-        assert run.status.item() == "reached" and torch.linalg.svdvals(run.Z)[0, 0] > 1e5
-        return run
+        return gradient_flow(start, until_log_loss=-2.0, rtol=rtol, max_steps=3000)
 
     left = {rtol: followed(rtol) for rtol in (1e-3, 1e-5)}
     monkeypatch.setattr(_steps, "_HELD", 0)
-    loose = followed(1e-3)
+    loose = followed(1e-3)  # may not arrive
     monkeypatch.setattr(_steps, "_SADDLE", math.inf)
     known = followed(1e-5)
+    for run in (*left.values(), known):
+        assert run.status.item() == "reached" and torch.linalg.svdvals(run.Z)[0, 0] > 1e5
     assert (left[1e-5].log_time - known.log_time).abs() < 5e-3
     assert left[1e-5].steps < known.steps / 5
     assert (left[1e-3].log_time - known.log_time).abs() < 0.15  # the loosest tolerance, and a time of exp(8)

@@ -67,5 +67,6 @@ def test_mypy_infers_the_types_of_a_users_script_and_finds_its_mistakes(tmp_path
             assert f"script.py:{number}: {line.split('  # ')[1]}" in said, said
         elif "  # " in line:
             (found,) = re.findall(rf'script.py:{number}: note: Revealed type is "(.*)"', said)
-            assert re.sub(r"[\w.]+\.(?=\w)|builtins\.", "", found) == line.split("  # ")[1]
+            found = re.sub(r"[\w.]+\.(?=\w)|builtins\.", "", found)
+            assert re.sub(r"Union\[(\w+), None\]", r"\1 | None", found) == line.split("  # ")[1]
     assert said.count("error:") == 2, said

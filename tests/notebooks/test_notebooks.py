@@ -145,8 +145,7 @@ def test_tables_computed_once_know_their_origin(path):
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     """The notebooks as Lab's server sees them, in a folder of their own where every .ipynb is an hour newer."""
-    from jupyter_server.services.contents.largefilemanager import LargeFileManager
-    from jupytext.sync_contentsmanager import build_sync_jupytext_contents_manager_class
+    from jupytext import TextFileContentsManager
     from nbformat.sign import MemorySignatureStore, NotebookNotary
 
     folder = tmp_path_factory.mktemp("lab") / "notebooks"
@@ -156,7 +155,7 @@ def lab(tmp_path_factory):
         os.utime(path, (later, later))
     # Signatures in memory, and not in the home of whoever runs the tests.
     notary = NotebookNotary(data_dir=str(folder.parent), store_factory=MemorySignatureStore)
-    return build_sync_jupytext_contents_manager_class(LargeFileManager)(root_dir=str(folder), notary=notary)
+    return TextFileContentsManager(root_dir=str(folder), notary=notary)
 
 
 @each_notebook
