@@ -177,8 +177,8 @@ def _become_kernel(client, server):
     os.chdir(folder)
     for name in {"torch", "numpy.random"} & sys.modules.keys():  # all forks would draw the same numbers
         sys.modules[name].seed()
-    if "pandas" in sys.modules:  # a process without a kernel is a terminal to it, and tables are cut to fit
-        sys.modules["pandas"].set_option("display.max_columns", 20)
+    if pandas := sys.modules.get("pandas"):  # a process without a kernel is a terminal to it, and tables are cut to fit
+        pandas.set_option("display.max_columns", 20)
     sys.argv = ["ipykernel_launcher", *arguments]
     try:
         importlib.import_module("ipykernel.kernelapp").launch_new_instance()
