@@ -105,7 +105,7 @@ class Linearised:
         """A function ``(v, memory)`` that replaces v by (I − γhA)⁻¹v and returns J v; and where A has an inverse."""
         shrink: Tensor | None = None
         if self.damping is not None:
-            shrink = 1 / (1 + scale * self.damping.unsqueeze(-1))
+            shrink = (1 + scale * self.damping.unsqueeze(-1)).reciprocal()
             scale = scale * shrink
         first: Callable[[Tensor], Tensor] | None = None
         found = torch.ones(len(scale), dtype=torch.bool, device=scale.device)

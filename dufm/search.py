@@ -140,7 +140,7 @@ def best_rank(
     ranks = range(min(2, num_classes - 1), num_classes)
     ends = _climbs(num_classes, depth, ranks, restarts, seed, starts)
     best = None
-    for rank, (Z, gamma) in sorted(zip(ranks, ends, strict=True), key=lambda item: -item[1][1].max()):
+    for rank, (Z, gamma) in sorted(zip(ranks, ends, strict=True), key=lambda item: -float(item[1][1].max())):
         if best is None or gamma.max() > best.margin * (1.0 - AGREE_TOL):
             found = _best(Z, gamma, depth, rank)
             best = found if best is None or (found is not None and found.margin > best.margin) else best

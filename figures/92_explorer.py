@@ -29,8 +29,8 @@ def draw_panel(row, data):
     shares = np.stack([column for column in columns if not np.isnan(column.astype(float)).any()], 1)
     values, triangle, code, margin = row
     shades = matplotlib.colormaps["cividis"](np.linspace(0, 0.9, shares.shape[1]))
-    for share, shade in zip(shares.T, shades, strict=True):
-        values.plot(share, color=shade, linewidth=1.2)
+    values.set_prop_cycle(color=shades)
+    values.plot(shares, linewidth=1.2)
     margin.plot(data["margin_ratio"], color=color)
     margin.plot(now, data["margin_ratio"][now], "o", color=color)
     margin.axhline(1.0, linestyle="--", color="black", linewidth=0.7)
@@ -53,7 +53,7 @@ def draw_panel(row, data):
 
 
 def draw_triangle(ax, shares, now, color, shades):
-    x, y = shares[:, 1] + shares[:, 2] / 2, shares[:, 2] * 3**0.5 / 2
+    x, y = (shares @ CORNERS).T
     ax.plot(*np.transpose([*CORNERS, CORNERS[0]]), color="black", linewidth=0.5)
     ax.plot(x, y, color=color, linewidth=1.0)
     ax.plot(x[now], y[now], "o", color=color)

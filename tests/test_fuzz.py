@@ -63,9 +63,9 @@ DRAWS = 40
 MOSTLY_REFUSED = {
     "basin.critical_labels", "choice.rung", "class_sizes.sized_flow", "class_sizes.sized_residual",
     "complement.critical_extra", "complement.extra_growth", "complement.turn_growth", "descent.collapses",
-    "minibatches.batch_descent", "minibatches.batch_ends", "minibatches.batch_flow", "minibatches.batch_shifts",
-    "optimizers.method_ends", "peers.stiff", "perturbation.early_phase", "perturbation.measured_repulsion",
-    "rectified.ends", "search.max_margin", "shares.sampled_share", "soft_labels.noisy_flow", "unbalanced.shallow_path",
+    "minibatches.batch_ends", "minibatches.batch_flow", "minibatches.batch_shifts", "optimizers.method_ends",
+    "peers.stiff", "perturbation.early_phase", "perturbation.measured_repulsion", "rectified.ends",
+    "search.max_margin", "shares.sampled_share", "soft_labels.noisy_flow", "unbalanced.shallow_path",
     "weight_decay.threshold", "perturbation.family_growth", "search.stratum_curvature", "basin.critical_ratio",
 }  # fmt: skip
 

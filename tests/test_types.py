@@ -69,4 +69,4 @@ def test_mypy_infers_the_types_of_a_users_script_and_finds_its_mistakes(tmp_path
             (found,) = re.findall(rf'script.py:{number}: note: Revealed type is "(.*)"', said)
             found = re.sub(r"[\w.]+\.(?=\w)|builtins\.", "", found)
             assert re.sub(r"Union\[(\w+), None\]", r"\1 | None", found) == line.split("  # ")[1]
-    assert len(re.findall(r"script\.py:\d+: error:", said)) == 2, said
+    assert said.count("error:") == 2, said
