@@ -27,7 +27,7 @@ test: lint
 check: lint
 	$(PLAIN) $(PY) -m pytest tests -n 2 -q -m "not slow and not soak"
 
-# Longer fuzz and more faults than make test has time for.
+# Longer fuzz, more faults and all exercises: what make test has no time for.
 soak: $(STAMP)
 	$(PLAIN) $(PY) -m pytest tests -q -m soak
 

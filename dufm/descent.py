@@ -193,8 +193,9 @@ def spectral_ends(
 def against_flow(s: Tensor, depth: int, group: Group, lr: float) -> tuple[int, int]:
     """Pairs of values of ``s`` ``(..., F)`` whose ratio descent widens and the flow does not, or the reverse.
 
-    Descent takes one step of full matrices; the flow is read from ``s_i^{1−2/L} g_i``, pairs that agree in it to 1e-9
-    left out.  Returns their number and that of all pairs compared.  ``DufmError`` as :func:`dufm.spectral_flow`.
+    Descent takes one step of full matrices; the flow is read from ``s_i^{1−2/L} g_i``.  Pairs that agree in it to 1e-9
+    are left out, and values that the step leaves below 1e-6 of the largest, which rounding of the product hides.
+    Returns their number and that of all pairs compared.  ``DufmError`` as :func:`dufm.spectral_flow`.
     """
     chi = check_spectrum(s, group)
     after = chi.spectrum(gradient_descent(spectral_init(s, depth, chi), lr=lr, steps=1).Z)[0]
@@ -202,7 +203,8 @@ def against_flow(s: Tensor, depth: int, group: Group, lr: float) -> tuple[int, i
     i, j = torch.triu_indices(chi.num_free, chi.num_free, 1)
     growth = (after / s).log()
     pulled, widened = pull[..., i] - pull[..., j], growth[..., i] - growth[..., j]
-    clear = pulled.abs() > 1e-9
+    known = after > 1e-6 * after.amax(-1, keepdim=True)
+    clear = (pulled.abs() > 1e-9) & known[..., i] & known[..., j]
     return int(((pulled > 0) != (widened > 0))[clear].sum()), int(clear.sum())
 
 

@@ -48,6 +48,12 @@ def test_a_step_widens_a_ratio_where_the_flow_does_and_lowers_the_loss(depth, lr
     assert (dufm.log_loss(logits(after.s)) < dufm.log_loss(logits(s))).all()
 
 
+def test_values_that_rounding_hides_after_a_step_are_left_out():
+    s = 3 * torch.ones(1, 7, dtype=torch.float64)
+    s[0, 3] = 1e-3
+    assert [descent.against_flow(s, 6, "hadamard", lr) for lr in (0.1, 1e4)] == [(0, 6), (0, 0)]
+
+
 @pytest.mark.parametrize(("group", "K"), GROUPS)
 def test_forces_are_one_up_to_the_mean_value(group, K):
     chi = characters(group, K)

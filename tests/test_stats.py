@@ -38,6 +38,18 @@ def test_within_slope_is_the_regression_on_indicators_and_its_interval_covers():
     assert 0.9 < np.mean(covered) < 0.98
 
 
+@pytest.mark.parametrize(("first", "second"), [(0.5, 0.4), (0.95, 0.05), (0.02, 0.01)])
+def test_unpaired_interval_covers_95_percent(first, second):
+    hits = np.random.default_rng(2).binomial((80, 200), (first, second), (2000, 2))
+    low, high = np.array([stats.unpaired(pair, (80, 200)) for pair in hits]).T
+    assert 0.94 < ((low <= first - second) & (first - second <= high)).mean() < 0.985
+
+
+def test_unpaired_interval_is_that_of_the_paper():
+    assert stats.unpaired((56, 48), (70, 80)) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+    assert stats.unpaired((0, 0), (10, 20)) == pytest.approx((-0.1611, 0.2775), abs=5e-5)
+
+
 @pytest.mark.parametrize(("up", "down"), [(0.1, 0.1), (0.05, 0.01)])
 def test_paired_interval_covers_95_percent(up, down):
     gained, lost, _ = np.random.default_rng(1).multinomial(200, [up, down, 1 - up - down], 4000).T
@@ -76,3 +88,10 @@ def test_fewer_than_two_values_have_no_interval():
 def test_a_mean_in_words():
     assert stats.mean([8.0, 8.5], 1) == "8.2 [5.1, 11.4]"
     assert stats.mean([-1e-9, -2e-9]) == "0.00 [0.00, 0.00]"
+
+
+def test_falling_is_spearmans_correlation_and_says_nothing_of_a_constant():
+    assert stats.falling([2, 3, 5, 8], [9.0, 8.0, 6.0, 5.0]) == pytest.approx((-1.0, 0.0))
+    r, p = stats.falling([1, 2, 3, 4, 5], [2.0, 1.0, 4.0, 3.0, 5.0])
+    assert r == pytest.approx(0.8) and 0.9 < p < 1
+    assert np.isnan([stats.falling([8, 8], [1.0, 2.0]), stats.falling([2, 8], [1.0, 1.0])]).all()

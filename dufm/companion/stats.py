@@ -3,12 +3,12 @@
 import math
 
 import numpy as np
-from scipy.stats import binomtest, t
+from scipy.stats import binomtest, spearmanr, t
 
 from dufm._error import DufmError
 from dufm.companion.words import number
 
-__all__ = ["below", "mean", "mean_interval", "paired", "share", "wilson", "within_slope"]
+__all__ = ["below", "falling", "mean", "mean_interval", "paired", "share", "unpaired", "wilson", "within_slope"]
 
 
 def wilson(hits, total):
@@ -38,6 +38,17 @@ def paired(gained, lost, total):
     return (gain - loss) / n - half, (gain - loss) / n + half
 
 
+def unpaired(hits, totals):
+    """95% interval ``(low, high)`` of Newcombe (1998) for the first less the second of two shares of other runs each.
+
+    ``hits``, ``totals``: two numbers each.  The ends of the two intervals of :func:`wilson`, combined in squares.
+    """
+    (low, high), (other_low, other_high) = map(wilson, hits, totals)
+    first, second = (hit / total for hit, total in zip(hits, totals, strict=True))
+    down, up = math.hypot(first - low, other_high - second), math.hypot(high - first, second - other_low)
+    return first - second - down, first - second + up
+
+
 def mean_interval(values):
     r"""Mean and 95% interval ``(mean, low, high)``, :math:`\bar x \pm t_{n-1}\,s/\sqrt n` (Student 1908).
 
@@ -57,6 +68,13 @@ def mean(values, digits=2):
     """The mean of ``values`` with its interval, ``8.25 [8.17, 8.32]``; no negative zero."""
     middle, low, high = (round(x, digits) + 0.0 for x in mean_interval(values))
     return f"{middle:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def falling(x, y):
+    """Spearman's correlation of y with x and the probability of one as low by chance; NaN where x or y is constant."""
+    if min(len(np.unique(x)), len(np.unique(y))) < 2:
+        return math.nan, math.nan
+    return tuple(float(found) for found in spearmanr(x, y, alternative="less"))
 
 
 def within_slope(x, y, groups):

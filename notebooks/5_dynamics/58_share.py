@@ -190,7 +190,7 @@ claims.check("58-naive-excluded", beyond.min())
 # ## Try it
 #
 # 1. `depths = [8]`: does the naive count come closer with depth?
-# 2. `eight_depths = [3], eight_scales = [0.1]`: how far is the share from $c_L$ times the fourth power of that at four classes, 0.42 at this scale?
+# 2. `eight_scales = [0.1]`: how far is the share from $c_L$ times the fourth power of that at four classes, 0.42 at this scale?
 # 3. `count = 1000`: by how much does the sampled share fall?
 
 # %% tags=["nbval-ignore-output"]

@@ -150,7 +150,7 @@ claims.check("62-rate-collapse", (quarter.max() / quarter.min()).max())
 # %% [markdown]
 # ## Where it breaks
 #
-# *Width is a slow remedy.* The distances fall like $d^{-1/2}$, and they add up along the layers: at $d = 32$ the worst product around a layer of four still has a condition number of 7. That $\kappa/\kappa_0$ is a function of $s/s_\text{lazy}$ and the depth alone holds within 3% at $d = 512$; at $d = 128$ and $L = 6$ it still depends on the scale and the width, by up to 17%, so the claim deviates: the deeper the network, the later the limit.
+# *Width is a slow remedy.* The distances fall like $d^{-1/2}$, and they add up along the layers: at $d = 32$ the worst product around a layer of four still has a condition number of 7. That $\kappa/\kappa_0$ is a function of $s/s_\text{lazy}$ and the depth alone holds within 3% at $d = 512$; at $d = 128$ it still depends on the scale and the width, by up to 11% at $L = 4$ and 17% at $L = 6$, so the claim deviates: the deeper the network, the later the limit.
 #
 # *The limit is not uniform in $s$.* However wide the network, it stops being lazy when $s$ passes $s_\text{lazy}$, and training goes on to infinite $s$. Lazy training alone therefore does not lead to collapse. Whether it does is decided by what the repulsion of the singular values still finds when it sets in: [63](63_half_width.ipynb).
 #

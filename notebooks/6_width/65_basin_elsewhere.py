@@ -137,7 +137,7 @@ claims.check("65-three-classes", lost[(cells.num_classes == 3) & (cells.depth > 
 held = rules[rules.num_classes > 4].assign(away=lambda rows: rows.found / rows.law - 1)
 first, second = held[held.rule == "1"], held[held.rule == "2"]
 claims.check("65-exponent", (first.away.abs() + first.interval / first.law).max())
-claims.check("65-against-four", second.away.abs().max())
+claims.check("65-against-four", (second.away.abs() + second.interval / second.law).max())
 steps = fitted[(fitted.num_classes == 4) & (fitted.depth < 6)].groupby("depth").head(2)
 change = np.log(steps[["scale", "share", "hadamard"]]).groupby(steps.depth).diff().dropna()
 half = 1.96 * (steps.error**2).groupby(steps.depth).sum() ** 0.5

@@ -55,7 +55,6 @@ budget: str = "default"  # how much to compute {smoke, default, full}
 
 # %%
 import pandas as pd
-import scipy.stats
 
 import dufm
 from dufm import claims, data, figures, learned, networks, notebook, stats, sweep
@@ -130,7 +129,7 @@ found.rename(columns=metrics)
 # which are small where the rank is low ([14](../1_model/14_nc1_at_low_rank.ipynb)). And NC2 *rises* with depth.
 
 # %%
-nc2 = table.groupby("width").apply(lambda t: scipy.stats.spearmanr(t["depth"], t["nc2"]).statistic)
+nc2 = table.groupby("width").apply(lambda t: stats.falling(t["depth"], t["nc2"])[0])
 print("Spearman correlation of NC2 with depth: " + ", ".join(f"width {width}: {r:.2f}" for width, r in nc2.items()))
 
 # %% [markdown]

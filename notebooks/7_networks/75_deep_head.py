@@ -57,7 +57,6 @@ budget: str = "default"  # how much to compute {smoke, default, full}
 
 # %%
 import pandas as pd
-import scipy.stats
 
 import dufm
 from dufm import claims, data, figures, heads, networks, notebook, stats, sweep
@@ -135,7 +134,7 @@ def fall(table, column, shallow, deep):
     return (wide[shallow] - wide[deep]).dropna()
 
 
-spearman = {name: scipy.stats.spearmanr(t["depth"], t["rank"])[0] for name, t in table.groupby("dataset")}
+spearman = {name: stats.falling(t["depth"], t["rank"])[0] for name, t in table.groupby("dataset")}
 falls = {
     f"{name}, {column}": {f"{a} to {b}": stats.mean(fall(t, column, a, b), 1) for a, b in ((1, 3), (3, 6), (1, 6)) if {a, b} <= set(t["depth"])}
     for name, t in table.groupby("dataset") for column in ("start_rank", "rank", "layer_0")
