@@ -83,7 +83,7 @@ def check_number(name: str, value: Any, low: float = -math.inf, high: float = ma
         found = math.inf
     if not (low <= found <= high and math.isfinite(found)):
         raise DufmError(f"{name} must be {words}, got {short(value)}")
-    return value if isinstance(value, (int, float)) else found
+    return value if type(value) in (int, float) else found
 
 
 def check_finite_positive(name: str, value: Any) -> float:

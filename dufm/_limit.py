@@ -72,7 +72,8 @@ def limit(
     that growth.  Nearly balanced factors are not needed: what is frozen falls behind like :math:`e^{-u/L}` and drops
     out of Z.
 
-    Returns :class:`Limit`; that a network does not rest, or has not separated its classes, is its ``status``.
+    Returns :class:`Limit`, in double precision whatever that of the run; that a network does not rest, or has not
+    separated its classes, is its ``status``.
 
     Shapes of factors ``(..., d_l, d_{l-1})``.  Units: u is a logarithm.  Raises: ``DufmError`` for bad factors, a
     sharpness below 100, more than 1500 pairs N(K − 1), an until_growth that is not positive.  Source: this companion,
@@ -84,6 +85,7 @@ def limit(
     """
     factors = run.factors if isinstance(run, Trajectory) else run
     num_classes, _, batch_shape = check_factors(factors)
+    factors = [W.double() for W in factors]
     _check_continuation(sharpness, (num_classes - 1) * factors[0].shape[-1])
     flow = gradient_flow(factors, until_log_loss=-sharpness, rtol=_RTOL, max_steps=_STEPS)
     model = FactorModel(factors)

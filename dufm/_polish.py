@@ -101,7 +101,8 @@ def cut(Z: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     smallest = pair_margins(low).amin(-1)
     kept = sigma[:, [0, rank - 1]] if rank else torch.zeros_like(sigma[:, :1]).expand(-1, 2)
     dropped = torch.cat([sigma, torch.zeros_like(sigma[:, :1])], 1)[:, rank : rank + 1]
-    discarded = torch.where(kept[:, 1:] > 0, dropped / kept, torch.nan)
+    noise = Z.shape[-2] * torch.finfo(Z.dtype).eps * sigma[:, :1]
+    discarded = torch.where(kept[:, 1:] > noise, dropped / kept, torch.nan)
     return low / torch.where(smallest > 0, smallest, 1.0).view(-1, 1, 1), smallest, discarded
 
 

@@ -54,10 +54,16 @@ _SECTIONS = 24  # of an interval, at once
 def critical_deviation(label: float, scale: float, depth: int) -> float:
     """Relative deviation ``1 − (1 + c s_0^q)^{−1/q}`` of values that lag by the label c behind leaders at s_0.
 
-    ``DufmError`` below depth 3.
+    ``DufmError`` below depth 3, or for a label of values so far ahead that they have none.
     """
     q = 1 - 2 / check_count("depth", depth, 3)
+    _check_label(label, scale**q)
     return 1 - (1 + label * scale**q) ** (-1 / q)
+
+
+def _check_label(label: float, reach: float) -> None:
+    if 1 + label * reach <= 0:
+        raise DufmError(f"label must be above {-1 / reach:.4g} at this scale and depth, got {label:g}")
 
 
 def critical_labels(lags: Sequence[bool] | Tensor, depth: int, scales: Sequence[float], *, rounds: int = 4) -> Tensor:
@@ -85,9 +91,10 @@ def local_label(label: float, scale: float, depth: int, num_classes: int) -> flo
     r"""What is left at leaders of size s_0 of a label c, for two sizes of values at K = 2^m, to first order in s_0:
 
     :math:`c - \frac qK\int_0^{s_0} s^{-q}\bigl[1 - (1 + cs^q)^{-1/q}\bigr]ds`, which is :math:`ce^{-s_0/K}` for small
-    :math:`cs_0^q`.  ``DufmError`` for a depth below 3.
+    :math:`cs_0^q`.  ``DufmError`` as :func:`critical_deviation`.
     """
     q = 1 - 2 / check_count("depth", depth, 3)
+    _check_label(label, scale**q)
     # In v = s^(1 − q) the integrand is bounded.
     lost, _, _, *why = quad(
         lambda v: 1 - (1 + label * v ** (q / (1 - q))) ** (-1 / q), 0, scale ** (1 - q), epsabs=0, full_output=True

@@ -275,7 +275,7 @@ def polish(Z: Tensor, depth: int, rank: int | Tensor | None = None, *, fallback:
     parts = _by_rank(lambda r, batch: _solve(r, batch, 2.0 / depth, fallback), ranks, Z)
     solution, moved, discarded = (part.to(Z) for part in parts[:3])
     # A run that separates nothing after the cut has no solution to certify; zeros keep it out of the SVD.
-    certificate = replace(kkt_certificate(solution.nan_to_num(), depth, ranks), discarded=discarded)
+    certificate = replace(kkt_certificate(solution.nan_to_num(), depth, ranks.clamp(min=1)), discarded=discarded)
     decided = certificate.holds(DECIDED_TOL) & (moved <= DECIDED_MOVE)
     return Polished(solution, certificate, moved, decided, parts[3].to(Z.device))
 

@@ -232,19 +232,20 @@ def by_step(runs: pandas.DataFrame, keys: Sequence[str] = CELL) -> pandas.DataFr
 
     ``runs``: a row a start of ``keys``, ``lr``, ``seed``, ``name`` and ``rises``.  Columns ``starts``, ``collapse``,
     ``undecided``, ``rising`` (starts whose loss rose), ``gained`` and ``lost`` (starts that collapse here and not under
-    the flow, and the reverse) and ``elsewhere`` (those that end with another name).
+    the flow, and the reverse) and ``elsewhere`` (those that end with another name); a start without a row of the flow
+    is in none of these three.
     """
     check_once("runs", runs[runs.lr == 0], [*keys, "seed"])
     flow = runs[runs.lr == 0].set_index([*keys, "seed"])["name"]
     was = flow.reindex(pandas.MultiIndex.from_frame(runs[[*keys, "seed"]])).to_numpy()
-    here, there = runs.name == "NC", was == "NC"
+    here, there, known = runs.name == "NC", was == "NC", ~pandas.isna(was)
     counted = {
         "collapse": here,
         "undecided": runs.name == UNDECIDED,
         "rising": runs.rises > 0,
-        "gained": here & ~there,
+        "gained": known & here & ~there,
         "lost": ~here & there,
-        "elsewhere": runs.name != was,
+        "elsewhere": known & (runs.name != was),
     }
     table = runs[[*keys, "lr"]].assign(starts=1, **counted)
     return table.groupby([*keys, "lr"], as_index=False).sum()

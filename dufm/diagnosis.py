@@ -158,7 +158,7 @@ def diagnose(
         samples=samples,
         class_sizes=(int(sizes.min()), int(sizes.max())),
         depth=depth,
-        margins=(float(gaps.min()), float(gaps.median()), float(gaps.max())),
+        margins=(float(gaps.min()), float(np.median(gaps.cpu().numpy())), float(gaps.max())),
         effective_rank=float(effective_rank(Z)),
         stable_rank=float((sigma / sigma[0]).square().sum()) if sigma[0] > 0 else 0.0,
         rank=rank,

@@ -262,15 +262,13 @@ def spectral_end(s: Tensor, depth: int, group: Group, *, sharpness: float = SHAR
     nearest = torch.full_like(flat, torch.nan)
     moved = flat.new_full(flat.shape[:1], torch.inf)
     place = flat.argsort(-1, descending=True).argsort(-1)
-    bits = 2 ** torch.arange(chi.num_free + rates.shape[1], device=flat.device)
     for kept in range(1, chi.num_free + 1):
         support = place < kept
         margin = torch.where(support, flat, 0.0) @ rates
         smallest = margin.amin(-1, keepdim=True)
         tight = margin <= (1 + _TIGHT) * smallest
-        keys, which = torch.unique((torch.cat([support, tight], -1) * bits).sum(-1), return_inverse=True)
-        patterns = (keys.unsqueeze(-1) & bits).bool().cpu().numpy()
-        points = [_vertex(row, rates.cpu().numpy(), chi.multiplicity.numpy(), depth) for row in patterns]
+        patterns, which = torch.unique(torch.cat([support, tight], -1), dim=0, return_inverse=True)
+        points = [_vertex(row, rates.cpu().numpy(), chi.multiplicity.numpy(), depth) for row in patterns.cpu().numpy()]
         point = flat.new_tensor(np.array(points))[which]
         change = (flat / smallest - point).norm(dim=-1) / point.norm(dim=-1)
         better = (smallest.squeeze(-1) > 0) & (change < moved)

@@ -64,14 +64,21 @@ class Characters:
         """
         apart = (self.table[:, 1:] < 1 - 1e-9).numpy()
         ranks = self.multiplicity.long().tolist()
-        sets = (s for size in range(1, len(ranks) + 1) for s in itertools.combinations(range(len(ranks)), size))
-        return min(sum(ranks[i] for i in s) for s in sets if apart[list(s)].any(0).all())
+        least, size = sum(ranks), 1
+        while size < least:  # a set has at least its size for a rank
+            sets = itertools.combinations(range(len(ranks)), size)
+            least = min([least, *(sum(ranks[i] for i in s) for s in sets if apart[list(s)].any(0).all())])
+            size += 1
+        return least
 
     def at_margin_one(self, s: Tensor) -> Tensor:
-        """Spectra ``(..., F)`` scaled to smallest margin 1."""
+        """Spectra ``(..., F)`` scaled to smallest margin 1; ``DufmError`` where one is not positive."""
         self._check_length(s)
         s = in_range(s, -1)[0]
-        scaled = s / (s @ self.rates.to(s)).amin(-1, keepdim=True)
+        smallest = (s @ self.rates.to(s)).amin(-1, keepdim=True)
+        if (smallest <= 0).any():
+            raise DufmError("s must separate the classes: its smallest margin is not positive")
+        scaled = s / smallest
         check_in_range("s: a value at margin 1", scaled)
         return scaled
 

@@ -132,13 +132,14 @@ class HadamardPolyhedron:
     def orbit_of(self, spectra: Array, decided: Array | None = None) -> np.ndarray:
         """Indices of the orbits of ``spectra`` ``(..., K − 1)``, each settled in rational arithmetic; int64 ``(...)``.
 
-        A spectrum of floats is read as fractions of denominator at most 1000, must be a vertex by :func:`is_vertex`,
-        and is looked up by its sorted entries and margins.  ``OFF_LIST`` where that fails, ``UNDECIDED`` for NaN
-        and where ``decided`` ``(...)``, if given, is false.
+        A spectrum of floats is read as fractions of denominator at most 1000, within 1e-9, or 1e-6 in single precision,
+        must be a vertex by :func:`is_vertex`, and is looked up by its sorted entries and margins.  ``OFF_LIST`` where
+        that fails, ``UNDECIDED`` for NaN and where ``decided`` ``(...)``, if given, is false.
         """
         rows = self._rows("spectra", spectra)
         distinct, which = np.unique(rows.reshape(-1, rows.shape[-1]).round(10), axis=0, return_inverse=True)
-        found = [self._read(row) for row in distinct.tolist()]
+        near = SAME_VALUES if str(getattr(spectra, "dtype", "")).endswith("float32") else READING
+        found = [self._read(row, near) for row in distinct.tolist()]
         orbit = np.array(found, dtype=np.int64)[which].reshape(rows.shape[:-1])
         return orbit if decided is None else np.where(_like("decided", decided, orbit), orbit, UNDECIDED)
 
@@ -184,12 +185,12 @@ class HadamardPolyhedron:
             raise ArithmeticError("two orbits have the same singular values and margins")
         return known
 
-    def _read(self, row: Sequence[float]) -> int:
+    def _read(self, row: Sequence[float], near: float) -> int:
         if any(math.isnan(value) for value in row):
             return UNDECIDED
         exact = tuple(Fraction(value).limit_denominator(DENOMINATOR) for value in row)
-        near = max(abs(float(a) - b) for a, b in zip(exact, row, strict=True)) < READING
-        return self._signatures.get(_signature(exact), OFF_LIST) if near and is_vertex(exact) else OFF_LIST
+        away = max(abs(float(a) - b) for a, b in zip(exact, row, strict=True))
+        return self._signatures.get(_signature(exact), OFF_LIST) if away < near and is_vertex(exact) else OFF_LIST
 
 
 def _numbers(name: str, values: Array) -> np.ndarray:

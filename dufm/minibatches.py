@@ -233,14 +233,15 @@ def by_batch(runs: pandas.DataFrame) -> pandas.DataFrame:
     """Counts of a table of :func:`batch_ends`, a row a cell: each start beside itself under the flow, lr = 0.
 
     ``starts``, ``collapse``, ``gained`` and ``lost`` (those that collapse here and not under the flow, and the
-    reverse), ``diverged`` (those that do not get to the handover).
+    reverse; a start without a row of the flow is in neither), ``diverged`` (those that do not get to the handover).
     """
     start = ["num_classes", "depth", "width", "scale", "n_per_class", "seed"]
     check_once("runs", runs[runs.lr == 0], start)
     flow = runs.loc[runs.lr == 0, [*start, "name"]]
     beside = runs.merge(flow, how="left", on=start, suffixes=("", "_flow"))
-    here, there = beside.name == "NC", beside.name_flow == "NC"
-    counted = {"collapse": here, "gained": here & ~there, "lost": ~here & there, "diverged": beside.reason == _LATE}
+    here, there, known = beside.name == "NC", beside.name_flow == "NC", beside.name_flow.notna()
+    counted = {"collapse": here, "gained": known & here & ~there, "lost": ~here & there}
+    counted["diverged"] = beside.reason == _LATE
     return beside[CELL].assign(starts=1, **counted).groupby(CELL, as_index=False).sum()
 
 

@@ -206,7 +206,7 @@ def _descend(
     def log_mean(weights: Sequence[Tensor]) -> Tensor:
         return log_sum_and_residual(_layers(weights, X, relu_layers)[-1], marks)[0] - math.log(samples)
 
-    state = [weight.clone() for weight in weights]
+    state = [weight.clone(memory_format=torch.contiguous_format) for weight in weights]
     log_sum, slope = _gradient(state, X, marks, relu_layers)
     log_loss = log_sum - math.log(samples)
     step = _FIRST_STEP * _size(state) / _size(slope)

@@ -240,8 +240,8 @@ def by_method(runs: pandas.DataFrame) -> pandas.DataFrame:
     """A row a cell of a table of :func:`method_ends`, a row a network: counts.
 
     ``networks``; ``full``, those of rank K − 1; ``collapsed``; ``elsewhere``, those whose name or rank is not that of
-    the same start under the flow; ``decided``; ``own`` and ``euclidean``: aligned to 0.98 with steepest descent in the
-    method's own norm, and in the Euclidean one.
+    the same start under the flow, where there is one; ``decided``; ``own`` and ``euclidean``: aligned to 0.98 with
+    steepest descent in the method's own norm, and in the Euclidean one.
     """
     start = [*(name for name in CELL if name not in ("method", "step", "steps")), "seed"]
     check_once("runs", runs[runs.method == "flow"], start)
@@ -251,7 +251,8 @@ def by_method(runs: pandas.DataFrame) -> pandas.DataFrame:
     counted = {
         "full": beside["rank"] == beside.num_classes - 1,
         "collapsed": beside.name == "NC",
-        "elsewhere": (beside.name != beside.name_flow) | (beside["rank"] != beside.rank_flow),
+        "elsewhere": beside.name_flow.notna()
+        & ((beside.name != beside.name_flow) | (beside["rank"] != beside.rank_flow)),
         "decided": beside.name != UNDECIDED,
         "own": sum((norm == name) * beside[name] for name in NORMS) > _ALIGNED,
         "euclidean": beside.euclidean > _ALIGNED,

@@ -73,7 +73,8 @@ def place_margin(M: Tensor, B: Tensor, place: int, depth: int) -> Tensor:
 def _quasi_norm(X: Tensor, count: int) -> Tensor:
     """Schatten quasi-norm of index 2/``count``, of a matrix of any shape."""
     sigma = torch.linalg.svdvals(X)
-    sigma = torch.where(sigma > 1e-14 * sigma[..., :1], sigma, 0.0)
+    noise = max(1e-14, max(X.shape[-2:]) * torch.finfo(X.dtype).eps)
+    sigma = torch.where(sigma > noise * sigma[..., :1], sigma, 0.0)
     return (sigma ** (2.0 / count)).sum(-1) ** (count / 2.0)
 
 

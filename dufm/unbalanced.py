@@ -47,14 +47,15 @@ def _shifts(word: str, handover: float) -> list[float]:
     return [handover ** (2 / len(word)) if letter == "b" else 0.0 for letter in word]
 
 
-def _root(square: Tensor, shifts: Sequence[float]) -> Tensor:
-    """The y ≥ 0 with Π_l (y + a_l) = ``square``: Newton for log y, where it is convex, from above."""
-    target = square.clamp(min=1e-300).log()
+def _root(sigma: Tensor, shifts: Sequence[float]) -> Tensor:
+    """The y ≥ 0 with Π_l (y + a_l) = σ²: Newton for log y, where it is convex, from above; 0 where σ is rounding."""
+    noise = sigma.shape[-1] * torch.finfo(sigma.dtype).eps * sigma[..., :1]
+    target = 2 * sigma.clamp(min=torch.finfo(sigma.dtype).tiny).log()
     y = (target / len(shifts)).exp()
     for _ in range(_NEWTON):
         above = sum((y + a).log() for a in shifts) - target
         y = y * (-above / sum(y / (y + a) for a in shifts)).exp()
-    return y
+    return torch.where(sigma > noise, y, 0.0)
 
 
 def shifted_init(Z: Tensor, word: str, handover: float) -> list[Tensor]:
@@ -67,7 +68,7 @@ def shifted_init(Z: Tensor, word: str, handover: float) -> list[Tensor]:
         raise DufmError(f"Z must be square, one sample a class, got {tuple(Z.shape)}")
     shifts = _shifts(word, handover)
     U, sigma, Vh = torch.linalg.svd(Z)
-    root = _root(sigma.square(), shifts)
+    root = _root(sigma, shifts)
     first, *hidden, last = [torch.diag_embed((root + a).sqrt()) for a in shifts]
     factors = [first @ Vh, *hidden, U @ last]
     check_in_range("Z: a factor", *factors)

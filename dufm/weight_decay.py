@@ -289,7 +289,7 @@ def by_decay(runs: pandas.DataFrame) -> pandas.DataFrame:
 
     ``runs``: a row a start, with ``seed`` and ``name``.  Columns ``starts``, ``collapse``, ``rung`` (two pairs and two
     single classes), ``one`` (rank 1), ``zero``, ``undecided`` and ``moved``: collapse here and not without decay, or
-    the reverse.
+    the reverse; a start without a row of no decay is not in it.
     """
     keys = [*CELL[:-2], "first", "seed"]
     check_once("runs", runs[runs.decay == 0], keys)
@@ -300,7 +300,7 @@ def by_decay(runs: pandas.DataFrame) -> pandas.DataFrame:
         "one": runs.name.str.startswith("rank 1"),
         "zero": runs.name == ZERO,
         "undecided": runs.name == UNDECIDED,
-        "moved": (runs.name == "NC") != (free == "NC"),
+        "moved": ~pandas.isna(free) & ((runs.name == "NC") != (free == "NC")),
     }
     return runs[CELL].assign(starts=1, **counted).groupby(CELL, as_index=False).sum()
 

@@ -218,3 +218,10 @@ def test_first_orders_of_the_forces_and_the_late_ratio_in_symbols():
     assert sympy.simplify(first - (s1 - s3) / 4) == 0
     late = (g3 / g1).subs(s2, s1).subs(size, 1)
     assert sympy.simplify(late - 2 / (1 + sympy.exp(-(s1 - s3) / 2))) == 0
+
+
+def test_labels_so_far_ahead_that_they_have_no_values_are_refused():
+    assert basin.critical_deviation(-0.5, 1.0, 5) < 0
+    for call in (lambda: basin.critical_deviation(-5.0, 1.0, 5), lambda: basin.local_label(-5.0, 1.0, 5, 4)):
+        with pytest.raises(DufmError, match="label must be above -1 "):
+            call()

@@ -471,3 +471,14 @@ def test_certificates_follow_the_dtype():
     assert certificate.residual.dtype == torch.float32 and certificate.rank.item() == 3
     assert certificate.residual < LINALG[torch.float32]
     assert ROUNDING[torch.float32] > certificate.gap.abs()
+
+
+def test_a_member_that_is_zero_leaves_the_others_polished():
+    found = polish(torch.stack([torch.eye(4), torch.zeros(4, 4)]).double(), 3)
+    assert found.decided.tolist() == [True, False] and found.Z[1].isnan().all()
+    assert found.certificate.residual[0] < CERTIFIED
+
+
+def test_what_is_discarded_beside_rounding_is_not_known():
+    found = kkt_certificate(orthoplex(6), 4, 4)
+    assert found.discarded.isnan().all()

@@ -174,6 +174,8 @@ def test_counts_are_paired():
     assert table.lr.tolist() == [0.0, 0.1] and table.collapse.tolist() == [4, 6]
     assert table.gained.tolist() == [0, 3] and table.lost.tolist() == [0, 1] and table.elsewhere.tolist() == [0, 7]
     assert table.undecided.tolist() == [0, 3] and table.rising.tolist() == [0, 1] and table.starts.tolist() == [10, 10]
+    alone = descent.by_step(runs[runs.lr > 0].assign(name=ends[10:], rises=0), ["depth"])
+    assert alone.collapse.item() == 6 and alone[["gained", "lost", "elsewhere"]].to_numpy().sum() == 0
 
 
 def test_the_flow_works_against_collapse_and_steps_against_the_flow():

@@ -271,3 +271,8 @@ def test_refuses_in_one_line(arguments, message):
 def test_refuses_layers_that_do_not_fit(extra, message):
     with pytest.raises(DufmError, match=message):
         diagnose(LOGITS, LABELS, **extra)
+
+
+def test_the_median_margin_of_an_even_number_is_between_two():
+    logits = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 3], [3, 0, 0], [0, 3, 0], [0, 0, 1]]).double()
+    assert diagnose(logits, torch.tensor([0, 1, 2, 0, 1, 2])).margins == (1.0, 2.0, 3.0)

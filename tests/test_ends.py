@@ -269,3 +269,17 @@ def test_names_do_not_depend_on_the_numbering_of_classes():
     assert name_of(other / margins(other).amin()).item() == "rank 6"
     batch = torch.stack([known["NC"], torch.full((8, 8), math.nan, dtype=torch.float64)])
     assert name_of(batch).tolist() == ["NC", ""] and isinstance(name_of(batch), np.ndarray)
+
+
+@pytest.mark.parametrize(("group", "num_classes"), [("hadamard", 64), ((70,), 70), ((2, 2, 2, 2, 3), 48)])
+def test_many_characters_are_decided_like_few(group, num_classes):
+    free = dufm.characters(group, num_classes if group == "hadamard" else None).num_free
+    found = spectral_end(torch.full((free,), 0.5).double(), 3, group)
+    assert found.decided and found.rank == num_classes - 1
+
+
+def test_single_precision_is_followed_in_double():
+    start = [W.float() for W in gaussian_init(3, 6, 6, seed=0, batch=4, scale=0.7)]
+    found, double = limit(start), limit([W.double() for W in start])
+    assert found.Z.dtype == torch.float64 and torch.equal(found.rates, double.rates)
+    assert end(start, 3).decided.all()

@@ -138,6 +138,8 @@ def test_orbits_are_found_from_floats(sixteen):
     expected = np.repeat(np.arange(15)[:, None], 3, axis=1)
     assert np.array_equal(sixteen.orbit_of(images), expected)
     assert np.array_equal(sixteen.orbit_of(images * (1 + 1e-11)), expected)
+    single = sixteen.orbit_of(images.astype(np.float32)), sixteen.orbit_of(torch.from_numpy(images).float())
+    assert all(np.array_equal(found, expected) for found in single)
     moved = images.copy()
     moved[..., 0] += 1e-5
     moved[0, 0] = np.nan

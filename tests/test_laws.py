@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from scipy.integrate import solve_ivp
@@ -81,3 +82,9 @@ def test_time_on_the_ray_is_that_of_the_flow(depth):
 def test_refusals(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_numpys_numbers_are_refused_like_pythons():
+    for beta in (1e-300, np.float64(1e-300)):
+        with pytest.raises(dufm.DufmError, match="leaves the floats"):
+            laws.late_separatrix(3, beta)

@@ -317,3 +317,12 @@ def test_bad_input(change, said):
 def test_bad_starts(name, value):
     with pytest.raises(DufmError, match=name):
         networks.he_init(**{"depth": 3, "width": 4, "features": 5, "num_classes": 3, "seed": 0, name: value})
+
+
+def test_weights_in_any_layout_are_trained_alike():
+    X, y = torch.randn(6, 30, generator=torch.Generator().manual_seed(0)).double(), torch.arange(30) % 3
+    first, last = networks.he_init(2, 5, 6, 3, batch=2, seed=0)
+    layouts = (first, first.mT.contiguous().mT, torch.cat([first, first], -1)[..., :6])
+    runs = [networks.train([W, last], X, y, batch_size=10, max_steps=5) for W in layouts]
+    for run in runs:
+        assert not torch.equal(run.weights[0], first) and torch.equal(run.weights[0], runs[0].weights[0])

@@ -144,3 +144,9 @@ def test_cells_are_counted():
 def test_refusals(call):
     with pytest.raises(dufm.DufmError):
         call()
+
+
+def test_margins_in_single_precision_are_those_in_double():
+    C = torch.eye(4).double() - 0.25
+    single, double = (rectified.place_margin(M, M, 10, 20) for M in (C.float(), C))
+    assert float(single) == pytest.approx(float(double), rel=1e-4)

@@ -306,3 +306,13 @@ def test_a_complex_spectrum_is_refused():
         characters("cyclic", 5).spectrum(circulant)
     with pytest.raises(ValueError, match="shape"):
         characters("cyclic", 6).spectrum(circulant)
+
+
+def test_least_rank_of_large_groups():
+    for group, least in (((2, 2, 2), 3), ((40,), 2), ((2,) * 5, 5), ((2, 2, 3), 3)):
+        assert characters(group).least_rank == least
+
+
+def test_a_spectrum_that_does_not_separate_has_no_margin_one():
+    with pytest.raises(dufm.DufmError, match="not positive"):
+        characters("hadamard", 4).at_margin_one(torch.tensor([1.0, -3.0, 1.0]))

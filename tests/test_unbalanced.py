@@ -151,3 +151,15 @@ def test_the_forces_of_four_classes():
     assert sympy.simplify(g[0] / g[2] - A * (B + M) / (B * (A + M))) == 0
     v = np.linspace(1e-6, 1, 1001)
     assert (np.log((1 + np.exp(-v / 2)) / 2) < -v / 5).all()
+
+
+@pytest.mark.parametrize("depth", [6, 20])
+def test_rounding_in_the_logits_is_no_layer(depth):
+    assert torch.linalg.svdvals(shifted_init(torch.eye(4).double() - 0.25, "s" * depth, 1.0)[1])[-1] == 0
+
+
+def test_tiny_logits_have_their_own_factors():
+    Z = 1e-140 * (torch.eye(4).double() - 0.25)
+    close(1e140 * product(shifted_init(Z, "sb", 1.0)), 1e140 * Z, LINALG[torch.float64])
+    low = torch.diag(torch.tensor([2.0, 1.0, 0.0]))
+    close(product(shifted_init(low, "sb", 1.0)), low, LINALG[torch.float32])

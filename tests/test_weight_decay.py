@@ -133,3 +133,4 @@ def test_counts_compare_with_the_same_start_without_decay():
     runs = runs.assign(num_classes=4, depth=3, width=0, scale=1.0, first=0)
     table = weight_decay.by_decay(runs)
     assert table.collapse.tolist() == [1, 2] and table.moved.tolist() == [0, 1] and table.starts.tolist() == [2, 2]
+    assert weight_decay.by_decay(runs[runs.decay > 0]).moved.item() == 0
