@@ -56,9 +56,11 @@ def image_bound(ratio: float, angle: float) -> float:
     triangle of side √2 after a stretch by :math:`\sqrt{\sigma_1/\sigma_2}` along ``angle`` and a shrinking across it.
     ``DufmError`` for a ratio that is not positive, and where the bound leaves the floats.
     """
-    along = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]], dtype=torch.float64)
-    stretch = torch.tensor([ratio**0.5, ratio**-0.5], dtype=torch.float64)
-    bound = (separators(math.sqrt(2 / 3) * polygon(3) @ along * stretch)[1] ** -2).sum() / 2
+    turn = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]], dtype=torch.float64)
+    sides = torch.tensor([[0.0, 1.0], [0.75**0.5, 0.5], [0.75**0.5, -0.5]], dtype=torch.float64) @ turn
+    # From the squared sides and the area, which stays: the corners of a long triangle have no digits of its heights.
+    a, b, c = (2 * sides.square() @ torch.tensor([ratio, 1 / ratio], dtype=torch.float64)).sort().values
+    bound = torch.where(c > a + b, 1 / a + 1 / b + c / 3, (a + b + c) / 3) / 2
     check_in_range("ratio: the bound", bound)
     return float(bound)
 
@@ -160,6 +162,9 @@ def corner_gap(W: np.ndarray) -> float:
     beside = _wedge(before, W) + _wedge(W, after)
     across = _wedge(before, after)
     if _wedge(W, after).min() <= 0 or (beside - across).min() <= 0 or (beside + across).min() <= 0:
+        return math.inf
+    # A star polygon turns left at every corner too, but goes round more than once.
+    if np.arctan2(_wedge(W, after), (W * after).sum(1)).sum() > 3 * math.pi:
         return math.inf
     return float(np.arctanh(across / beside).mean() + math.log(math.tan(math.pi / len(W))))
 

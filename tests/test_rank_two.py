@@ -160,3 +160,14 @@ def test_corners_by_the_diagonal_of_the_logits(num_classes):
 def test_corner_descents_fall_to_the_regular_polygon():
     found = rank_two.corner_descents(5, 6, seed=2)
     assert (found["end"] < found["start"]).all() and found["end"].abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("ratio", [1e10, 1e14, 1e16, 1e300])
+def test_image_bound_keeps_its_digits_at_any_ratio(ratio):
+    # Along a height: the side across it costs r/2, both others together 1/(2r).
+    close(rank_two.image_bound(ratio, 0.0) / ratio, 0.5, TOL)
+    close(rank_two.image_bound(1 / ratio, math.pi / 2 + 0.1) / rank_two.image_bound(ratio, 0.1), 1.0, TOL)
+
+
+def test_a_star_polygon_is_not_convex():
+    assert math.isinf(rank_two.corner_gap(codes.polygon(5).numpy()[[0, 2, 4, 1, 3]]))
