@@ -23,6 +23,7 @@ from dufm._factors import FactorModel
 from dufm._scaling import check_in_range
 from dufm._stepping import Record
 from dufm.flow import Trajectory, follow_factors
+from dufm.metrics import centred, numerical_rank
 
 __all__ = [
     "collapse_size",
@@ -86,29 +87,34 @@ def noisy_flow(
 ) -> Trajectory:
     """Flow of the loss, a :class:`dufm.Trajectory`; arguments as in :func:`dufm.gradient_flow`, one column a class.
 
-    ``DufmError`` for bad factors or noise, or more columns.
+    ``DufmError`` for bad factors or noise, more columns, or an ``until_log_loss`` below log(64 eps): −31.88 in
+    float64, −11.78 in float32; the loss is a difference of numbers of order 1.
     """
     n_per_class = check_factors(factors)[1]
     if n_per_class != 1:
         raise DufmError(f"factors must have one feature a class, got {n_per_class}")
+    least = math.log(64 * torch.finfo(factors[0].dtype).eps)
+    if until_log_loss < least:
+        raise DufmError(f"until_log_loss must be at least {least:.4g} in {factors[0].dtype}, got {until_log_loss:g}")
     control = {"until_log_loss": until_log_loss, "rtol": rtol, "max_steps": max_steps, "record": record}
     return follow_factors(NoisyModel(factors, noise), factors, **control)
 
 
 def critical_at_rank(Z: Tensor, noise: float, rank: int) -> Tensor:
-    r"""The critical point of the loss on logits :math:`AB^\top` of ``rank`` near ``Z`` ``(K, K)``, by SciPy.
+    r"""The critical point of the loss on centred logits :math:`AB^\top` of ``rank`` near ``Z`` ``(K, K)``, by SciPy.
 
     Least squares of :math:`(Y - P)B` and :math:`A^\top(Y - P)`, where descent of the loss has no more digits.
-    ``DufmError`` for a rank outside 1 … K − 1.
+    ``DufmError`` for a rank outside 1 … K − 1, and where there is none of that rank within half the spectral norm of
+    ``Z``.
     """
     rank, num_classes, Z = int(check_rank(rank, Z)), len(Z), Z.detach()
-    Y = noisy_labels(num_classes, noise)
+    Y, Z = noisy_labels(num_classes, noise), centred(Z).double()
     U, sigma, Vh = torch.linalg.svd(Z)
     first = torch.stack([U[:, :rank], Vh[:rank].T]) * sigma[:rank].sqrt()
 
     def logits(x: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
         A, B = torch.from_numpy(x).reshape(first.shape)
-        return A, B, A @ B.T
+        return A, B, centred(A) @ B.T
 
     def slopes(x: np.ndarray) -> np.ndarray:
         A, B, Z = logits(x)
@@ -116,14 +122,19 @@ def critical_at_rank(Z: Tensor, noise: float, rank: int) -> Tensor:
         return torch.cat([left @ B, left.T @ A]).flatten().numpy()
 
     found = scipy.optimize.least_squares(slopes, first.flatten().numpy(), xtol=1e-15, ftol=1e-15, gtol=1e-15)
-    return logits(found.x)[2]
+    end = logits(found.x)[2]
+    far = torch.linalg.matrix_norm(end - Z, 2) > sigma[0] / 2
+    moving = np.abs(slopes(found.x)).max() > 1e-8 * float(torch.linalg.matrix_norm(end, 2)) ** 0.5
+    if far or moving or numerical_rank(end, 1e-6) != rank:
+        raise DufmError(f"Z must be near a critical point of rank {rank}, but the search ends away from it")
+    return end
 
 
 def square(noise: float) -> Tensor:
     r"""The critical logits of rank 2 of four classes ``(4, 4)``: two bits, each right with probability (1 + m)/2.
 
     :math:`Z = \frac s4(\chi_1\chi_1^\top + \chi_2\chi_2^\top)`, :math:`s = 2\log\frac{1+m}{1-m}`,
-    :math:`m = 1 - 4\varepsilon/3`.
+    :math:`m = 1 - 4\varepsilon/3`.  ``DufmError`` unless 0 < noise < 3/4.
     """
     m = float(noisy_labels(4, noise)[0] @ torch.tensor([1.0, -1.0, 0.0, 0.0], dtype=torch.float64))
     bits = torch.tensor([[1.0, 1, -1, -1], [1, -1, 1, -1]], dtype=torch.float64)
@@ -131,7 +142,11 @@ def square(noise: float) -> Tensor:
 
 
 def square_force(noise: float) -> float:
-    r"""What the square leaves over for the third character: :math:`g = m(1-m)`, the singular value of Y − P there."""
+    r"""What the square leaves over for the third character: :math:`g = m(1-m)`, the singular value of Y − P there.
+
+    ``DufmError`` unless 0 < noise < 3/4.
+    """
+    noisy_labels(4, noise)  # refuses what the square does
     m = 1 - 4 * noise / 3
     return m * (1 - m)
 

@@ -142,7 +142,29 @@ def test_time_to_escape_solves_its_equation():
         close(torch.tensor(found.y[0, -1]), 1.0, SOLVER[torch.float64])
 
 
+def test_a_target_without_digits_is_refused():
+    factors = gaussian_init(3, 4, 4, seed=0)
+    with pytest.raises(DufmError, match=r"until_log_loss must be at least -31\.88 in torch\.float64, got -36"):
+        noisy_flow(factors, 0.1, until_log_loss=-36.0)
+    with pytest.raises(DufmError, match=r"until_log_loss must be at least -11\.78 in torch\.float32, got -20"):
+        noisy_flow([W.float() for W in factors], 0.1)
+
+
+@pytest.mark.parametrize("factor", [0.7, 1.5])
+def test_critical_at_rank_finds_the_square_beside_a_common_shift(factor):
+    Z = critical_at_rank(factor * square(0.1) + torch.tensor([1.0, -2.0, 0.5, 3.0]), 0.1, 2)
+    close(Z, square(0.1), 1e-7)
+
+
+@pytest.mark.parametrize("factor", [0.0, 1e-20, 0.3, 3.0])
+def test_critical_at_rank_refuses_a_far_end(factor):
+    with pytest.raises(DufmError, match="Z must be near a critical point of rank 2"):
+        critical_at_rank(factor * square(0.1), 0.1, 2)
+
+
 def test_bad_input():
+    with pytest.raises(DufmError, match="noise"):
+        square_force(0.9)
     with pytest.raises(DufmError, match="noise"):
         noisy_labels(4, 0.75)
     with pytest.raises(DufmError, match="one feature"):
