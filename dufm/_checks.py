@@ -21,6 +21,7 @@ __all__ = [
     "check_fits",
     "check_logits",
     "check_number",
+    "check_pairs",
     "check_rank",
     "check_real",
     "check_tensor",
@@ -117,6 +118,12 @@ def check_real(name: str, found: Any) -> Any:
     if not (found.imag == 0).all() or np.isnan(found).any():
         raise DufmError(f"{name} must be such that there is a real solution")
     return found.real
+
+
+def check_pairs(num_classes: int, pairs: Any) -> int:
+    """Return how many antipodal pairs there are among the classes, at most K/2 and none of two classes, or raise."""
+    why = "" if num_classes > 2 else "two classes are opposite at neural collapse"
+    return check_count("pairs", pairs, 0, num_classes // 2 if num_classes > 2 else 0, why)
 
 
 def check_rank(rank: Any, Z: Tensor) -> Tensor:

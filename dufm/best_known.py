@@ -80,7 +80,8 @@ def best(num_classes: int, depth: int) -> BestKnown:
     certified anew.
 
     Shapes: the logits are ``(K, K)``.  Units: none.  Raises: ``DufmError`` for a K outside 2 … 45 (more cannot be
-    certified), or a depth below 2.  Source: this companion, notebooks 24 to 27.
+    certified), a depth below 2, or one at which the margins leave the floats.  Source: this companion,
+    notebooks 24 to 27.
 
     >>> [dufm.best(4, depth).name for depth in (2, 3, 4)]
     ['NC', 'NC', 'orthoplex']
@@ -88,6 +89,7 @@ def best(num_classes: int, depth: int) -> BestKnown:
     1.6875
     """
     check_count("num_classes", num_classes, 2, _MOST, f"of more than {_MOST} classes none can be certified")
+    closed_form_margin("nc", num_classes, depth)  # refuses a depth at which the margins leave the floats
     codes = [(Z, "closed form") for Z in named(num_classes).values()]
     if depth == 2 or num_classes <= 3:
         return _known(codes[0][0], "theorem", depth)

@@ -12,7 +12,7 @@ import scipy
 import torch
 from torch import Tensor
 
-from dufm._checks import check_count, check_logits
+from dufm._checks import check_count, check_logits, check_pairs
 from dufm._door import guard
 from dufm._error import DufmError
 from dufm._nnls import nonnegative_least_squares
@@ -262,9 +262,10 @@ def pairs_and_singles(num_classes: int, pairs: int) -> Tensor:
 
     Smallest margin 1, rank K − t, centred singular values 2 (t times), 1 (K − 2t − 1 times) and :math:`\sqrt{2t/K}`
     (none for t = 0, which is neural collapse; t = K/2 is the orthoplex), so that
-    :math:`\gamma_L = (t2^p + K - 2t - 1 + (2t/K)^{p/2})^{-1/p}`, p = 2/L.  ``DufmError`` unless 0 ≤ t ≤ K/2.
+    :math:`\gamma_L = (t2^p + K - 2t - 1 + (2t/K)^{p/2})^{-1/p}`, p = 2/L.  ``DufmError`` unless 0 ≤ t ≤ K/2,
+    and for a pair of two classes, which is neural collapse.
     """
-    pairs = check_count("pairs", pairs, 0, num_classes // 2)
+    pairs = check_pairs(num_classes, pairs)
     Z = torch.eye(num_classes, dtype=torch.float64)
     first = 2 * torch.arange(pairs)
     Z[first, first + 1] = Z[first + 1, first] = -1.0
@@ -282,7 +283,7 @@ _SINGLE = {
 def named(num_classes: int) -> dict[str, Tensor]:
     """The codes of :func:`name_of` for K classes: centred logits ``(K, K)`` of smallest margin 1, by name, a dict."""
     codes = {"NC": pairs_and_singles(num_classes, 0)}
-    for pairs in range(1, num_classes // 2 + 1):
+    for pairs in range(1, num_classes // 2 + 1) if num_classes > 2 else ():
         singles = num_classes - 2 * pairs
         name = "orthoplex" if not singles else f"{pairs} pair{'s' * (pairs > 1)}, {singles} single"
         codes[name] = pairs_and_singles(num_classes, pairs)

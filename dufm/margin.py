@@ -8,12 +8,13 @@ which is ``min Σ‖W_l‖²`` under the same constraints written for the produc
 """
 
 import math
+import sys
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from dufm._checks import check_count
+from dufm._checks import check_count, check_pairs
 from dufm._door import guard
 from dufm._error import DufmError
 from dufm._scaling import check_in_range, in_range, times_power
@@ -78,50 +79,58 @@ def closed_form_margin(kind: str, num_classes: int, depth: int) -> float:
 
     All are cases of :math:`(1-\mu)\frac rK r^{-L/2}` for a unit tight frame of rank r and largest cosine μ.
 
-    Shape: one number.  Units: none.  Raises: ``DufmError`` for another kind or a K that the code does not have.
-    Source: this companion, notebook 25.
+    Shape: one number.  Units: none.  Raises: ``DufmError`` for another kind, a K that the code does not have, or a
+    margin below the floats.  Source: this companion, notebook 25.
 
     >>> round(dufm.closed_form_margin("nc", 4, 6), 4), round(dufm.closed_form_margin("orthoplex", 4, 6), 4)
     (0.037, 0.0625)
     """
     power = -depth / 2.0
     if kind == "nc":
-        return (num_classes - 1.0) ** power
+        return _within_floats((num_classes - 1.0) ** power, depth)
     if kind == "polygon":
         check_count("num_classes", num_classes, 3, why="a polygon needs three vertices")
-        return 4.0 / num_classes * math.sin(math.pi / num_classes) ** 2 * 2.0**power
+        return _within_floats(4.0 / num_classes * math.sin(math.pi / num_classes) ** 2 * 2.0**power, depth)
     if kind == "orthoplex":
         if num_classes < 4 or num_classes % 2:
             raise DufmError(f"num_classes must be even and at least 4 for the orthoplex, got {num_classes}")
-        return 0.5 * (num_classes / 2.0) ** power
+        return _within_floats(0.5 * (num_classes / 2.0) ** power, depth)
     if kind == "hypercube":
         if num_classes < 4 or num_classes & (num_classes - 1):
             raise DufmError(f"num_classes must be a power of two and at least 4 for the hypercube, got {num_classes}")
-        return 2.0 / num_classes * math.log2(num_classes) ** power
+        return _within_floats(2.0 / num_classes * math.log2(num_classes) ** power, depth)
     raise DufmError(f"kind must be one of 'nc', 'polygon', 'orthoplex', 'hypercube', got {kind!r}")
+
+
+def _within_floats(margin: float, depth: int) -> float:
+    if margin < sys.float_info.min:
+        raise DufmError(f"depth: the margin leaves the floats, got {depth}")
+    return margin
 
 
 def direct_sum_margin(sizes: Sequence[int], depth: int) -> float:
     r"""Normalised margin of simplices of ``sizes`` k_i ≥ 2 in orthogonal subspaces.
 
     :math:`\gamma_L = \bigl(\sum_i(k_i - 1)(\frac{k_i}{k_i - 1})^p\bigr)^{-1/p}`, p = 2/L, for two simplices or
-    more: between them the margin of a class is its own logit.  ``DufmError`` for fewer, or a size below 2.
+    more: between them the margin of a class is its own logit.  ``DufmError`` for fewer, a size below 2, or a
+    margin below the floats.
     """
     p = 2.0 / depth
     if len(sizes) < 2:
         raise DufmError(f"sizes must name two simplices or more, got {sizes}: a single one is neural collapse")
-    return sum((size - 1) * (size / (size - 1)) ** p for size in sizes) ** (-1.0 / p)
+    return _within_floats(sum((size - 1) * (size / (size - 1)) ** p for size in sizes) ** (-1.0 / p), depth)
 
 
 def ladder_margin(num_classes: int, pairs: int, depth: int) -> float:
     r"""Normalised margin of t antipodal pairs and K − 2t single classes, :func:`dufm.codes.pairs_and_singles`.
 
-    :math:`\gamma_L = (t\,2^p + K - 2t - 1 + (2t/K)^{p/2})^{-1/p}`, p = 2/L.  ``DufmError`` unless 0 ≤ t ≤ K/2.
+    :math:`\gamma_L = (t\,2^p + K - 2t - 1 + (2t/K)^{p/2})^{-1/p}`, p = 2/L.  ``DufmError`` unless 0 ≤ t ≤ K/2, for a
+    pair of two classes, which is neural collapse, and for a margin below the floats.
     """
     p = 2.0 / depth
-    pairs = check_count("pairs", pairs, 0, num_classes // 2)
+    pairs = check_pairs(num_classes, pairs)
     last = (2.0 * pairs / num_classes) ** (p / 2.0)
-    return (pairs * 2.0**p + num_classes - 2 * pairs - 1 + last) ** (-1.0 / p)
+    return _within_floats((pairs * 2.0**p + num_classes - 2 * pairs - 1 + last) ** (-1.0 / p), depth)
 
 
 guard(globals())

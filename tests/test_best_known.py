@@ -62,6 +62,11 @@ def test_the_batched_search_is_the_search_of_every_rank(case):
     assert abs(found.agree - alone.agree) <= 1 and found.restarts == 24
 
 
+def test_a_depth_whose_margins_leave_the_floats_is_named():
+    with pytest.raises(DufmError, match="depth: the margin leaves the floats, got 2000"):
+        best(4, 2000)
+
+
 @pytest.mark.parametrize("num_classes", [2, 3, 4, 5, 6, 8, 11, 20, 45])
 def test_two_layers_collapse(num_classes):
     found = best(num_classes, 2)

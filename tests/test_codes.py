@@ -18,6 +18,8 @@ from dufm.codes import (
     code_matrix,
     hypercube,
     icosahedron,
+    name_of,
+    named,
     one_vs_rest_margin,
     orthoplex,
     pairs_and_singles,
@@ -148,6 +150,11 @@ def test_principal_points_of_turned_features():
     assert torch.allclose(X @ X.mT, W @ W.mT, atol=1e-12)
 
 
+def test_two_classes_have_one_code_of_margin_one():
+    assert list(named(2)) == ["NC"] and margins(named(2)["NC"]).amin() == 1.0
+    assert name_of(pairs_and_singles(2, 0)) == "NC"
+
+
 # ---------------------------------------------------------------- bad input
 
 
@@ -165,6 +172,7 @@ def test_principal_points_of_turned_features():
         (lambda: one_vs_rest_margin(torch.full((3, 2), torch.nan)), "W must be finite"),
         (lambda: code_matrix(torch.ones(3, 2)), "positive margins"),
         (lambda: code_logits(torch.ones(3, 2)), "in the hull of the others"),
+        (lambda: pairs_and_singles(2, 1), "pairs must be an integer from 0 to 0, got 1: two classes"),
     ],
 )
 def test_bad_input(call, words):

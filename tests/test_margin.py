@@ -106,3 +106,18 @@ def test_bad_ladders():
         direct_sum_margin([4, 1], 3)
     with pytest.raises(DufmError, match="pairs must"):
         ladder_margin(5, 3, 3)
+    with pytest.raises(DufmError, match="pairs must be an integer from 0 to 0, got 1: two classes"):
+        ladder_margin(2, 1, 3)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        *(lambda kind=kind: closed_form_margin(kind, 4, 2500) for kind in ("nc", "polygon", "orthoplex", "hypercube")),
+        lambda: direct_sum_margin([4, 4], 2500),
+        lambda: ladder_margin(4, 1, 2500),
+    ],
+)
+def test_a_margin_below_the_floats_is_refused(call):
+    with pytest.raises(DufmError, match="depth: the margin leaves the floats, got 2500"):
+        call()
