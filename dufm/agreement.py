@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy
 import torch
 from torch import Tensor
 
@@ -151,10 +150,10 @@ def _profile(sigma: Tensor, rank: int) -> str:
 def frame_spread(W: Tensor) -> float:
     """Largest over smallest singular value of a code ``(K, r)``, less 1: 0 for a tight frame, ``WᵀW = (K/r) I``.
 
-    ``DufmError`` for vectors that do not span all r dimensions.
+    ``DufmError`` for vectors that do not span all r dimensions, up to rounding.
     """
     sigma = torch.linalg.svdvals(in_range(W.detach())[0])
-    if len(sigma) < W.shape[1] or not sigma[-1] > 0:
+    if len(sigma) < W.shape[1] or not sigma[-1] > len(W) * torch.finfo(W.dtype).eps * sigma[0]:
         raise DufmError(f"W must hold vectors that span all {W.shape[1]} dimensions")
     return float(sigma[0] / sigma[-1] - 1.0)
 
@@ -177,16 +176,29 @@ def code_condition(W: Tensor, depth: int) -> float:
 
     .. math:: \Lambda B = A(SR)^{p/2-1}S,\qquad \Lambda^\top A = B(RS)^{p/2-1}R ,
 
-    Λ as in :func:`constant_multipliers`.  The same statement as :func:`dufm.kkt_certificate`, without its singular
-    vectors; derived in notebook 34.  A float; ``DufmError`` for a depth below 2.
+    Λ as in :func:`constant_multipliers`, powers on the range where R or S is singular.  The same statement as
+    :func:`dufm.kkt_certificate`, without its singular vectors; derived in notebook 34.  A float; ``DufmError`` for a
+    depth below 2.
     """
     w, H, wrong, true = _code(W)
     A = w - w.mean(0)
-    R, S = A.T @ A, H.T @ H
-    power = 1.0 / depth - 1.0
-    right_A = A @ scipy.linalg.fractional_matrix_power(S @ R, power).real @ S
-    right_B = H @ scipy.linalg.fractional_matrix_power(R @ S, power).real @ R
+    root_R, root_S = _root(A), _root(H)
+    # A(SR)^q S = N(NᵀN)^q S^{1/2} with N = AS^{1/2}.
+    right_A, right_B = (_power(X @ root, 2.0 / depth - 1.0) @ root for X, root in ((A, root_S), (H, root_R)))
     return _fit(A, H, right_A, right_B, wrong, true)
+
+
+def _root(X: np.ndarray) -> np.ndarray:
+    """``(XᵀX)^{1/2}``."""
+    _, sigma, Vh = np.linalg.svd(X, full_matrices=False)
+    return (Vh.T * sigma) @ Vh
+
+
+def _power(N: np.ndarray, power: float) -> np.ndarray:
+    """``N(NᵀN)^{(power − 1)/2}``, on the range of N."""
+    U, sigma, Vh = np.linalg.svd(N, full_matrices=False)
+    kept = sigma > len(N) * np.finfo(float).eps * sigma[0]
+    return (U[:, kept] * sigma[kept] ** power) @ Vh[kept]
 
 
 def _code(W: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -70,6 +70,15 @@ def test_conditions_do_not_depend_on_the_length_of_the_vectors(length):
         code_condition(0 * W, 4)
 
 
+@pytest.mark.parametrize("depth", [2, 3, 6])
+def test_condition_of_vectors_that_span_less_than_their_dimensions(depth):
+    # Centring takes one dimension of the unit vectors; the antiprism and a code that solves nothing get one of zeros.
+    assert code_condition(torch.eye(4, dtype=torch.float64), depth) < 1e-9
+    for W in (antiprism(), selected_code(7, 3, restarts=16)):
+        padded = torch.nn.functional.pad(W, (0, 1))
+        assert code_condition(padded, depth) == pytest.approx(code_condition(W, depth), rel=1e-6, abs=1e-9)
+
+
 def test_tight_frames_and_constant_multipliers():
     for W in (polygon(7), orthoplex(8), petersen()):
         assert frame_spread(W) < 1e-12 and constant_multipliers(W) < 1e-9
@@ -151,6 +160,7 @@ def test_kinds_of_ends():
         (lambda: selected_code(2, 2), "num_classes"),
         (lambda: code_condition(polygon(5), 1), "depth"),
         (lambda: compare(5, 3, [1]), "depth"),
+        (lambda: frame_spread(polygon(5) @ torch.tensor([[0.6, 0.8], [0.3, 0.4]]).double()), "span all 2 dimensions"),
     ],
 )
 def test_bad_input(call, words):
