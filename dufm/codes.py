@@ -213,16 +213,21 @@ def one_vs_rest_margin(W: Tensor) -> Tensor:
     return separators(W)[1].amin(-1)
 
 
+_IN_HULL = 1e-12  # distances, over the longest vector, that the least squares cannot tell from 0
+
+
 def code_logits(W: Tensor) -> Tensor:
     r"""Centred logits :math:`(I - J/K)\,WH^\top` of a code and its :func:`separators`, of smallest margin 1.
 
     Centring changes no margin and raises no singular value, so every solution of the depth problem is centred.
-    ``W``: ``(..., K, d)``; returns ``(..., K, K)``.  ``DufmError`` if a vector lies in the hull of the others.
+    ``W``: ``(..., K, d)``; returns ``(..., K, K)``.  ``DufmError`` if a vector lies in the hull of the others,
+    up to rounding: within 1e-12 of the longest vector, in float32 within 4 eps.
     """
     W = in_range(_check_code(W))[0]
     H, distance = separators(W)
     smallest = distance.amin(-1)[..., None, None]
-    if not (smallest > 0).all():
+    longest = W.norm(dim=-1).amax(-1)[..., None, None]
+    if not (smallest > max(_IN_HULL, 4 * torch.finfo(W.dtype).eps) * longest).all():
         raise DufmError(f"W must have no vector in the hull of the others, a distance is {smallest.min():.3g}")
     return centred(W @ H.mT) / smallest
 

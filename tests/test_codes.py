@@ -157,6 +157,9 @@ def test_two_classes_have_one_code_of_margin_one():
 
 # ---------------------------------------------------------------- bad input
 
+# The least squares find a distance of 6e-17.
+WITH_ONE_INSIDE = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0], [0.1, 0.05]])
+
 
 @pytest.mark.parametrize(
     "call, words",
@@ -172,6 +175,8 @@ def test_two_classes_have_one_code_of_margin_one():
         (lambda: one_vs_rest_margin(torch.full((3, 2), torch.nan)), "W must be finite"),
         (lambda: code_matrix(torch.ones(3, 2)), "positive margins"),
         (lambda: code_logits(torch.ones(3, 2)), "in the hull of the others"),
+        (lambda: code_logits(WITH_ONE_INSIDE.double()), "in the hull of the others"),
+        (lambda: code_logits(WITH_ONE_INSIDE), "in the hull of the others"),
         (lambda: pairs_and_singles(2, 1), "pairs must be an integer from 0 to 0, got 1: two classes"),
     ],
 )
