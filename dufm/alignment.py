@@ -88,12 +88,14 @@ def skewed_to(balanced: Sequence[Tensor], log_norm: Tensor, seeds: Sequence[int]
     r"""Balanced factors skewed by :math:`W_l \to e^{\tau S_l}W_le^{-\tau S_{l-1}}` to mean log layer norm ``log_norm``.
 
     S_l symmetric Gaussian matrices, network i's from ``seeds[i]``; the norm is log-convex in τ and least at 0.
+    ``DufmError`` for hidden widths that differ, and a norm below that of balance or beyond that at τ = 4.
     """
     width = balanced[0].shape[-2]
     if any(W.shape[-2] != width for W in balanced[:-1]):
         raise DufmError(f"balanced must have one hidden width, got {[W.shape[-2] for W in balanced[:-1]]}")
     shape = (len(balanced) - 1, width, width)
-    S = torch.from_numpy(np.stack([np.random.default_rng(seed).standard_normal(shape) for seed in seeds], 1))
+    draws = np.stack([np.random.default_rng(seed).standard_normal(shape) for seed in seeds], 1)
+    S = torch.from_numpy(draws).to(balanced[0])
 
     def skewed(tau: Tensor) -> list[Tensor]:
         return _even(turned(balanced, list((S + S.mT) * tau[:, None, None])))
@@ -104,6 +106,7 @@ def skewed_to(balanced: Sequence[Tensor], log_norm: Tensor, seeds: Sequence[int]
 def scaled_to(balanced: Sequence[Tensor], log_norm: Tensor) -> list[Tensor]:
     """Balanced factors, the features c times as large and each other layer c^(−1/(L − 1)) times, of the same squared
     norm as factors with equal layers of log norm ``log_norm``: the efficiency stays that of balance.
+    ``DufmError`` for a norm below that of balance or beyond that at log c = 20.
     """
     rest = -1 / (len(balanced) - 1)
 
@@ -153,12 +156,15 @@ def _even(factors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _bisected(function: Callable[[Tensor], Tensor], target: Tensor, high: float) -> Tensor:
-    """Where an increasing function of a tensor reaches its target, entry by entry."""
+    """Where a function of a tensor that increases from 0 to ``high`` reaches its target, entry by entry."""
     below, above = torch.zeros_like(target), torch.full_like(target, high)
     for _ in range(_HALVINGS):
         middle = (below + above) / 2
         less = function(middle) < target
         below, above = torch.where(less, middle, below), torch.where(less, above, middle)
+    near = max(_TOLERANCE, 100 * torch.finfo(target.dtype).eps)
+    if missed := int((~((function(middle) - target).abs() < near)).sum()):
+        raise DufmError(f"log_norm was not reached: {missed} of {len(target)} networks stop at balance or at the most")
     return middle
 
 

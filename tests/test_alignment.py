@@ -7,7 +7,7 @@ import torch
 from tolerances import LINALG, close
 
 from dufm import DufmError, balanced_init, efficiency, gaussian_init, imbalance, product, schatten
-from dufm.alignment import KINDS, balanced_to, realigned, realigned_ends, slowest_rate
+from dufm.alignment import KINDS, balanced_to, realigned, realigned_ends, scaled_to, skewed_to, slowest_rate
 
 TOL = LINALG[torch.float64]
 SEEDS = range(5)
@@ -68,6 +68,23 @@ def test_the_way_to_balance_ends_there_and_refuses_what_lies_beyond():
     assert (torch.linalg.matrix_norm(imbalance(near)[0]) < 0.1 * size).all()
     with pytest.raises(DufmError, match="log_norm was not reached: 5 of 5 networks stop above"):
         balanced_to(gaussian, least - 0.1)
+
+
+@pytest.mark.parametrize("away", [-1.0, 30.0])
+def test_a_norm_out_of_reach_is_refused(away):
+    balanced = balanced_init(product(networks()), 3)
+    log_norm = (squared(balanced) / 3).log() / 2 + away
+    for call in (lambda: scaled_to(balanced, log_norm), lambda: skewed_to(balanced, log_norm, SEEDS)):
+        with pytest.raises(DufmError, match="log_norm was not reached: 5 of 5 networks"):
+            call()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_balance_itself_is_within_reach_in_both_precisions(dtype):
+    balanced = balanced_init(product(networks()).to(dtype), 3)
+    log_norm = (squared(balanced) / 3).log() / 2
+    for factors in (scaled_to(balanced, log_norm), skewed_to(balanced, log_norm + 1e-9, SEEDS)):
+        close((squared(factors) / 3).log() / 2, log_norm, 1e-5)
 
 
 def test_slowest_rate_is_the_least_of_many_and_exact_for_diagonal_factors():
