@@ -222,11 +222,18 @@ def _which_of_four(end: SpectralEnd) -> Tensor:
     return torch.where(end.decided, code, 4)
 
 
+def _check_hadamard(s: Tensor) -> None:
+    if len(s) & (len(s) + 1):
+        raise DufmError(f"s must have K − 1 values, K a power of two, got {len(s)}")
+
+
 def greedy_basis(s: Tensor) -> list[int]:
     """The first log2 K independent characters in the order of their values ``s`` ``(K − 1,)``, largest first.
 
-    Their numbers from 1, ascending; characters i and j multiply to character i XOR j.
+    Their numbers from 1, ascending; characters i and j multiply to character i XOR j.  ``DufmError`` for a K that is no
+    power of two.
     """
+    _check_hadamard(s)
     basis, span = [], {0}
     for i in (torch.argsort(s, descending=True) + 1).tolist():
         if i not in span:
@@ -238,8 +245,10 @@ def greedy_basis(s: Tensor) -> list[int]:
 def least_lag(s: Tensor, depth: int) -> float:
     """Least ``y_j − y_b`` over the members b of :func:`greedy_basis` and all j outside the span of those before b.
 
-    inf where there is none.  ``DufmError`` below depth 3, and for values that are not positive.
+    inf where there is none.  ``DufmError`` below depth 3, for values that are not positive, and for a K that is no
+    power of two.
     """
+    _check_hadamard(s)
     if not (s > 0).all():
         raise DufmError(f"s must be positive, the smallest is {float(s.min()):g}")
     y = s ** (2 / check_count("depth", depth, 3) - 1)

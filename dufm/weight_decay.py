@@ -198,7 +198,8 @@ def decayed_flow(factors: Sequence[Tensor], decay: float, *, rtol: float = 1e-4,
     ``factors``: shapes ``(batch, d_l, d_{l−1})``.  Bogacki and Shampine's pair 3(2), local error below ``rtol`` times
     ‖W‖ or the gradient over λ, whichever is less.  A network rests where its gradient is below 1e-8 λ‖W‖, and goes to
     zero where :math:`\rho = \sum_l\|W_l\|^2/L` obeys :math:`\sqrt{2K}\rho^{L/2} < \lambda\rho`, L ≥ 3: ρ only falls
-    from there.  Returns :class:`Rested`.  ``DufmError`` for bad factors or a decay that is not positive.
+    from there; factors of zeros are there.  Returns :class:`Rested`.  ``DufmError`` for bad factors or a decay that is
+    not positive.
     """
     num_classes, _, batch = check_factors(factors)
     if len(batch) != 1:
@@ -217,9 +218,9 @@ def decayed_flow(factors: Sequence[Tensor], decay: float, *, rtol: float = 1e-4,
     h = 1e-3 * norm(x) / norm(F)
     for number in range(max_steps + 1):
         size, speed = norm(x), norm(F)
-        left, rho = speed / (decay * size), size.square() / depth
+        left, rho = torch.where(size > 0, speed / (decay * size), 0.0), size.square() / depth
         rests = left < _AT_REST
-        fades = (math.sqrt(2 * num_classes) * rho ** (depth / 2) < decay * rho) & (depth > 2)
+        fades = (math.sqrt(2 * num_classes) * rho ** (depth / 2) < decay * rho) & (depth > 2) | (size == 0)
         done = rests | fades | (number == max_steps)
         if done.any():
             at = rows[done]

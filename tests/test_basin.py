@@ -126,6 +126,12 @@ def test_greedy_basis_skips_what_is_spanned():
     assert basin.greedy_basis(torch.tensor([1.0, 2.0, 3.0])) == [2, 3]
 
 
+@pytest.mark.parametrize("call", [basin.greedy_basis, lambda s: basin.least_lag(s, 4)])
+def test_characters_are_those_of_a_power_of_two(call):
+    with pytest.raises(DufmError, match="s must have K − 1 values, K a power of two, got 5"):
+        call(torch.arange(1.0, 6.0))
+
+
 def test_code_counts_are_shares_of_what_was_drawn():
     found = basin.code_counts([0, 1], 8, 3, 0.1, 60)
     assert list(found) == [*basin.CODES, "greedy cube", "sure", "sure and greedy"]

@@ -121,6 +121,16 @@ def test_small_starts_go_to_zero():
     assert cut_short.status[0] == "still moving"
 
 
+@pytest.mark.parametrize("depth", [2, 3])
+def test_factors_of_zeros_are_at_zero(depth):
+    start = dufm.gaussian_init(depth, 4, 4, scale=0.05, batch=2, seed=0)
+    beside = [W * torch.tensor([0.0, 1.0])[:, None, None] for W in start]
+    run = weight_decay.decayed_flow(beside, 0.5)
+    assert (run.status[0], run.steps[0], run.residual[0]) == ("zero", 0, 0.0)
+    alone = weight_decay.decayed_flow([W[1:] for W in start], 0.5)
+    assert run.status[1] == alone.status[0] and run.residual.isfinite().all()
+
+
 def test_names_at_rest():
     found = weight_decay.decay_ends(range(8), 6, 3, 16, 0.5, 1e-3)["name"]
     assert set(found) <= {"NC", "orthoplex", weight_decay.RUNG} and weight_decay.RUNG in found
