@@ -214,12 +214,16 @@ def early_phase(s0: Tensor, depth: int, shares: Sequence[float] | Tensor) -> dic
     largest share that a value's deviation has of what is allowed: of the law at time :math:`(1+m)t`,
     :math:`m = \sum_i s_i/K`, over that at t, less 1.  From share 1 on the law is inf; ``used`` is inf or NaN
     there, and where nothing is allowed: at shares, or starts, that are too small.
-    ``DufmError`` as :func:`dufm.spectral_flow`.
+    ``DufmError`` as :func:`dufm.spectral_flow`, for shares that are not positive, and for values from 1 on at depth 2.
     """
     chi = characters("hadamard", s0.shape[-1] + 1)
     top = float(s0.max())
+    if depth == 2 and not 0 < top < 1:
+        raise DufmError(f"s0 must have its largest value between 0 and 1 at depth 2, got {top:g}")
     clock = escape_time(top, depth) if depth > 2 else -math.log(top) / 2
     shares = torch.as_tensor(shares, dtype=s0.dtype)
+    if not (shares > 0).all():
+        raise DufmError(f"shares must be positive, the smallest is {float(shares.min()):g}")
     times = {"log_time": (shares * clock).log().tolist()}
     s = recorded(spectral_flow(s0, depth, chi, rtol=1e-9, until_log_loss=-1.0, record=times).history).s
     reached = ~s.isnan().any(-1)

@@ -26,9 +26,10 @@ FAMILIES = ("balanced", "powers", "shared", "turned")
 def efficiency(factors: Sequence[Tensor]) -> Tensor:
     """``‖W_L ⋯ W_1‖_F / Π‖W_l‖_F``, shape ``(...)``: 1 is the most that any factors reach, and rank one reaches it.
 
-    ``factors``: ``[W_1, …, W_L]``, any leading dimensions.  NaN where a factor is zero.
+    ``factors``: ``[W_1, …, W_L]``, any leading dimensions.
 
-    Units: none.  Raises: ``DufmError`` for shapes that do not follow one another.  Source: this companion, notebook 15.
+    Units: none.  Raises: ``DufmError`` for shapes that do not follow one another, or a factor that is zero.  Source:
+    this companion, notebook 15.
 
     >>> dufm.efficiency([torch.eye(4)] * 3)  # 4^(−(L − 1)/2)
     tensor(0.2500)

@@ -152,6 +152,8 @@ def test_forces_are_the_spectrum_of_the_residual(group):
         (lambda: perturbation.measured_repulsion(4, 3, levels=5), "levels must be"),
         (lambda: perturbation.measured_families(2, 3), "num_classes must be"),
         (lambda: perturbation.early_phase(torch.ones(3, dtype=torch.float64), 1, [0.5]), "depth must be"),
+        (lambda: perturbation.early_phase(torch.ones(3, dtype=torch.float64), 2, [0.5]), "s0 must have its largest"),
+        (lambda: perturbation.early_phase(0.1 * torch.ones(3), 3, [-0.1, 0.5]), "shares must be positive"),
     ],
 )
 def test_refusals(call, words):

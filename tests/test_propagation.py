@@ -92,5 +92,7 @@ def test_refusals():
         haar_frames(4, 5, 1, rng)
     with pytest.raises(DufmError, match="depth must be an integer >= 2, got 1"):
         rank_r_factors("shared", 2, 1, 4, 1, rng)
+    with pytest.raises(DufmError, match="factors must have no zero matrix"):
+        efficiency([torch.eye(3, dtype=torch.float64), torch.zeros(3, 3, dtype=torch.float64)])
     with pytest.raises(DufmError, match="W_2 does not follow W_1"):
         efficiency([torch.eye(3, dtype=torch.float64), torch.eye(4, dtype=torch.float64)])
