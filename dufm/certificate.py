@@ -142,10 +142,10 @@ def off_range_values(Z: Tensor, depth: int, certificate: Certificate) -> Tensor:
               \frac1r\sum_{i\le r}\sigma_i^{p-1} ,
 
     Λ from ``certificate.multipliers``: on the range Λ is :math:`\Sigma^{p-1}`, hence 1 for equal kept values.  Padded
-    with zeros: only K − 1 − r can differ from 0.  At equal kept values s an aligned extra value ε that adds the same to
-    all tight margins, and that a symmetry keeps apart, is discarded iff :math:`(\varepsilon/s)^{1-p} < 1/\beta`.  Where
-    the multipliers are not unique neither is β; the certificate's are those of least norm.  NaN where the certificate
-    does not hold.
+    with zeros: only K − 1 − r can differ from 0.  Late, from three layers on, an aligned extra value ε < s beside equal
+    kept values s that adds the same to all tight margins, and that a symmetry keeps apart, is discarded iff
+    :math:`(\varepsilon/s)^{1-p} < 1/\beta`.  Where the multipliers are not unique neither is β; the certificate's are
+    those of least norm.  NaN where the certificate does not hold.
 
     Units: none.  Raises: ``DufmError`` as :func:`kkt_certificate`, and for a certificate of another shape.  Source:
     this companion, notebook 28.

@@ -5,9 +5,9 @@ The multipliers of a KKT point ``Z = UΣVᵀ`` of smallest margin 1 are :math:`\
 
 .. math:: \dot\sigma_i = L\,\sigma_i^{1+q}\,u_i^\top G v_i,\qquad G = -\partial\mathcal L/\partial Z,\quad q = 1 - 2/L,
 
-so that an extra value ε whose force stays β times that of the kept values s, as it does where ε adds the same to all
-tight margins and a symmetry keeps it apart, keeps :math:`\varepsilon^{-q} - \beta s^{-q}`: it is discarded iff
-:math:`(\varepsilon/s)^q < 1/\beta`.  What is measured here follows full networks, which are told
+so that an extra value ε whose force stays β times that of the kept values s, as it does late where ε adds the same to
+all tight margins and a symmetry keeps it apart, keeps :math:`\varepsilon^{-q} - \beta s^{-q}`: from three layers on
+it is discarded iff :math:`(\varepsilon/s)^q < 1/\beta`.  What is measured here follows full networks, which are told
 neither β nor a law.  Kept and extra directions are ``P`` and ``E``: matrices whose singular values are 1 and 0.
 """
 

@@ -211,9 +211,8 @@ def early_phase(s0: Tensor, depth: int, shares: Sequence[float] | Tensor) -> dic
     At depth 2, where nothing escapes, the clock is the time at which the law brings the largest value to 1.  A dict of
     arrays, one entry a share that is reached before log ℒ = −1: ``share``; the ``largest`` and the ``smallest`` value
     and ``law_largest``, ``law_smallest``; ``deviation``, the largest relative one over all values; ``used``, the
-    largest share that a value's deviation has of what is allowed: of the law at time :math:`(1+m)t`,
-    :math:`m = \sum_i s_i/K`, over that at t, less 1.  From share 1 on the law is inf; ``used`` is inf or NaN
-    there, and where nothing is allowed: at shares, or starts, that are too small.
+    largest share of what is allowed that a value uses: :math:`|\tau/t - 1|/m`, :math:`m = \sum_i s_i/K`, where the law
+    has at τ the value that the flow has at t.  From share 1 on the law is inf.
     ``DufmError`` as :func:`dufm.spectral_flow`, for shares that are not positive, and for values from 1 on at depth 2.
     """
     chi = characters("hadamard", s0.shape[-1] + 1)
@@ -230,16 +229,17 @@ def early_phase(s0: Tensor, depth: int, shares: Sequence[float] | Tensor) -> dic
     s, shares = s[reached], shares[reached]
     time = shares.unsqueeze(-1) * clock
     law = early_singular_values(time, s0, depth)
-    late = early_singular_values(time * (1 + s.sum(-1, keepdim=True) / chi.num_classes), s0, depth)
-    deviation = (s / law - 1).abs()
+    q = 1 - 2 / depth
+    at = (s / s0).log() / 2 if depth == 2 else -s0**-q * torch.expm1(-q * (s / s0).log()) / (depth - 2)
+    used = (at / time - 1).abs() / (s.sum(-1, keepdim=True) / chi.num_classes)
     columns = {
         "share": shares,
         "largest": s.amax(-1),
         "smallest": s.amin(-1),
         "law_largest": law.amax(-1),
         "law_smallest": law.amin(-1),
-        "deviation": deviation.amax(-1),
-        "used": (deviation / (late / law - 1)).amax(-1),
+        "deviation": (s / law - 1).abs().amax(-1),
+        "used": used.amax(-1),
     }
     return {name: column.numpy() for name, column in columns.items()}
 

@@ -168,7 +168,7 @@ early.set_index(["log ℒ", "K", "L"]).sort_index(ascending=[False, True, True])
 
 # %% [markdown]
 # *A residual alone certifies nothing.* Add to the square ($K = 4$, values 2 and 2) a third direction $u = \frac12(1, -1, 1, -1)$ of value $2\varepsilon$, $\varepsilon < 1$. Only the margins 1 of neighbours are active, and by symmetry their multipliers may be taken equal: $\Lambda = x(2I - A)$, $A$ the
-# adjacency of a ring of four, which is $2x$ on the square's plane and $4x$ on $u$. So *at rank 3 the matrix is critical for one $\varepsilon < 1$ only*, $2x = 2^{p-1}$ and $4x = (2\varepsilon)^{p-1}$: $\varepsilon = 2^{-L/(L-2)}$, an eighth at $L = 3$. *Cut to rank 2 it passes for every
+# adjacency of a ring of four, which is $2x$ on the square's plane and $4x$ on $u$. So *at rank 3 and $L\ge3$ the matrix is critical for one $\varepsilon < 1$ only*, $2x = 2^{p-1}$ and $4x = (2\varepsilon)^{p-1}$: $\varepsilon = 2^{-L/(L-2)}$, an eighth at $L = 3$. *Cut to rank 2 it passes for every
 # $\varepsilon < 1$*: $u$ is orthogonal to the plane, and what is left is the square. And *a certificate is no optimum*: at $L = 2$ the orthoplex of six classes has one, though collapse has 1.2 times its margin.
 
 # %%

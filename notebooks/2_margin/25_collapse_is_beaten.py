@@ -33,14 +33,14 @@ figures.published("25_closed_forms")
 # The left side rises with $K$ and with $L$, and is $(5/3)^{3/2} = 2.15$ at $K = 6$, $L = 3$. *Hence collapse is beaten for every $L\ge3$ and every even $K\ge6$, and for $K = 4$ from $L = 4$*
 # ($(3/2)^2 = 2.25$, while $(3/2)^{3/2} = 1.84$). $\square$
 #
-# **Odd $K$.** Put simplices on groups of $k_i$ classes in orthogonal subspaces, $Z = \bigoplus_i s_i(I - J/k_i)$. Between groups the margin is $z_{cc} = s_i(1 - 1/k_i)$, inside one it is $s_i$; at
+# **Odd $K$.** Put two or more simplices on groups of $k_i\ge2$ classes in orthogonal subspaces, $Z = \bigoplus_i s_i(I - J/k_i)$. Between groups the margin is $z_{cc} = s_i(1 - 1/k_i)$, inside one it is $s_i$; at
 # smallest margin 1, $s_i = k_i/(k_i - 1)$ and, with $p = 2/L$,
 # $$\gamma_L = \Bigl(\sum_i(k_i-1)\Bigl(\frac{k_i}{k_i-1}\Bigr)^{p}\Bigr)^{-1/p}.$$
 # With $(K-3)/2$ pairs and one triangle at $L = 3$ the bracket is $\frac{K-3}2\,2^{2/3} + 2\,(3/2)^{2/3}$, linear in $K$ with slope $2^{-1/3} < 1$, against $K - 1$ for collapse: who wins at $K = 7$ wins for
 # all odd $K\ge7$, and at $K = 7$ the ratio of margins is 1.053. The bracket falls with $p$ and $K - 1$ does not: the code wins at every $L\ge3$. For $K = 5$, $\sqrt2 + \sqrt6 = 3.86 < 4$ at $L = 4$: it wins from there on. $\square$
 #
 # **The ladder of pairs.** $P(K, t)$ has $t$ antipodal pairs and $K - 2t$ single classes: logits 1 on the diagonal, $-1$ between partners, 0 elsewhere, centred. $t = 0$ is collapse and $2t = K$ the
-# orthoplex. Its singular values are 2 ($t$ times), 1 ($K - 2t - 1$ times) and $\sqrt{2t/K}$ once (the part that centring leaves of the sum of the singles), so its rank is $K - t$ and
+# orthoplex. Its singular values are 2 ($t$ times), 1 ($K - 2t - 1$ times) and $\sqrt{2t/K}$ once (the part that centring leaves of the sum of the singles), so its rank is $K - t$ ($K - 1$ at $t = 0$) and
 # $$\gamma_L = \bigl(t\,2^p + K - 2t - 1 + (2t/K)^{p/2}\bigr)^{-1/p}.$$
 # For odd $K$ its top rung is better than pairs and a triangle: 1.0765 at $K = 7$, $L = 3$.
 #

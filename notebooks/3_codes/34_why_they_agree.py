@@ -48,7 +48,7 @@ figures.published("34_conditions")
 # 2. Both are the code's margin over $K$: $\sum_k\alpha_k=\langle W,\Lambda H\rangle=\langle\Lambda^\top W,H\rangle=\sum_k\beta_k$ is $\sum\lambda_{jc}\langle w_c-w_j,h_c\rangle$, and every active pair has the margin of the code, which is positive.
 # 3. $W^\top W$ and $H^\top H$ are symmetric and commute with the group. Their eigenspaces are invariant, hence all of $\mathbb R^r$, and their traces are $K$. $\square$
 #
-# That covers collapse, polygon, orthoplex, icosahedron, Petersen and Clebsch codes. *It does not need $H=W$*, which transitive and irreducible symmetry does not give: a truncated tetrahedron whose corners are cut too little has both and $h_k\ne w_k$ (below).
+# That covers collapse, polygon and orthoplex; icosahedron, Petersen and Clebsch codes, of which it is not proved that they are softmax codes, lie in the cones of their nearest neighbours: that gives $H = W$ and multipliers on the contacts, and the rest of the proof is the same. *It does not need $H=W$*, which transitive and irreducible symmetry does not give: a truncated tetrahedron whose corners are cut too little has both and $h_k\ne w_k$ (below).
 # $H=W$ follows if $w_k$ lies in the cone of its nearest neighbours (the foot of $w_k$ on their plane is then in the hull, and nothing of the hull is nearer), or if the maps that fix $w_k$ fix only its line, on which $h_k$ must lie, on the side of $w_k$.
 #
 # *Neither is needed.* The antiprism's group is transitive, but splits space into a plane and an axis: the frame is not tight, and $(\ast\ast)$ is two equations, one for each part. But it also has two kinds of nearest pairs, within a square and between

@@ -11,7 +11,7 @@
 #
 # **Question.** Is there a start from which a deep network with a softmax loss can be solved on paper, as deep *linear* regression can?
 #
-# **Answer.** Yes. If the logits are a group matrix, $Z_{ab} = f(a - b)$ on a finite abelian group, so is their softmax. Balanced factors aligned with the characters then keep their singular vectors for ever and only the singular values move. For $K = 2^m$ the characters are the rows of
+# **Answer.** Yes. If the logits are a group matrix, $Z_{ab} = f(a - b)$ with $f(-a) = f(a)$ on a finite abelian group, so is their softmax. Balanced factors aligned with the characters then keep their singular vectors for ever and only the singular values move. For $K = 2^m$ the characters are the rows of
 # Hadamard's matrix; cyclic groups and products of them give *every* $K$.
 # Before: [36, which end is reached](../3_codes/36_which_end.ipynb). After: [42, the codes of each group](42_codes_of_groups.ipynb). Run it on [Binder](https://mybinder.org/v2/gh/OWNER/REPO/HEAD?urlpath=lab/tree/notebooks/4_spectral/41_frozen_vectors.ipynb), or on [Colab](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/4_spectral/41_frozen_vectors.ipynb) after [two lines](https://github.com/OWNER/REPO/blob/main/INSTALL.md#colab).
 

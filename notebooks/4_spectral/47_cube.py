@@ -37,7 +37,7 @@ figures.published("47_twist")
 #
 # **Not optimal.** *Let the corners of the upper face be $(\cos, \sin, h)$ at angles turned by $\varphi$, $0\le\varphi\le45°$, against the lower face at $-h$. With $h^2 = \frac12\cos\varphi$ the margin is 1 and the cost $4\,(2 + \cos^p\varphi)^{1/p}$, which falls strictly. At $L = 3$ no other height costs less.*
 #
-# **Proof.** $Z = WW^\top$ has the singular values $4, 4, 8h^2$. Neighbours in a face have margin $1$; the nearest corner of the other face has $1 - \cos\varphi + 2h^2$, which is $1$ at this height; all others have more. $\cos\varphi$ falls, and the cost with it. At $\varphi = 0$ this is the cube, of cost $4\cdot3^{L/2}$; the second derivative there is $-4\cdot3^{L/2-1}$.
+# **Proof.** $Z = WW^\top$ has the singular values $4, 4, 8h^2$. Neighbours in a face have margin $1$; the nearest corner of the other face has $1 - \cos\varphi + 2h^2$, which is $1$ at this height; all others have at least as much. $\cos\varphi$ falls, and the cost with it. At $\varphi = 0$ this is the cube, of cost $4\cdot3^{L/2}$; the second derivative there is $-4\cdot3^{L/2-1}$.
 # With $x = 2h^2$ and $c = \cos\varphi$ the cost at margin 1 is $4(2 + x^p)^{1/p}/\min(1, 1 - c + x)$. It rises for $x > c$; below, its slope has the sign of $x^{p-1}(1-c) - 2$, which changes once: it rises and then falls. So the least is at $x = c$ or at $x = 0$, and the latter, $4\cdot2^{L/2}/(1-c)\ge38$ at $L = 3$, is more than the cube's $20.8$. $\square$
 #
 # **Slow.** *Of all small deviations of rank 3 from the ray of the cube only twists, a space of dimension 2, grow to first order, like $s^{1/L}$, and so like $(-\log\mathcal L)^{1/L}$; all others decay.*

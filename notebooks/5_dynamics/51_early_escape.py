@@ -92,7 +92,7 @@ pd.DataFrame({"start": s0, "flow": found, "closed form": law}, index=["s_1", "s_
 # ## Many depths
 #
 # Seven values between 1 and 0.4 of `early_scale`, for eight classes. `perturbation.early_phase` follows them to a list of shares of the escape time, and
-# divides each value's relative deviation from the law by the one that the statement allows, $\hat s_i((1+m)t)/\hat s_i(t) - 1$: if a share above 1 is used, it is false.
+# finds the time $\tau$ at which the closed form has the value that the flow has at $t$. The statement allows $|\tau/t - 1|\le m$: if a share of this above 1 is used, it is false.
 
 # %%
 begin = torch.from_numpy(p.early_scale * np.linspace(1.0, 0.4, 7))

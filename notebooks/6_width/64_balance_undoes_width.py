@@ -35,7 +35,7 @@ figures.published("64_twins")
 #
 # $$\dot Z = \sum_{l=1}^L (ZZ^\top)^{\frac{L-l}L}\,(I-P)\,(Z^\top Z)^{\frac{l-1}L}.$$
 #
-# The width has gone: what is left is an equation for the $K\times K$ matrix $Z$ alone (Arora, Cohen & Hazan 2018). $\square$
+# The width has gone: what is left is an equation for the $K\times K$ matrix $Z$ alone (Arora, Cohen & Hazan 2018). Its right-hand side is smooth among matrices of one rank, and the rank is kept, for $\frac{d}{dt}\sigma_i$ is $\sigma_i^{2-2/L}$ times a bounded force: so it has one solution. $\square$
 #
 # Compare the lazy range of a wide random network, where $A_l$ and $B_l$ are multiples of the identity and have nothing to do with $Z$. There $\|W_1\|^2 \approx \sigma^2d$, while balanced features of the same logits have $\|W_1\|^2 = \sum_i\sigma_i(Z)^{2/L}$, which does not grow with $d$: the network is far from balance, the further the wider it is.
 #
