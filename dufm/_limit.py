@@ -101,7 +101,7 @@ def continued(
     until_growth: float = UNTIL_GROWTH,
 ) -> Limit:
     """:class:`Limit` of flat states of a ``FactorModel``, at log ℒ = ``−sharpness`` where ``status`` is "reached"."""
-    status = status.astype(object)
+    status = status.reshape(-1).astype(object)
     rows = torch.from_numpy(status == "reached").nonzero().squeeze(-1).to(state.device)
     none = torch.full((len(state),), torch.nan, dtype=state.dtype, device=state.device)
     growth, turning = none, none.clone()

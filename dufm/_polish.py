@@ -170,7 +170,7 @@ def least_multipliers(U: Tensor, sigma: Tensor, V: Tensor, active: Tensor, p: fl
         system = torch.cat([system, ridge * torch.eye(system.shape[1], dtype=U.dtype)])
         wish = torch.cat([wish, wish.new_zeros(system.shape[1])])
         solved = nonnegative_least_squares(system.numpy(), wish.numpy())[0]
-        return torch.zeros_like(up[i]).masked_scatter(live[i], torch.from_numpy(solved))
+        return torch.zeros_like(up[i]).masked_scatter(live[i], torch.from_numpy(solved).to(up))
 
     up = slope(torch.zeros(order.shape, dtype=U.dtype))
     free = live.clone()

@@ -233,6 +233,8 @@ def kinds(end: End, depth: int, *, restarts: int = 64, seed: int = 0) -> np.ndar
     softmax code" have the margin of the softmax code of their rank; "better than the code" at least that of the best
     solution :func:`compare` finds at that rank; "lesser critical point" a smaller one; "undecided" ends have none.
     """
+    if end.Z.ndim != 3:
+        raise DufmError(f"end must be of one batch dimension, got Z of shape {tuple(end.Z.shape)}")
     num_classes = end.Z.shape[-2]
     margin, decided, ranks = normalized_margin(end.Z.nan_to_num(), depth).cpu(), end.decided.cpu(), end.rank.cpu()
     found = np.full(len(margin), "undecided", dtype=object)

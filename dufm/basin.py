@@ -8,13 +8,14 @@ What share of all directions lies inside: :mod:`dufm.shares`.
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from scipy.integrate import quad
 from torch import Tensor
 
-from dufm._checks import check_count
+from dufm._checks import check_count, check_each, short
 from dufm._door import guard
 from dufm._error import DufmError
 from dufm._scaling import check_in_range
@@ -74,7 +75,7 @@ def critical_labels(lags: Sequence[bool] | Tensor, depth: int, scales: Sequence[
     lag, a bad depth or scale, or no c*, or more than one, between 0 and 2.
     """
     check_count("depth", depth, 3)
-    lags = torch.as_tensor(lags, dtype=torch.bool)
+    lags = torch.tensor(check_each("lags", lags, _check_flag), dtype=torch.bool)
     if lags.all() or not lags.any():
         raise DufmError(f"lags must name some of the characters and not all of them, got {lags.tolist()}")
     q = 1 - 2 / depth
@@ -85,6 +86,12 @@ def critical_labels(lags: Sequence[bool] | Tensor, depth: int, scales: Sequence[
         return _laggards_gain(torch.where(lags, laggard, leader), lags, depth, (-40.0, -60.0))
 
     return only_change(collapse_wins, torch.zeros(len(scales)), torch.full((len(scales),), 2.0), rounds)
+
+
+def _check_flag(name: str, value: Any) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise DufmError(f"{name} must be True or False, got {short(value)}")
+    return bool(value)
 
 
 def local_label(label: float, scale: float, depth: int, num_classes: int) -> float:

@@ -197,12 +197,22 @@ def _log_likelihood(coefficients: np.ndarray, numbers: np.ndarray, ranks: np.nda
     return (log_expit(height) * (ranks >= step) + log_expit(-height) * (ranks == step - 1)).sum(1)
 
 
+def _ranks(cell: pandas.DataFrame, numbers: np.ndarray) -> np.ndarray:
+    """Ranks of the networks of a cell, integers; ``DufmError`` for one that the numbers of no model know."""
+    most, ranks = numbers.shape[1] + 2, cell["rank"].to_numpy()
+    known = np.isin(ranks, [0, *range(2, most + 1)])
+    if not known.all():
+        raise DufmError(f"runs must have ranks from 2 to {most} (K − 1 or d), 0 undecided, got {ranks[~known][0]}")
+    return ranks.astype(int)
+
+
 def fit_models(runs: pandas.DataFrame) -> dict[str, np.ndarray]:
     """Coefficients of largest likelihood of every model of :func:`models`, a dict of arrays by name.
 
-    Cells in which no two ranks can occur, K = 3 or d = 2, and undecided networks tell nothing.
+    Cells in which no two ranks can occur, K = 3 or d = 2, and undecided networks tell nothing.  ``DufmError`` as
+    :func:`scores`.
     """
-    cells = [(models(cell), cell["rank"].to_numpy()) for _, cell in runs.groupby(CELL)]
+    cells = [(found := models(cell), _ranks(cell, found["constant"])) for _, cell in runs.groupby(CELL)]
 
     def misfit(coefficients: np.ndarray, name: str) -> float:
         return -sum(_log_likelihood(coefficients, numbers[name], ranks).sum() for numbers, ranks in cells)
@@ -224,10 +234,12 @@ def scores(runs: pandas.DataFrame, coefficients: Mapping[str, np.ndarray]) -> pa
     ``log_score``: mean over the decided networks of the log of the probability that the model gave to their rank;
     ``variation``: total variation between its shares and those found, undecided networks an outcome that it gives 0;
     ``right``: share of all networks whose rank was the likeliest; ``expected`` and ``found``: mean ranks.
+    ``DufmError`` for coefficients of no model, or a rank outside 2 … min(K − 1, d).
     """
     rows = []
     for keys, cell in runs.groupby(CELL):
-        ranks, numbers = cell["rank"].to_numpy(), models(cell)
+        numbers = models(cell)
+        ranks = _ranks(cell, numbers["constant"])
         decided = ranks > 0
         for name, chosen in coefficients.items():
             if name not in numbers or np.shape(chosen) != numbers[name].shape[-1:]:

@@ -233,7 +233,11 @@ def code_logits(W: Tensor) -> Tensor:
 
 
 def principal_points(features: Tensor, rank: int) -> Tensor:
-    """Classes in the leading directions of features ``(..., d, K)``: ``(..., K, rank)``, of mean length 1; not of 0."""
+    """Classes in the leading directions of features ``(..., d, K)``: ``(..., K, rank)``, of mean length 1; not of 0.
+
+    ``DufmError`` for a rank above d or K.
+    """
+    rank = check_count("rank", rank, 1, min(features.shape[-2:]), "d or K")
     _, sigma, Vh = torch.linalg.svd(in_range(features)[0], full_matrices=False)
     X = (sigma[..., :rank, None] * Vh[..., :rank, :]).mT
     if not (sigma[..., 0] > 0).all():

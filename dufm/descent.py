@@ -72,6 +72,7 @@ class Descent:
     rises: torch.Tensor
 
 
+@torch.no_grad()
 def spectral_descent(
     s0: Tensor, depth: int, group: Group, lr: float, *, until_log_loss: float = HANDOVER, max_steps: int = 100_000
 ) -> Descent:
@@ -111,6 +112,7 @@ def _descend(
     return state, reached, steps, rises
 
 
+@torch.no_grad()
 def modified_flow(s0: Tensor, depth: int, group: Group, lr: float, *, until_log_loss: float = HANDOVER) -> Tensor:
     r"""Spectra ``(..., F)`` near log ℒ = ``until_log_loss`` along the flow that descent follows to O(lr²).
 

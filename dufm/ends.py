@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dufm._checks import check_logits
+from dufm._checks import check_dtype, check_logits
 from dufm._door import guard
 from dufm._error import DufmError
 from dufm._limit import SHARPNESS, Limit, limit, spectral_limit
@@ -137,6 +137,9 @@ def columns(found: End, run: Limit | None = None) -> dict[str, np.ndarray]:
     ``fastest_dropped``, the least and the largest of its ``rates`` among what is kept and dropped.  A dict of NumPy
     arrays.
     """
+    if run is not None and run.rates.shape[:-1] != found.rank.shape:
+        shapes = tuple(found.rank.shape), tuple(run.rates.shape[:-1])
+        raise DufmError("run must be of the batch shape {} of found, got {}".format(*shapes))
     decided = found.decided.reshape(-1).cpu().numpy()
 
     def numbers(values: Tensor) -> np.ndarray:
@@ -162,6 +165,13 @@ def distance(Z: Tensor, solution: Tensor) -> Tensor:
 
     ``solution``: the ``Z`` of an :class:`End`; leading dimensions broadcast.  NaN where Z separates nothing.
     """
+    check_logits(Z, finite=False)
+    if not isinstance(solution, Tensor):
+        raise DufmError(f"solution must be a torch tensor, got {type(solution).__name__}")
+    check_dtype("solution", solution)
+    batches = zip(reversed(Z.shape[:-2]), reversed(solution.shape[:-2]), strict=False)
+    if solution.shape[-2:] != Z.shape[-2:] or not all(a == b or 1 in (a, b) for a, b in batches):
+        raise DufmError(f"solution must be of shape (..., K, N) as Z, {tuple(Z.shape)}, got {tuple(solution.shape)}")
     Z = centred(Z)
     smallest = margins(Z).amin((-2, -1), keepdim=True)
     solution, e = in_range(solution)

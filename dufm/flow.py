@@ -10,6 +10,7 @@ torchdiffeq shares one step over a batch, and neither it nor SciPy carries a log
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dufm._checks import check_count
+from dufm._checks import check_count, check_each, short
 from dufm._door import guard
 from dufm._error import DufmError
 from dufm._factors import FactorModel, matrix_field
@@ -149,7 +150,7 @@ def gradient_descent(
     >>> run.log_time.exp().round(decimals=4).item(), run.log_loss.round(decimals=4).item()
     (10.0, -4.1985)
     """
-    wanted = [check_count("record", number, 0, steps) for number in ([] if record is None else record)]
+    wanted = check_each("record", () if record is None else record, lambda _, n: check_count("record", n, 0, steps))
     factors, gradient = [W.clone() for W in factors], [torch.empty_like(W) for W in factors]
     kept: dict[int, list[Tensor]] = {}
     for number in range(steps + 1):
@@ -176,8 +177,11 @@ def loss_scaled_descent(factors: Sequence[Tensor], epsilon: float, levels: Seque
     :math:`W_l \leftarrow W_l - h\,\partial_{W_l}\mathcal L/\mathcal L`, h = ε min(1, 200/‖∇ log ℒ‖²): to first order no
     step lowers log ℒ by more than 200 ε.  ``levels``: descending values of log ℒ.  Returns the :class:`History` at the
     first step below each, ``log_time`` that of the steps taken.  Halve ``epsilon`` to see how far from the flow it is.
-    ``DufmError`` for bad factors, an epsilon that is not positive, or where the loss no longer moves or is no number.
+    ``DufmError`` for bad factors, an epsilon that is not positive, levels that do not descend, or where the loss no
+    longer moves or is no number.
     """
+    if any(late >= early for early, late in itertools.pairwise(levels)):
+        raise DufmError(f"levels must descend, got {short(levels)}")
     factors, slopes = [W.detach().clone() for W in factors], [torch.empty_like(W.detach()) for W in factors]
     time, before = torch.tensor(-torch.inf), torch.tensor(torch.nan)
     kept: list[tuple[list[Tensor], Tensor, Tensor]] = []

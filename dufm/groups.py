@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dufm._checks import check_count, check_fits, check_tensor
+from dufm._checks import check_count, check_fits, check_tensor, short
 from dufm._door import guard
 from dufm._error import DufmError
 from dufm._scaling import check_in_range, in_range, times_power
@@ -140,19 +140,19 @@ def characters(group: Group, num_classes: int | None = None) -> Characters:
     """
     if isinstance(group, Characters):
         return group
-    if group == "hadamard":
+    if isinstance(group, str) and group == "hadamard":
         K = check_count("num_classes", num_classes, 2)
         if K & (K - 1):
             raise DufmError(f"num_classes must be a power of two for group 'hadamard', got {K}; 'cyclic' takes any")
         orders = (2,) * (K.bit_length() - 1)
-    elif group == "cyclic":
+    elif isinstance(group, str) and group == "cyclic":
         orders = (check_count("num_classes", num_classes, 2),)
     elif isinstance(group, (tuple, list)) and len(group):
         orders = tuple(check_count("group: an order", order, 2) for order in group)
         if num_classes not in (None, math.prod(orders)):
             raise DufmError(f"num_classes must be {math.prod(orders)} for orders {orders}, got {num_classes}")
     else:
-        raise DufmError(f"group must be 'hadamard', 'cyclic', or a tuple of orders such as (2, 6), got {group!r}")
+        raise DufmError(f"group must be 'hadamard', 'cyclic', or a tuple of orders such as (2, 6), got {short(group)}")
     check_fits("group: its tables", 16, math.prod(orders), math.prod(orders))
     sizes = np.array(orders)
     elements = np.indices(orders).reshape(len(orders), -1).T

@@ -7,6 +7,7 @@ what it leaves of an image is flattened to the features.  The head's hidden laye
 Imported by name (``from dufm import heads``).
 """
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -112,11 +113,18 @@ def _features(weights: Sequence[Tensor], X: Tensor) -> Tensor:
 
 def head_cost(head: Sequence[Tensor]) -> float:
     r"""``Σ‖V_l‖²`` of the head's factors over the least for their product, :math:`h\sum_i\sigma_i^{2/h}`; from 1 up."""
+    shapes = [tuple(V.shape) for V in head]
+    fits = bool(head) and all(len(shape) == 2 for shape in shapes) and len({V.dtype for V in head}) == 1
+    if not fits or any(above[1] != below[0] for below, above in itertools.pairwise(shapes)):
+        raise DufmError(f"head must be matrices of one dtype that follow one another, got {short(shapes)}")
     sigma = torch.linalg.svdvals(torch.linalg.multi_dot(head[::-1]) if len(head) > 1 else head[0])
     least = len(head) * (sigma ** (2 / len(head))).sum()
+    if not least > 0:
+        raise DufmError("head must have a product other than 0")
     return float(sum(V.square().sum() for V in head) / least)
 
 
+@torch.inference_mode(False)
 def train(
     weights: Sequence[Tensor],
     X: Tensor,
@@ -132,9 +140,15 @@ def train(
     The velocity is nine tenths of the last one and a tenth of 1/ℒ times the batch's share of −∇ℒ, ℒ the loss on all
     data at the start of the epoch; the weights move by h times the velocity.  An epoch after which log ℒ has risen by
     more than 0.05 is undone, h halved and the velocity 0, else h grows by a tenth; one in which a batch alone comes to
-    carry twice ℒ is undone at once.  Status "reached" or "max epochs".
+    carry twice ℒ is undone at once.  Status "reached" or "max epochs".  ``DufmError`` as :func:`forward`, and for
+    labels ``y`` ``(n,)`` that are no int64 tensor of classes.
     """
     weights, X = [weight.detach() for weight in weights], X.detach()
+    _check_weights(weights, X)
+    classes = len(weights[-1])
+    fits = isinstance(y, Tensor) and (y.dtype, y.shape, y.device) == (torch.int64, X.shape[:1], X.device)
+    if not fits or not ((y >= 0) & (y < classes)).all():
+        raise DufmError(f"y must be an int64 tensor of {len(X)} labels below {classes}, one an image, got {short(y)}")
     log_samples = math.log(len(y))
     state, rest = [weight.clone() for weight in weights], [torch.zeros_like(weight) for weight in weights]
     velocity = rest
@@ -163,7 +177,7 @@ def gradient(weights: Sequence[Tensor], X: Tensor, y: Tensor) -> tuple[float, tu
     """Log of the summed loss of the samples, and minus its gradient in every weight."""
     leaves = [weight.requires_grad_() for weight in weights]
     logits = forward(leaves, X)[-1]
-    log_sum, residual = log_sum_and_residual(logits.detach(), true_class(y, _NUM_CLASSES, logits.dtype))
+    log_sum, residual = log_sum_and_residual(logits.detach(), true_class(y, len(logits), logits.dtype))
     slope = torch.autograd.grad(logits, leaves, residual)
     for weight in weights:
         weight.requires_grad_(False)
@@ -172,7 +186,7 @@ def gradient(weights: Sequence[Tensor], X: Tensor, y: Tensor) -> tuple[float, tu
 
 def _log_sum(weights: Sequence[Tensor], X: Tensor, y: Tensor) -> float:
     logits = forward(weights, X)[-1]
-    return float(log_sum_and_residual(logits, true_class(y, _NUM_CLASSES, logits.dtype))[0])
+    return float(log_sum_and_residual(logits, true_class(y, len(logits), logits.dtype))[0])
 
 
 def _norm(parts: Iterable[Tensor]) -> float:

@@ -236,6 +236,7 @@ def balanced_init(Z: Tensor, depth: int, width: int | None = None) -> list[Tenso
     return [first, *(hidden.clone() for _ in range(depth - 2)), last]
 
 
+@torch.inference_mode(False)
 def cheapest_factors(factors: Sequence[Tensor]) -> list[Tensor]:
     r"""Factors of the same product found by search to have the least :math:`\sum_l\|W_l\|_F^2` within reach.
 
@@ -251,7 +252,7 @@ def cheapest_factors(factors: Sequence[Tensor]) -> list[Tensor]:
     tensor([2.], dtype=torch.float64)
     """
     e = common_power(factors)
-    factors = [times_power(W.detach(), -e) for W in factors]
+    factors = [times_power(W.detach().clone(), -e) for W in factors]
     hidden = [torch.zeros_like(W @ W.mT, requires_grad=True) for W in factors[:-1]]
     search = torch.optim.LBFGS(
         hidden, max_iter=2000, tolerance_grad=1e-6, tolerance_change=1e-12, line_search_fn="strong_wolfe"

@@ -75,7 +75,7 @@ class Meter:
 
 def path_error(Z: Tensor | np.ndarray, reference: Tensor | np.ndarray) -> Tensor:
     """Distance of the directions ``Z/‖Z‖`` of two logits ``(..., K, N)`` of equal loss; NaN where there are none."""
-    Z, reference = (in_range(torch.as_tensor(part))[0] for part in (Z, reference))
+    Z, reference = (in_range(torch.as_tensor(part * 1.0))[0] for part in (Z, reference))
     return torch.linalg.matrix_norm(
         Z / torch.linalg.matrix_norm(Z, keepdim=True) - reference / torch.linalg.matrix_norm(reference, keepdim=True)
     )
@@ -96,6 +96,7 @@ def log_loss(factors: Sequence[Tensor]) -> Tensor:
     return log_loss
 
 
+@torch.inference_mode(False)
 def _trained(
     factors: Sequence[Tensor],
     levels: Sequence[float],
@@ -103,6 +104,7 @@ def _trained(
     steps: int,
 ) -> tuple[Tensor, Meter]:
     """Cross-entropy and an optimiser as PyTorch has them, until ``steps`` or until the loss is rounded to 0."""
+    _clock(factors, levels)
     weights = [torch.nn.Parameter(W.clone()) for W in factors]
     optimizer, labels = maker(weights), torch.arange(len(factors[-1]))
     meter, Z = Meter(levels), torch.full((len(levels), len(labels), len(labels)), torch.nan, dtype=factors[0].dtype)
@@ -135,11 +137,13 @@ def adam(
     return _trained(factors, levels, functools.partial(torch.optim.Adam, lr=lr), steps)
 
 
+@torch.inference_mode(False)
 def loss_scaled(factors: Sequence[Tensor], levels: Sequence[float], epsilon: float = 5e-3) -> tuple[Tensor, Meter]:
     r"""Steps ``ε min(1, 200/‖∇ log ℒ‖²)`` along −∇ log ℒ by autograd: to first order none lowers log ℒ by over 200 ε.
 
     The rate over the loss of Lyu & Li (2020), capped as in :func:`dufm.flow.loss_scaled_descent`.
     """
+    _clock(factors, levels)
     weights = [W.detach().clone().requires_grad_() for W in factors]
     meter, value = Meter(levels), torch.tensor(torch.nan)
     Z: list[Tensor] = []

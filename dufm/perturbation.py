@@ -205,6 +205,7 @@ def forces(s: Tensor, group: Group) -> Tensor:
     return torch.softmax(f, -1)[..., 1:] @ (1 - chi.table[:, 1:]).to(s).mT
 
 
+@torch.no_grad()
 def early_phase(s0: Tensor, depth: int, shares: Sequence[float] | Tensor) -> dict[str, np.ndarray]:
     r"""Spectral flow from small ``s0`` ``(K − 1,)``, Hadamard, beside the early law, at ``shares`` of the escape time.
 

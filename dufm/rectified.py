@@ -193,13 +193,13 @@ def descend(
     ``DufmError`` as :func:`layers`, and for a number that is not positive.
     """
     layers(factors, place)
-    for stage in stages:
-        if len(check_each("stages", stage, check_finite_positive)) != 2:
-            raise DufmError(f"stages must be pairs of a sharpness and a growth, got {short(stage)}")
+    pairs = check_each("stages", stages, lambda name, stage: check_each(name, stage, check_finite_positive))
+    if not pairs or any(len(pair) != 2 for pair in pairs):
+        raise DufmError(f"stages must be pairs of a sharpness and a growth, one or more, got {short(pairs)}")
     model = _Rectified(factors, place)
     state = model.flatten(factors)
     turning: Any = None
-    for sharpness, growth in stages:
+    for sharpness, growth in pairs:
         rows = slice(None) if turning is None else turning.isfinite()
         state[rows], turned = _stage(model, state[rows], sharpness, growth, max_steps)
         turning = turned if turning is None else turning

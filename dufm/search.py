@@ -333,6 +333,8 @@ def end_curvatures(found: Any, depth: int, which: Iterable[int] | None = None) -
 
     ``which``: indices; by default one network for each end that occurs, told apart by name and margin.
     """
+    if found.Z.ndim != 3:
+        raise DufmError(f"found must be of one batch dimension, got Z of shape {tuple(found.Z.shape)}")
     if which is None:
         seen: dict[tuple[str, float], int] = {}
         for index, (name, ratio) in enumerate(zip(found.name, found.margin_ratio.tolist(), strict=True)):

@@ -118,3 +118,8 @@ def test_refusals():
         realigned(networks(), "turned", 0.5, SEEDS)
     with pytest.raises(DufmError, match=r"excess must be a number from 0 to 1, got 1\.5"):
         realigned(networks(), "wide", 1.5, SEEDS)
+
+
+def test_skewed_factors_in_single_precision():
+    factors = [W.float() for W in gaussian_init(3, 4, 4, seed=0, batch=2)]
+    assert all(W.dtype == torch.float32 for W in realigned(factors, "skewed", 0.5, [0, 1]))

@@ -231,3 +231,9 @@ def test_labels_so_far_ahead_that_they_have_no_values_are_refused():
     for call in (lambda: basin.critical_deviation(-5.0, 1.0, 5), lambda: basin.local_label(-5.0, 1.0, 5, 4)):
         with pytest.raises(DufmError, match="label must be above -1 "):
             call()
+
+
+@pytest.mark.parametrize("lags", [None, "abc", {}, torch.ones(2, 3) > 0, [[True], [True, False]]])
+def test_lags_that_are_no_flags_are_refused(lags):
+    with pytest.raises(DufmError, match="lags"):
+        basin.critical_labels(lags, 3, [0.1])

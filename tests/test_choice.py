@@ -6,10 +6,11 @@ import numpy as np
 import pandas
 import pytest
 import sympy
+import tables
 import torch
 
 import dufm
-from dufm import choice, codes, sweep, width
+from dufm import DufmError, choice, codes, sweep, width
 
 
 @pytest.fixture(scope="module")
@@ -147,3 +148,10 @@ def test_a_rung_keeps_what_is_below_its_threshold():
     assert square["threshold"] == mixed["threshold"] == 0.25
     assert (square["below"], square["above"], mixed["above"]) == ("orthoplex", "NC", "2 pairs, 1 single")
     assert max(square["error"], mixed["error"], -square["curvature"]) < 1e-8
+
+
+@pytest.mark.parametrize("rank", [1, 4])
+def test_a_rank_that_cannot_occur_is_refused(rank):
+    given = tables.call("choice.scores.runs", tables.TABLES["choice.scores.runs"].assign(rank=rank))
+    with pytest.raises(DufmError, match="runs must have ranks from 2 to 3"):
+        choice.scores(**given)

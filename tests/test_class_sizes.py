@@ -5,7 +5,7 @@ import sympy
 import torch
 from tolerances import LINALG, close
 
-from dufm import DufmError, balanced_init, end, gradient_flow, kkt_residual, limit
+from dufm import DufmError, balanced_init, end, gaussian_init, gradient_flow, kkt_residual, limit
 from dufm.class_sizes import SizedModel, class_sizes, sized_ends, sized_flow, sized_limit, sized_residual
 from dufm.metrics import centred
 from dufm.width import random_start
@@ -151,3 +151,15 @@ def test_bad_input():
         sized_flow(start(2), torch.ones(4), "classes")
     with pytest.raises(DufmError, match="sizes"):
         sized_flow(start(2), torch.ones(3), "weights")
+
+
+def test_a_residual_in_single_precision():
+    assert sized_residual(torch.eye(3)[None], torch.ones(3), 3, 2).dtype == torch.float32
+
+
+@pytest.mark.parametrize("shape", [(), (2, 2)])
+def test_limits_of_any_batch_shape(shape):
+    factors = [W[:4].reshape(*shape, *W.shape[1:]) for W in gaussian_init(3, 4, 4, seed=0, batch=4 if shape else 1)]
+    sizes = torch.ones(4, dtype=torch.float64)
+    found = sized_limit(sized_flow(factors, sizes, "samples"), sizes, "samples")
+    assert found.status.shape == shape and found.Z.shape == (*shape, 4, 4)

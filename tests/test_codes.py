@@ -212,3 +212,9 @@ def test_distances_are_right_where_plain_nnls_misses_complementarity():
     # SciPy's own solution for one of these has slopes of the right sign, and a weight where the slope is not 0.
     H, distance = separators(softmax_code(12, 6).vectors)
     assert (distance - 1.0).abs().max() < 1e-9 and (H.norm(dim=1) - 1.0).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize(("shape", "rank", "words"), [((), 1, "features"), ((3,), 1, "features"), ((2, 5), 4, "rank")])
+def test_principal_points_that_are_not_there_are_refused(shape, rank, words):
+    with pytest.raises(DufmError, match=f"{words} must be"):
+        principal_points(torch.ones(shape), rank)

@@ -212,3 +212,9 @@ def test_sharpness_is_automatic_differentiations():
 def test_refusals(call, words):
     with pytest.raises(dufm.DufmError, match=words):
         call()
+
+
+def test_a_start_with_a_graph_descends():
+    s0 = torch.tensor([0.1, 0.1, 0.01], dtype=torch.float64, requires_grad=True)
+    assert not descent.spectral_descent(s0, 4, "hadamard", 0.1).s.requires_grad
+    assert not descent.modified_flow(s0, 4, "hadamard", 0.1).requires_grad

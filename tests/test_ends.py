@@ -283,3 +283,18 @@ def test_single_precision_is_followed_in_double():
     found, double = limit(start), limit([W.double() for W in start])
     assert found.Z.dtype == torch.float64 and torch.equal(found.rates, double.rates)
     assert end(start, 3).decided.all()
+
+
+@pytest.mark.parametrize("bad", [[[1.0, 0.0], [0.0, 1.0]], [[1.0], [1.0, 2.0]], np.eye(2), torch.eye(2).long()])
+def test_a_distance_of_what_is_no_tensor_is_refused(bad):
+    with pytest.raises(DufmError, match="Z must"):
+        ends.distance(bad, torch.eye(2))
+    with pytest.raises(DufmError, match="solution must"):
+        ends.distance(torch.eye(2), bad)
+
+
+def test_columns_of_another_run_are_refused():
+    run = dufm.limit(dufm.gaussian_init(3, 4, 4, seed=0, batch=2))
+    found = dufm.end(dufm.orthoplex(4).expand(3, 4, 2) @ dufm.orthoplex(4).mT, 3)
+    with pytest.raises(DufmError, match="run must be of the batch shape"):
+        ends.columns(found, run)

@@ -11,6 +11,7 @@ import scipy.integrate
 import torch
 from tolerances import FLOW, LANDED, LINALG, ROUNDING, SOLVER, close, relative
 
+import dufm
 from dufm import (
     DufmError,
     balanced_init,
@@ -524,3 +525,11 @@ def test_deviations_within_classes_of_free_features_never_grow(depth):
     (slope,) = torch.autograd.grad(loss, features)
     moved = [within(features.detach() - step * slope) for step in (1e-6, -1e-6)]
     assert (moved[0] < moved[1]).all()
+
+
+def test_records_and_levels_of_descent_that_are_none():
+    factors = dufm.gaussian_init(3, 4, 4, seed=0)
+    with pytest.raises(DufmError, match="record must be a sequence, got 5"):
+        dufm.gradient_descent(factors, lr=0.1, steps=3, record=5)
+    with pytest.raises(DufmError, match="levels must descend"):
+        loss_scaled_descent([W[0] for W in factors], 5e-3, [-3.0, -1.0])

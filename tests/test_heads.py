@@ -163,3 +163,23 @@ def test_training_that_is_cut_short_says_so():
     state, log_loss_end, status, epochs = heads.train(weights, X, y, batch_size=2, seed=0, max_epochs=2)
     assert (status, epochs) == ("max epochs", 2)
     assert log_loss_end == pytest.approx(log_loss(state, X, y) - math.log(4), abs=1e-12)
+
+
+@pytest.mark.parametrize("y", [torch.tensor([0, 3, 10, 3]), torch.ones(4), torch.tensor([0, 3]), [0, 3, 9, 3], None])
+def test_labels_that_are_none_are_refused(y):
+    X, _, weights = small(1)
+    with pytest.raises(DufmError, match="y must be an int64 tensor of 4 labels below 10"):
+        heads.train(weights, X, y, batch_size=2, seed=0)
+
+
+@pytest.mark.parametrize("head", [[], [torch.ones(3)], [torch.eye(3), torch.eye(4)], [torch.zeros(3, 3)]])
+def test_a_head_without_a_cost_is_refused(head):
+    with pytest.raises(DufmError, match="head must"):
+        heads.head_cost(head)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_training_makes_its_own_gradients(mode):
+    X, y, weights = small(1)
+    with mode():
+        heads.train(weights, X.clone(), y, batch_size=2, seed=0, max_epochs=1)

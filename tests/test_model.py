@@ -7,6 +7,7 @@ import pytest
 import torch
 from tolerances import LINALG, ROUNDING, SOLVER, close, relative
 
+import dufm
 from dufm import (
     DufmError,
     balanced_init,
@@ -239,3 +240,9 @@ def test_imbalance_drift_of_a_known_change():
     # A start whose imbalance, in units of a later state, is beyond the floats.
     with pytest.raises(DufmError, match="before: the drift leaves the range"):
         imbalance_drift([W * 1e200 for W in before], before)
+
+
+def test_cheapest_factors_are_searched_in_inference_mode():
+    with torch.inference_mode():
+        found = dufm.cheapest_factors(dufm.gaussian_init(2, 2, 2, seed=0))
+    assert torch.equal(found[0], dufm.cheapest_factors(dufm.gaussian_init(2, 2, 2, seed=0))[0])

@@ -73,3 +73,22 @@ def test_a_meter_notes_the_first_passage():
     meter.gradients = 9
     assert meter.passed(2.5) == 0 and meter.reached == 2.5
     assert meter.marks[:2, 0].tolist() == [4, 4] and np.isnan(meter.marks[2]).all()
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("follow", [peers.constant_steps, peers.adam, peers.loss_scaled])
+def test_a_peer_makes_its_own_gradients(mode, follow):
+    with mode():
+        Z, _ = follow([W.clone() for W in FACTORS], [0.0])
+    assert Z.isfinite().all()
+
+
+@pytest.mark.parametrize("follow", [peers.constant_steps, peers.adam, peers.loss_scaled])
+def test_levels_that_fall_are_refused(follow):
+    with pytest.raises(DufmError, match="levels must increase"):
+        follow(FACTORS, [3.0, 1.0, 10.0])
+
+
+def test_a_path_error_of_integers():
+    Z = np.array([[2, 0], [0, 1]])
+    assert peers.path_error(Z, np.eye(2, dtype=int)) == peers.path_error(Z * 1.0, np.eye(2))

@@ -231,3 +231,9 @@ def test_forces_differ_from_one_by_at_most_a_tanh(K):
 def test_imbalance_grows_to_its_peak_in_a_network():
     peak = perturbation.imbalance_peak(3, 4, s0=0.1)
     assert peak > 1.5 and perturbation.measured_imbalance(3, 4, s0=0.1) == pytest.approx(peak, rel=1e-3)
+
+
+def test_an_early_phase_takes_a_start_with_a_graph():
+    s0 = torch.tensor([0.1, 0.1, 0.01], dtype=torch.float64, requires_grad=True)
+    found, plain = (perturbation.early_phase(s, 4, [0.5]) for s in (s0, s0.detach()))
+    assert found["largest"] == plain["largest"]

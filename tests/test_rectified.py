@@ -9,7 +9,7 @@ import sympy
 import torch
 
 import dufm
-from dufm import codes, rectified, sweep
+from dufm import DufmError, codes, rectified, sweep
 
 DTYPE = torch.float64
 QUICK = ((50.0, 30.0), (200.0, 1.0))
@@ -150,3 +150,9 @@ def test_margins_in_single_precision_are_those_in_double():
     C = torch.eye(4).double() - 0.25
     single, double = (rectified.place_margin(M, M, 10, 20) for M in (C.float(), C))
     assert float(single) == pytest.approx(float(double), rel=1e-4)
+
+
+@pytest.mark.parametrize("stages", [5, None, [], [(1.0,)]])
+def test_stages_that_are_no_pairs_are_refused(stages):
+    with pytest.raises(DufmError, match="stages"):
+        rectified.descend(draw(3, 4, 3, 0), 1, stages=stages)

@@ -3,7 +3,17 @@
 import pytest
 import torch
 
-from dufm import DufmError, closed_form_margin, kkt_certificate, margins, normalized_margin, search, softmax_code
+import dufm
+from dufm import (
+    DufmError,
+    agreement,
+    closed_form_margin,
+    kkt_certificate,
+    margins,
+    normalized_margin,
+    search,
+    softmax_code,
+)
 from dufm.codes import code_matrix, hypercube, orthoplex, pairs_and_singles, polygon, simplex_etf
 from dufm.ends import end
 from dufm.search import max_margin, stratum_curvature
@@ -178,3 +188,10 @@ def test_curvatures_of_ends_are_one_for_each_that_occurs():
     cube = end(code_matrix(hypercube(8)).unsqueeze(0), 3)
     assert search.end_curvatures(cube, 3, [0]) == pytest.approx([stratum_curvature(cube.Z[0], 3, 3)], rel=1e-6)
     assert search.end_curvatures(cube, 3)[0] < -1e-2
+
+
+def test_curvatures_of_an_end_without_batch_are_refused():
+    found = dufm.end(dufm.orthoplex(4) @ dufm.orthoplex(4).mT, 4)
+    for call in (search.end_curvatures, agreement.kinds):
+        with pytest.raises(DufmError, match="must be of one batch dimension"):
+            call(found, 4)

@@ -9,7 +9,7 @@ import torch
 from scipy.integrate import solve_ivp
 
 import dufm
-from dufm import laws, spectral, spectral_end
+from dufm import DufmError, laws, spectral, spectral_end
 from dufm.groups import characters
 from dufm.spectral import spectral_flow, spectral_init
 
@@ -316,3 +316,9 @@ def test_least_rank_of_large_groups():
 def test_a_spectrum_that_does_not_separate_has_no_margin_one():
     with pytest.raises(dufm.DufmError, match="not positive"):
         characters("hadamard", 4).at_margin_one(torch.tensor([1.0, -3.0, 1.0]))
+
+
+def test_an_array_of_orders_is_refused():
+    for call in (dufm.characters, lambda group: dufm.spectral_flow(torch.ones(3), 3, group)):
+        with pytest.raises(DufmError, match="group must be 'hadamard'"):
+            call(np.array([2, 2]))
