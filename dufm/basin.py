@@ -89,7 +89,7 @@ def critical_labels(lags: Sequence[bool] | Tensor, depth: int, scales: Sequence[
 
 
 def _check_flag(name: str, value: Any) -> bool:
-    if not isinstance(value, (bool, np.bool_)):
+    if not isinstance(value, (bool, np.bool_, int)) or value not in (0, 1):
         raise DufmError(f"{name} must be True or False, got {short(value)}")
     return bool(value)
 

@@ -49,8 +49,9 @@ def test_bad_critical_starts_are_refused(lags, scales, message):
 
 def test_a_lag_that_is_never_lost_has_no_critical_label():
     # Two equal laggards behind one leader: collapse wins whatever the label.
-    with pytest.raises(DufmError, match="no critical value up to 2"):
-        basin.critical_labels([False, True, True], 4, [1e-2], rounds=1)
+    for lags in ([False, True, True], [0, 1, 1], torch.tensor([0, 1, 1])):
+        with pytest.raises(DufmError, match="no critical value up to 2"):
+            basin.critical_labels(lags, 4, [1e-2], rounds=1)
 
 
 def test_more_than_one_change_is_refused():
