@@ -46,11 +46,13 @@ class Meter:
     """What a run has cost when it first passed each level: ``marks`` ``(levels, 3)``, NaN where it did not.
 
     The columns are gradients, processor seconds and wall seconds; ``gradients`` is counted by who takes them,
-    ``reached`` is the last m.
+    ``reached`` is the last m.  ``DufmError`` for levels that do not increase.
     """
 
     def __init__(self, levels: Sequence[float]) -> None:
         self.levels, self.level, self.reached = list(levels), 0, -math.inf
+        if any(late <= early for early, late in itertools.pairwise(self.levels)):
+            raise DufmError(f"levels must increase, got {short(self.levels)}")
         self.gradients: float = 0
         self.marks = np.full((len(self.levels), 3), np.nan)
         self.began = self.clocks()
@@ -104,7 +106,6 @@ def _trained(
     steps: int,
 ) -> tuple[Tensor, Meter]:
     """Cross-entropy and an optimiser as PyTorch has them, until ``steps`` or until the loss is rounded to 0."""
-    _clock(factors, levels)
     weights = [torch.nn.Parameter(W.clone()) for W in factors]
     optimizer, labels = maker(weights), torch.arange(len(factors[-1]))
     meter, Z = Meter(levels), torch.full((len(levels), len(labels), len(labels)), torch.nan, dtype=factors[0].dtype)
@@ -143,7 +144,6 @@ def loss_scaled(factors: Sequence[Tensor], levels: Sequence[float], epsilon: flo
 
     The rate over the loss of Lyu & Li (2020), capped as in :func:`dufm.flow.loss_scaled_descent`.
     """
-    _clock(factors, levels)
     weights = [W.detach().clone().requires_grad_() for W in factors]
     meter, value = Meter(levels), torch.tensor(torch.nan)
     Z: list[Tensor] = []

@@ -52,8 +52,6 @@ FLOATS = {
     "decay": [0.0, 1e-310, 1e-3, 0.1, 1.0, 1e10],
     "low": [1e-310, 1e-3, 0.1, 1e10],
     "growths": [1.2, 2.0, 3.0, 0.5, 1e300],
-    "peers.levels": [1.0, 3.0, 10.0, 1e300],
-    "cost.levels": [1.0, 3.0, 10.0, 1e300],
     "loss_scaled_descent.levels": [0.0, -1.0, -3.0, 1e300],
     "epsilon": [5e-3, 0.1, 1.0, 1e300, 5e-324],
     "log_losses": [-1.0, -3.0, -10.0, 1e300],
@@ -182,9 +180,10 @@ SELF = {
     "ClosedForm": once(lambda: peers.ClosedForm([W[0] for W in dufm.gaussian_init(3, 4, 4, seed=0)])),
     "Comparison": once(lambda: agreement.compare(4, 2, [3], restarts=2)[0]),
     "HadamardPolyhedron": once(lambda: dufm.hadamard_polyhedron(2)),
-    "Meter": st.builds(peers.Meter, st.lists(st.sampled_from([1.0, 3.0]), max_size=2)),
+    "Meter": st.builds(peers.Meter, st.sampled_from([[], [1.0], [1.0, 3.0]])),
     "SpectralVertex": once(lambda: dufm.hadamard_polyhedron(2).orbits[0]),
 }
+levels = st.sampled_from([[1.0, 3.0, 10.0], [3.0, 10.0], [3.0], [-1e300, 3.0], [3.0, 1.0], [3.0, 3.0], []])
 #: By ``function.name``, ``room.name`` or name, where the type says too little.
 DRAWN = {
     "Z": logits() | parts,
@@ -196,6 +195,8 @@ DRAWN = {
     "weights": factors() | plain,
     "head": single,
     "peers.factors": single | factors(),
+    "peers.levels": levels,
+    "cost.levels": levels,
     "cost.flow.factors": single,
     "weight_decay.factors": single | factors(),
     "sharpness.factors": single | factors(),

@@ -67,7 +67,7 @@ MOSTLY_REFUSED = {
     "peers.stiff", "perturbation.early_phase", "perturbation.measured_repulsion", "rectified.ends",
     "search.max_margin", "shares.sampled_share", "soft_labels.noisy_flow", "unbalanced.shallow_path",
     "weight_decay.threshold", "perturbation.family_growth", "search.stratum_curvature", "basin.critical_ratio",
-    "soft_labels.critical_at_rank", "peers.adam", "peers.constant_steps", "peers.loss_scaled",
+    "soft_labels.critical_at_rank",
 }  # fmt: skip
 
 
