@@ -25,6 +25,7 @@ from dufm.model import chain
 __all__ = ["FactorModel", "matrix_field", "values_below"]
 
 _TINY = 400  # multiplications in one product of a batch below which torch does not call BLAS
+_REST = 1e-12  # slope of a network at rest, of what its factors would let through
 _SMALL = 3e6  # multiplications in Θ = JJᵀ up to which most networks alone are faster with J as a matrix
 
 
@@ -64,8 +65,8 @@ class FactorModel(Model):
 
     def gaps(self, flat: Tensor) -> Tensor:
         """Gaps ``z_jc − z_cc`` ``(batch, K·N)``."""
-        Z = chain(self.split(flat))
-        return (Z - Z[:, self.true, self.sample].unsqueeze(-2)).flatten(1)
+        Z = chain(self.split(_alone(flat)))
+        return (Z - Z[..., self.true, self.sample].unsqueeze(-2)).view(len(flat), self.own.numel())
 
     def gap_rate(self, flat: Tensor, change: Tensor) -> Tensor:
         """Change of ``z_jc − z_cc`` along a change of the factors, ``(batch, K·N)``."""
@@ -155,7 +156,8 @@ class FactorModel(Model):
         *below, Z = values_below(factors)
         sizes = [[1.0 if M is None else norm(M.flatten(1)) for M in side] for side in (_above(factors), below)]
         through = sum(above * below for above, below in zip(*sizes, strict=True))
-        stalled = norm(slope) <= 1e-12 * norm(self.evaluate(Z)[1].flatten(1)) * through
+        noise = max(_REST, 16 * torch.finfo(flat.dtype).eps)
+        stalled = norm(slope) <= noise * norm(self.evaluate(Z)[1].flatten(1)) * through
         if not stalled.any():
             return torch.full_like(stalled, -1, dtype=torch.int64)
         return torch.where(stalled, numerical_rank(Z, 1e-6), -1)
@@ -216,6 +218,9 @@ def matrix_field(
 def _back_propagate(factors: Sequence[Tensor], below: Sequence[Any], back: Tensor, out: Sequence[Tensor]) -> None:
     """Write Jᵀ of ``back``, a slope in Z, into ``out``; ``below[l]`` is what factor l is applied to."""
     for layer in range(len(factors) - 1, 0, -1):
-        out[layer].copy_(_times(back, below[layer].mT))
+        if back.ndim == 2:
+            torch.mm(back, below[layer].mT, out=out[layer])
+        else:
+            out[layer].copy_(_times(back, below[layer].mT))
         back = _times(factors[layer].mT, back)
     out[0].copy_(back)

@@ -57,7 +57,7 @@ class Steady(Model):
         return replace(self.model.linearise(x), curvature=None, damping=self.rate)
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def rest(model: Model, state: Tensor, *, sharpness: float, until_growth: float, rtol: float, max_steps: int) -> Rest:
     """Continue ``model`` at constant log ℒ = ``−sharpness`` until the direction of its gaps rests.
 
@@ -105,7 +105,8 @@ def rest(model: Model, state: Tensor, *, sharpness: float, until_growth: float, 
         batch.code[(batch.code == RUNNING) & (growth >= until_growth)] = LAST
     names = {REACHED: RESTS, EXHAUSTED: LOST}
     status = np.array([names.get(code, TURNS) for code in batch.code.tolist()])
-    return Rest(batch.state, growth, turning, status)
+    with torch.inference_mode(False):
+        return Rest(batch.state.clone(), growth.clone(), turning.clone(), status)
 
 
 def _at_sharpness(model: Model, state: Tensor, log_loss: Tensor, sharpness: float) -> Tensor:

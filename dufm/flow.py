@@ -102,7 +102,8 @@ def gradient_flow(
     batch and the levels, not with the steps.
 
     A network that is already there returns at once with ``log_time = −inf``.  ``status`` says how each one ended;
-    "stalled at a saddle of rank r" means the gradient vanished to 1e-12 of what its factors allow.
+    "stalled at a saddle of rank r" means the gradient vanished to 1e-12 of what its factors allow, in single precision
+    to 2e-6.
 
     Units: time is that of dW/dt = −∇ℒ.  Raises: ``DufmError`` for NaN, bad shapes, integer tensors, an argument out of
     range, or a start whose loss or slope is beyond the floats.  Source: Bogacki & Shampine (1989), Dormand & Prince

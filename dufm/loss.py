@@ -73,6 +73,7 @@ def true_class(labels: Tensor, num_classes: int, dtype: torch.dtype) -> Marks:
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)
 def _class_by_class(num_classes: int, columns: int, dtype: torch.dtype, device: torch.device) -> Marks:
     return true_class(torch.arange(columns, device=device) // (columns // num_classes), num_classes, dtype)
 

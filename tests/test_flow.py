@@ -19,6 +19,7 @@ from dufm import (
     gradient_descent,
     gradient_flow,
     imbalance_drift,
+    limit,
     log_loss,
     orthogonal_init,
     product,
@@ -337,6 +338,14 @@ def test_stalled_at_low_rank(depth, rank):
     close(flow.log_loss, math.log(math.log(num_classes)), TOL)
 
 
+@pytest.mark.parametrize(("num_classes", "depth"), [(4, 4), (4, 6), (6, 3)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_stalled_at_rank_one_in_either_precision(num_classes, depth, dtype):
+    sign = torch.cat([torch.ones(num_classes // 2), -torch.ones(num_classes // 2)]).to(dtype)
+    flow = gradient_flow(balanced_init(torch.outer(sign, sign), depth), until_log_loss=-50.0, max_steps=600)
+    assert flow.status == "stalled at a saddle of rank 1"
+
+
 def test_precision_exhausted():
     # A common shift of 1e12 leaves gaps of order one only four digits: log ℒ is noise before the margins grow.
     gaps = torch.randn(4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -408,6 +417,15 @@ def test_loss_scaled_descent_tends_to_the_flow_with_its_step():
         away.append([relative(Z, true) for Z, true in zip(run.Z, flow.history.Z[place], strict=True)])
         assert max(away[-1]) < 1e-2 and (run.log_loss <= torch.tensor(levels)).all()
     assert away[0][-1] / away[1][-1] == pytest.approx(2.0, abs=0.2)
+
+
+def test_what_a_flow_returns_can_be_trained_on():
+    run = gradient_flow(gaussian_init(3, 4, 4, seed=0), record={"log_loss": [0.0]})
+    rest = limit(run)
+    for factors in (run.factors, run.history.factors, rest.factors):
+        leaves = [W.requires_grad_() for W in factors]
+        assert all(slope.isfinite().all() for slope in torch.autograd.grad(product(leaves).square().sum(), leaves))
+    assert not any(value.is_inference() for value in (run.log_time, run.steps, rest.growth, rest.turning, rest.rates))
 
 
 def test_descent_diverges():

@@ -8,6 +8,7 @@ import torch
 from tolerances import LINALG, ROUNDING, close
 
 from dufm import DufmError, log_loss, log_loss_residual
+from dufm.loss import evaluate
 
 
 def random_logits(*shape, scale, seed=0, dtype=torch.float64):
@@ -145,3 +146,9 @@ def test_bad_logits(function, Z, says):
     with pytest.raises(DufmError, match=says):
         function(Z)
     assert issubclass(DufmError, ValueError)
+
+
+def test_what_inference_mode_leaves_behind_serves_a_later_gradient():
+    with torch.inference_mode():
+        log_loss(torch.zeros(7, 21))
+    assert evaluate(torch.zeros(7, 21, requires_grad=True))[0].requires_grad
