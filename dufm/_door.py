@@ -308,7 +308,7 @@ def _is_array(value: Any) -> bool:
 
 def _array(name: str, value: Any) -> np.ndarray:
     array = np.asarray(value) if _is_array(value) else np.empty(0)
-    if array.dtype.kind not in "iuf" or not array.size:
+    if array.dtype.kind not in "iuf" or not (len(array) and array.shape[-1]):
         raise DufmError(f"{name} must be an array of numbers, not empty, got {short(value)}")
     if not np.isfinite(array).all():
         raise DufmError(f"{name} must be finite, but it holds NaN or inf")

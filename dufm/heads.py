@@ -117,8 +117,11 @@ def head_cost(head: Sequence[Tensor]) -> float:
     fits = bool(head) and all(len(shape) == 2 for shape in shapes) and len({V.dtype for V in head}) == 1
     if not fits or any(above[1] != below[0] for below, above in itertools.pairwise(shapes)):
         raise DufmError(f"head must be matrices of one dtype that follow one another, got {short(shapes)}")
-    sigma = torch.linalg.svdvals(torch.linalg.multi_dot(head[::-1]) if len(head) > 1 else head[0])
-    least = len(head) * (sigma ** (2 / len(head))).sum()
+    product = torch.linalg.multi_dot(head[::-1]) if len(head) > 1 else head[0]
+    sigma = torch.linalg.svdvals(product)
+    # Of a rounding-level singular value the root would count.
+    kept = sigma[sigma > max(product.shape) * torch.finfo(sigma.dtype).eps * sigma[0]]
+    least = len(head) * (kept ** (2 / len(head))).sum()
     if not least > 0:
         raise DufmError("head must have a product other than 0")
     return float(sum(V.square().sum() for V in head) / least)

@@ -74,7 +74,8 @@ def test_probabilities_are_products_of_survivals():
     by_hand = [1 - keep[0], keep[0] * (1 - keep[1]), keep[0] * keep[1] * (1 - keep[2]), keep[0] * keep[1] * keep[2]]
     assert np.allclose(chances, by_hand) and math.isclose(chances.sum(), 1)
     assert choice.spectral_numbers(["1.0 0.8 0.5 0.2 0.05"], 4, 3).shape == (1, 1, 2)
-    assert choice.spectral_numbers(["1.0 0.8"], 4, 2).shape == (1, 0, 2)
+    two = choice.spectral_numbers(["1.0 0.8"], 4, 2)
+    assert two.shape == (1, 0, 2) and choice.expected_ranks(np.array([3.0, 2.0]), two).tolist() == [[1.0]]
 
 
 def drawn(coefficients, rng, networks=400):

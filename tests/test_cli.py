@@ -172,7 +172,8 @@ def test_killed_it_resumes_and_finished_it_recomputes(checkout, run_dufm, tmp_pa
     text = source.read_text(encoding="utf-8").replace("27_stub", "28_slow")
     slow.write_text(text.replace("pause: float = 0.0", "pause: float = 600.0"), encoding="utf-8")
     command = [sys.executable, "-m", "dufm", "reproduce", "--jobs", "1"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as run:
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path, env=env) as run:
         while "27_stub" not in (line := run.stdout.readline()) or "done" not in line:
             assert line
         time.sleep(1)

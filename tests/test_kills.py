@@ -37,8 +37,9 @@ SWEEP = "import joblib, time\njoblib.Parallel(2)(joblib.delayed(time.sleep)(600)
 
 
 @pytest.fixture(autouse=True)
-def environment(monkeypatch):
-    """The commands set variables for the kernels they start: put them back."""
+def environment(monkeypatch, tmp_path):
+    """The commands set variables for the kernels they start: put them back; what a killed one leaves goes with us."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     for name in ("DUFM_OUT", "DUFM_DEVICE", "DUFM_JOBS", "JUPYTER_PATH", *build.QUIET):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
