@@ -82,6 +82,7 @@ def _slopes(factors: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
     return matrix_field(factors, slopes)[0], slopes
 
 
+@torch.no_grad()
 def alignment(factors: Sequence[Tensor], norm: str) -> Tensor:
     r""":math:`\langle G, W\rangle / (N(W)\,N_*(G))` of :math:`G = -\nabla\log\mathcal L`, at most 1; ``(...)``.
 

@@ -30,6 +30,8 @@ def test_alignment_is_one_at_collapse_in_the_spectral_norm_alone():
     assert float(optimizers.alignment(factors, "spectral")) == pytest.approx(1.0, abs=1e-9)
     assert float(optimizers.alignment(factors, "euclidean")) == pytest.approx(1.0, abs=1e-9)
     assert float(optimizers.alignment(factors, "entry")) < 0.9
+    leaves = [W.clone().requires_grad_() for W in factors]
+    assert torch.equal(optimizers.alignment(leaves, "entry"), optimizers.alignment(factors, "entry"))
 
 
 def test_the_square_is_critical_in_the_spectral_norm_too_and_a_lesser_code_is_not():
