@@ -46,7 +46,7 @@ print(claims.counts(claims.recorded()))
 # ## How to read on
 #
 # Each notebook asks one question and answers it with a picture; the proof and the measurement follow, then the verdict, the case
-# where it breaks, and exercises. In JupyterLab, change the cell tagged `parameters` and run all cells. From a terminal,
+# where it breaks, and exercises ([answers](answers.md)). In JupyterLab, change the cell tagged `parameters` and run all cells. From a terminal,
 # `dufm reproduce 57 -p "depths=[3,20]"` runs one notebook with other parameters into the folder `out`; `dufm list 57` shows what a
 # notebook takes. Under parameters other than the published ones a verdict is *not applicable*.
 

@@ -1,4 +1,7 @@
-"""Exercises: settings and calls that a notebook's last section asks for are accepted, change something, and run."""
+"""Exercises: settings and calls that a notebook's last section asks for are accepted, change something, and run.
+
+Each has an answer in ``notebooks/answers.md``, where numbers in bold are what a run at its settings prints.
+"""
 
 import ast
 import contextlib
@@ -13,11 +16,12 @@ import pytest
 from conftest import ROOT
 
 import dufm
-from dufm.companion import parameters
+from dufm.companion import files, parameters
 
 NAMES = [path.stem for path in sorted((ROOT / "notebooks").glob("[0-9]_*/[0-9][0-9]_*.py"))]
 ITEM = re.compile(r"\d+\. (.+)")
 CODE = re.compile(r"`([^`]+)`")
+QUOTED = re.compile(r"\*\*(.+?)\*\*")
 ROOMS = {room.name for room in pkgutil.iter_modules(dufm.__path__) if not room.name.startswith("_")}
 SETTING = re.compile(r"(\w+) = (.+?)(?=, \w+ = |$)")
 
@@ -38,8 +42,39 @@ def settings(text):
     return [run for run in runs if run]
 
 
+def answers():
+    """The answers to the exercises of each notebook, by its number."""
+    found = {}
+    for line in (ROOT / "notebooks" / "answers.md").read_text(encoding="utf-8").splitlines():
+        if line.startswith("## "):
+            texts = found[line.removeprefix("## ")] = []
+        elif seen := ITEM.fullmatch(line):
+            texts.append(seen[1])
+    return found
+
+
+def missing(answer, printed):
+    """Numbers that an answer quotes and that stand nowhere in what was printed."""
+    return [
+        text for text in QUOTED.findall(answer) if not re.search(rf"(?<![\w.]){re.escape(text)}(?!\w|\.\d)", printed)
+    ]
+
+
 def exercises():
     return [(name, run) for name in NAMES for text in items(name) for run in settings(text)]
+
+
+def answered():
+    """Each exercise: its notebook, its number, its text and its answer."""
+    found = answers()
+    return [
+        (name, number, *pair)
+        for name in NAMES
+        for number, pair in enumerate(zip(items(name), found[name[:2]], strict=True), start=1)
+    ]
+
+
+RUNNING = [(name, number, runs, answer) for name, number, text, answer in answered() if (runs := settings(text))]
 
 
 def of_dufm(text):
@@ -80,17 +115,50 @@ def test_the_settings_are_accepted_and_change_something(name, run):
     assert all(value != known[word].default for word, value in given.items())
 
 
-@pytest.mark.soak
-@pytest.mark.parametrize(("name", "run"), exercises(), ids=named)
-def test_it_runs(name, run, tmp_path):
+def printed_at(name, run, folder):
+    """What a notebook prints at these settings, on the way to its picture and without a warning."""
     given = [word for pair in run.items() for word in ("-p", "=".join(pair))]
-    command = [sys.executable, "-m", "dufm", "reproduce", name, *given, "--jobs", "1", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "dufm", "reproduce", name, *given, "--jobs", "1", "--out", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=1800)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert list((tmp_path / "figures").glob(f"{name[:2]}_*.png"))
-    made = nbformat.read(tmp_path / "notebooks" / f"{name}.ipynb", as_version=4)
-    printed = [output for cell in made.cells for output in cell.get("outputs", []) if output.get("name") == "stderr"]
-    assert "".join(output["text"] for output in printed) == ""
+    assert list((folder / "figures").glob(f"{name[:2]}_*.png"))
+    made = nbformat.read(folder / "notebooks" / f"{name}.ipynb", as_version=4)
+    printed = [output for cell in made.cells for output in cell.get("outputs", [])]
+    assert "".join(output["text"] for output in printed if output.get("name") == "stderr") == ""
+    return "\n".join(output.get("text") or output.get("data", {}).get("text/plain", "") for output in printed)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    ("name", "runs", "answer"),
+    [(name, *rest) for name, _, *rest in RUNNING],
+    ids=[f"{name}-{n}" for name, n, *_ in RUNNING],
+)
+def test_it_runs_and_prints_what_its_answer_quotes(name, runs, answer, tmp_path):
+    printed = [printed_at(name, run, tmp_path / str(place)) for place, run in enumerate(runs)]
+    assert missing(answer, "\n".join(printed)) == []
+
+
+def test_what_has_no_settings_quotes_no_run():
+    quoting = [
+        (name, number) for name, number, text, answer in answered() if QUOTED.search(answer) and not settings(text)
+    ]
+    assert quoting == []
+
+
+def test_every_exercise_has_its_answer():
+    assert {number: len(texts) for number, texts in answers().items()} == {name[:2]: len(items(name)) for name in NAMES}
+
+
+def test_quotations_are_looked_for_as_they_stand():
+    assert missing("**0.5** of **12**, as `0.3`", "0.5 12.0 112 0.51") == ["12"]
+    assert missing("**0.5**, **3 of 16**", "(0.5) 3 of 16.") == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_last_section_leads_to_its_answers(name):
+    source = files.source_path(name).read_text(encoding="utf-8")
+    assert f"\n# ## Try it ([answers](../answers.md#{name[:2]}))\n" in source
 
 
 def test_what_they_name_is_there():

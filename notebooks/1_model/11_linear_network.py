@@ -159,7 +159,7 @@ for m in p.dimensions:
 pd.DataFrame(rows).T.rename_axis("m").round(4)
 
 # %% [markdown]
-# ## Try it
+# ## Try it ([answers](../answers.md#11))
 #
 # 1. `stretch = 10`: which singular value profits, and does the smallest one still grow?
 # 2. `inputs = 4`, the number of classes: what is left of "everything beside the inputs"?

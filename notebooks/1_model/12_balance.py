@@ -140,7 +140,7 @@ claims.check("12-search", after.abs().max())
 # *Finite steps.* Plain gradient descent with step $\eta$ adds $\eta^2(\dot W_{l+1}^\top\dot W_{l+1} - \dot W_l\dot W_l^\top)$ to $D_l$ at every step: conserved only as $\eta\to0$. *Adam* conserves
 # nothing: it treats each entry by itself and has no symmetry under $e^{tA}$. *Biases and normalisation layers* break the chain of the proof at their layer.
 #
-# ## Try it
+# ## Try it ([answers](../answers.md#12))
 #
 # 1. `rtols = [1e-3, 1e-10]`: does the drift follow the tolerance over seven decades?
 # 2. `depth = 2`: the sum is $2\sum_i\sigma_i$, the nuclear norm. What does the search start from, and where does it end?

@@ -177,7 +177,7 @@ for id, key in (("13-power-traces", "trace_ratio"), ("13-power-nc1", "nc1")):
 #
 # *Low-rank ends.* There $\Sigma_B$ has an eigenvalue that stays, and NC1 as it is usually computed does not vanish at all: [notebook 14](14_nc1_at_low_rank.ipynb).
 #
-# ## Try it
+# ## Try it ([answers](../answers.md#13))
 #
 # 1. `scale = 0.1`: the trace ratio starts lower. Does it keep its slope?
 # 2. `width = 64`: is the imbalance of the start larger, and does NC1 know?

@@ -155,11 +155,11 @@ claims.check("14-exponent", (powers["median"] / powers["law"] - 1).abs().max())
 #
 # *Real networks.* The rank of the end is not certified there; [notebook 71](../7_networks/71_rank_and_depth.ipynb) reads effective ranks instead.
 #
-# ## Try it
+# ## Try it ([answers](../answers.md#14))
 #
 # 1. `depth = 3`: how many runs end at rank 2 now, and is the plain NC1 larger or smaller?
 # 2. `scale = 0.1`: smaller starts freeze smaller. Both $\mu_3$ and the deviations: what does their quotient do?
-# 3. `num_classes = 6`, `depth = 4`, `levels = [0, -100, -8000, -30000, -1e5]`: the orthoplex has rank 3 of 5. How many directions are frozen, and which runs hold the median away from the law?
+# 3. `num_classes = 6`, `depth = 4`, `levels = [0, -100, -8000, -30000, -1e5]`: the orthoplex has rank 3 of 5. How many directions are frozen, and which runs do not follow the law?
 
 # %% tags=["nbval-ignore-output"]
 notebook.provenance(p)

@@ -154,7 +154,7 @@ claims.check("15-turned", max(abs(middle - 1) / (high - middle) for middle, _, h
 #
 # *Efficiency is not fate.* That a matrix is cheap does not say that training goes there: whether the efficiency of a start predicts its end is asked in [16](16_efficiency_decides.ipynb).
 #
-# ## Try it
+# ## Try it ([answers](../answers.md#15))
 #
 # 1. `depths = [2, 8, 16]`: at which depth is rank 2 a thousand times more efficient than rank 16?
 # 2. `dimension = 128`: in the last panel, what moves and what does not?

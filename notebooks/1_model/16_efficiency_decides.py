@@ -168,9 +168,9 @@ claims.check("16-balanced", stats.within_slope(balanced.log_efficiency, balanced
 #
 # *Among balanced starts* efficiency is a property of $Z_0$ alone, and there it does predict: logits that are nearer to low rank end there.
 #
-# ## Try it
+# ## Try it ([answers](../answers.md#16))
 #
-# 1. `scales = [0.2]`, `every = 1`, `networks = 8`: which kind is the first to lose what it gained?
+# 1. `scales = [0.2]`, `every = 1`, `networks = 8`: which kind has lost most of what it gained?
 # 2. Replace the features by the classifier in *scaled*. Which $A_l$, $B_l$ grow then, and does the end move?
 # 3. `classes = [7]`: what are the ranks between 2 and 6 that occur?
 

@@ -184,7 +184,7 @@ claims.check("21-trap-cut", cut)
 claims.check("21-trap-whole", min(whole, key=whole.get))
 
 # %% [markdown]
-# ## Try it
+# ## Try it ([answers](../answers.md#21))
 #
 # 1. `classes = [3]`: does any depth leave neural collapse? Why is there no other end (notebook 27)?
 # 2. `scale = 0.2`: smaller starts spend longer near saddles. Which way do the shares move?

@@ -132,7 +132,7 @@ claims.check("22-other-ends", (last["measured"].drop("neural collapse") - 1).abs
 # *Discrete steps.* Descent with a fixed rate $\eta$ follows the flow only while $\eta\,\|\nabla^2\mathcal L\|$ is small. Here it becomes ever smaller, since the curvature falls with the loss;
 # that is why constant steps take $e^{m}$ of them to a margin of $m$, and why this package steps in $\log\mathcal L$.
 #
-# ## Try it
+# ## Try it ([answers](../answers.md#22))
 #
 # 1. `until_log_loss = -1e6`: how much nearer to 1 do a hundred times more logits bring the rate?
 # 2. `depths = [2, 12]`: the limit is approached more slowly at large depth. Find the next term, a multiple of $\log\log t/\log t$, from step 4.

@@ -190,7 +190,7 @@ claims.check("23-saddles", flows["largest curvature"].max())
 # *The two claims about the flow's own logits deviate*: at $e^{-10^6}$ five readings, and at $e^{-10^8}$ two, name a saddle that is being passed. A rank read off raw logits is worse still: it sees the shift.
 # *Float64 ends the flow* somewhere beyond $e^{-10^{12}}$, where margins are no longer known finely enough; only the limit goes on.
 #
-# ## Try it
+# ## Try it ([answers](../answers.md#23))
 #
 # 1. `depths = [12]`, `scale = 1`: what share of the logits is shift at the last loss, and after how many factors of ten in $\log t$ would it be one percent?
 # 2. `sharpnesses = [1e3, 1e4, 1e6]`: do ends still agree network by network?

@@ -177,7 +177,7 @@ claims.check("24-formula", within["formula"] - max(within["constant"], within["l
 # [35](../3_codes/35_reached.ipynb) counts the ends. *A larger search may find more*: the claims are about what was found. *Beyond $L = 12$*, and for
 # the limit of many layers, a table proves nothing: see notebook 29.
 #
-# ## Try it
+# ## Try it ([answers](../answers.md#24))
 #
 # 1. `classes = [12]`: which ranks win, and at which depths? The icosahedron has rank 3.
 # 2. `depths = [2, 3, 4, 5, 6, 8, 12, 16, 24]` with `classes = [10]`: at which depth is the polygon reached for good?

@@ -168,7 +168,7 @@ claims.check("25-rung-returns", left)
 # *Small $K$ and $L$.* At $L = 3$ no code of the ladder beats collapse for $K\le5$: at $K = 5$ its top rung has 0.963 of the margin. *Multipliers of the orthoplex are not unique*: $\beta$ is that of least norm, $K/(K-2)$; a sparse choice gives
 # another value. *Curvature 0 is no proof of a minimum*: turns of the factors always give it; that noise does not drive networks away is the stronger sign.
 #
-# ## Try it
+# ## Try it ([answers](../answers.md#25))
 #
 # 1. `scale = 0.2` and `scale = 1.0`: does the rung become commoner or rarer?
 # 2. `num_classes = 8`: which rungs are reached now, and which have a margin above collapse?

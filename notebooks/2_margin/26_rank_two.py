@@ -116,7 +116,7 @@ claims.check("26-every-depth", (two["over_polygon"] - 1).abs().max())
 #
 # *Reached is another matter*: a network of eight layers need not end at rank 2 (notebook [36](../3_codes/36_which_end.ipynb)).
 #
-# ## Try it
+# ## Try it ([answers](../answers.md#26))
 #
 # 1. `deep = 16`: is the polygon already the only end of the search at rank 2?
 # 2. `classes = [16, 24, 32]`: does the search still find it from 64 starts?

@@ -143,7 +143,7 @@ claims.check("27-depth-two", searched["away"][searched["L"] == 2].max())
 #
 # *Step 4 cannot be dropped*: the inequality of step 3 holds for the heights of an obtuse triangle too, but there a foot lies outside its side, $d_c$ exceeds the height, and the reciprocal height is no lower bound on $|y_c|$.
 #
-# ## Try it
+# ## Try it ([answers](../answers.md#27))
 #
 # 1. `most_stretch = 1000`: do descents from needles still find their way?
 # 2. Show that every unitarily invariant norm at margin 1 is least at collapse when $K = 3$. (Weak majorisation of logarithms.)

@@ -192,8 +192,8 @@ claims.check("28-flow-sees", stats.wilson(int((seen["flow"] > 1.6).sum()), max(l
 # *Multipliers that are not unique* are settled by what was frozen: a value $\varepsilon$ of finite size goes on changing margins by amounts of order 1, hence softmax weights by factors. In the flow the orthoplex therefore has a $\beta$ of its own in every network, from near $3/2$ to above 2; the limit, where the frozen part has dropped out, has $3/2$. That nearly all are above 1.6 is not certain: the claim deviates.
 # *Values that are not equal.* With $\rho$ the common growth of all kept values, $\varepsilon^{-q} - \beta\rho^{-q}$ is kept in the same way, $\beta$ now of $\Lambda = U\Sigma^{p-1}V^\top + N$ itself; but 1 needs equal values from three layers on.
 #
-# ## Try it
-# 1. In `extra_growth` take one vector of the orthoplex's complement for $E$. At which ratio does $\varepsilon$ stop growing like $s^{3/2}$ at $L = 2$?
+# ## Try it ([answers](../answers.md#28))
+# 1. In `extra_growth` take one vector of the orthoplex's complement for $E$. At which size does $\varepsilon$ stop growing like $s^{3/2}$ at $L = 2$?
 # 2. `depths = [20]`: what is left of the ratio, and what does that say about very deep networks?
 
 # %% tags=["nbval-ignore-output"]

@@ -150,10 +150,10 @@ claims.check("29-corners", corners["end"].min())
 #
 # *Best is not reached*: A is about the largest margin. At any depth the flow has other ends, collapse among them (notebook 28).
 #
-# ## Try it
+# ## Try it ([answers](../answers.md#29))
 #
 # 1. Replace $\sqrt2\,\varepsilon$ in step 2 by a bound that knows that the cut removes the same directions from all columns. How far does $L_0$ fall?
-# 2. Prove $(*)$ for pentagons: with the areas of the five corner triangles, $2H_c - 1$ is a ratio of linear forms, and the areas obey one quadratic equation of Gauss.
+# 2. Write $(*)$ for pentagons in the areas of the five corner triangles, which obey one quadratic equation of Gauss: which inequality is left?
 # 3. Does $(*)$ hold if 0 is another point inside? Move it near a side.
 
 # %% tags=["nbval-ignore-output"]

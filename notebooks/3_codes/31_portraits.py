@@ -165,7 +165,7 @@ for log_loss in (-10.0, -100.0, -1e3, -1e4):
 pandas.DataFrame(left, index=[f"σ_{i} / σ_1" for i in range(1, 7)]).T.round(3)
 
 # %% [markdown]
-# ## Try it
+# ## Try it ([answers](../answers.md#31))
 #
 # 1. `classes = [7]`, `shallow = [4]`, `deep = [8]`: which body do seven classes make, and is it flat at depth 8?
 # 2. `width = 8`: do narrower networks draw flatter pictures at the same depth?

@@ -153,7 +153,7 @@ for name, W in (("cube", codes.hypercube(8)), ("antiprism", codes.antiprism())):
     print(f"{name}: {float(codes.one_vs_rest_margin(W)):.4f}")
 
 # %% [markdown]
-# ## Try it
+# ## Try it ([answers](../answers.md#32))
 #
 # 1. `most = 30`, `dims = [4]`: at which $K$ do 24 vertices, the 24-cell, interrupt the smooth fall?
 # 2. `restarts = 8`: which of the ten are still found?

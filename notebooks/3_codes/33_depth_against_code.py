@@ -181,7 +181,7 @@ for K in (7, 9, 11):
 pandas.DataFrame(rows, columns=["K", "pairs and a single class", "pairs and a triangle"]).round(4)
 
 # %% [markdown]
-# ## Try it
+# ## Try it ([answers](../answers.md#33))
 #
 # 1. `classes = [16]`: which rank joins the exact cases? (Sixteen points in five dimensions.) Near full rank no climb keeps its rank at $L=10$; the cells left out are named.
 # 2. `depths = [2, 3]`, `high = [2]`: at $L=2$ collapse is optimal over all ranks. Is each code still the best of its own?

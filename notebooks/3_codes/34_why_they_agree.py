@@ -166,10 +166,10 @@ irregular = table[table.excess > 1e-6]
 irregular.groupby(["num_classes", "rank"])[["condition", "excess"]].max().round(5)
 
 # %% [markdown]
-# ## Try it
+# ## Try it ([answers](../answers.md#34))
 #
 # 1. `depths = [2]`: at $L=2$ the right-hand sides are $A(SR)^{-1/2}S$. Which codes remain critical?
-# 2. `restarts = 8`: which of the codes is then no longer the best one, and what do its residuals say?
+# 2. `restarts = 8`: is any code missed, and would its residuals tell?
 
 # %% tags=["nbval-ignore-output"]
 notebook.provenance(p)

@@ -178,7 +178,7 @@ by_classes.assign(share=[stats.share(*each) for each in by_classes.to_numpy()])
 # *Sixteen networks a setting* leave intervals of up to half a unit. `dufm reproduce 35 --budget full` trains 128 in each and adds ten settings.
 
 # %% [markdown]
-# ## Try it
+# ## Try it ([answers](../answers.md#35))
 #
 # 1. `classes = [7]`, `depths = [2]`, `widths = [3]`, `scale = 0.2`: do smaller starts find the better solution of seven classes more often?
 # 2. `classes = [12]`, `depths = [6]`, `widths = [16]`: do wide networks, free to choose, find the icosahedron?

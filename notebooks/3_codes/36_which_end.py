@@ -191,7 +191,7 @@ claims.check("36-ladder", stats.wilson(wide.networks[rung].sum(), max(wide.netwo
 #
 # *Read late, any law is right.* At a hundredth of the loss three quarters of the ranks are the likeliest ones; that is a description of what remains of the path and explains nothing about the start.
 #
-# ## Try it
+# ## Try it ([answers](../answers.md#36))
 #
 # 1. `networks = 512`, `every = 40`: are the shares expected at half of the loss biased, or only scattered?
 # 2. `choice.which_end(range(64), 6, 3, 16, scale=2.0)`: does the law, fitted at scales up to 1, hold for a larger one?

@@ -175,7 +175,7 @@ for step in range(101):
 # %% [markdown]
 # *With a spectrum that is not real.* If $Z$ is a group matrix but not symmetric, only the planes of conjugate characters are kept and phases turn inside them; `dufm` refuses such a spectrum. *With vectors that are not quite the characters':* [notebook 43](43_turned_vectors.ipynb).
 #
-# ## Try it
+# ## Try it ([answers](../answers.md#41))
 #
 # 1. `log2_classes = 4`: fifteen equations and 256 logits. Does the difference grow?
 # 2. Write $Q = I$ in the last cell. Why does one step of Adam now keep the vectors, and why not the tenth?

@@ -149,7 +149,7 @@ claims.check("42-polygons", polygons.iloc[:, -1].abs().max(skipna=False))
 #
 # *Beyond groups.* What the proof of notebook 41 uses is an algebra of matrices closed under entrywise functions and ordinary products: any symmetric association scheme has one. The Petersen graph gives a code for ten classes that no abelian group of order ten has.
 #
-# ## Try it
+# ## Try it ([answers](../answers.md#42))
 #
 # 1. `log2_classes = 4`: which ranks does $(\mathbb Z/2)^4$ reach that $\mathbb Z/12$ does not?
 # 2. `depth = 3`: which groups now end in neural collapse as well?

@@ -140,7 +140,7 @@ claims.check("43-growth", np.abs(power * p.depth - 1).max())
 #
 # *With the ones.* The turn fixes the vector of ones. A start with a part along it has a trivial character, which never moves but counts in the rank; centred logits are the ones to look at.
 #
-# ## Try it
+# ## Try it ([answers](../answers.md#43))
 #
 # 1. `angles = [0.1, 0.2, 0.3]`: is there anything left of the scalar equations, and of the exponents?
 # 2. `depth = 3`: the same start is bound for the Reed–Muller code. What becomes of the part off the diagonal now, and with `depth = 2`, where it is bound for collapse?

@@ -177,7 +177,7 @@ claims.check("44-crossings", crossed.iloc[:, -1].abs().max())
 #
 # *Two classes' worth of bits.* All this needs $K = 2^m$. For other abelian groups the characters are complex, a conjugate pair shares one $s$, and the vertices are no longer rational; [notebook 42](42_codes_of_groups.ipynb) follows such spectra instead of listing them.
 #
-# ## Try it
+# ## Try it ([answers](../answers.md#44))
 #
 # 1. `max_depth = 64`: does a third code ever return at $K = 16$?
 # 2. `log2_classes = [4]`: which code is second best at $L = 3$, and by how much does it lose? (Read `table`.)

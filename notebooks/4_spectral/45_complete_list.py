@@ -150,7 +150,7 @@ claims.check("45-sixteen-complete", misses)
 #
 # *A random objective is no proof.* The squared entries alone (`powers = [2.0]`) meet four of the fifteen orbits: had the list lacked the other eleven, nothing would have been seen. Even all four kinds together could miss an orbit whose objectives are rare. The proof is the walk; the objectives test its code.
 #
-# ## Try it
+# ## Try it ([answers](../answers.md#45))
 #
 # 1. `objectives = 3000`: which orbits are met now? Which are not?
 # 2. `powers = [0.05]`: why is it always the simplex code?

@@ -187,7 +187,7 @@ claims.check("46-training-networks", wrong if stayed else np.nan)
 #
 # *Not every run comes nearer all the way.* The exceptions printed above are in transit between two solutions at the losses where the distance is taken. *And the vertices are the ends of the diagonal flow.* A network with all its logits free must rest there only where they are stable; [notebook 47](47_cube.ipynb) shows one where they are not.
 #
-# ## Try it
+# ## Try it ([answers](../answers.md#46))
 #
 # 1. `scales = [1e-6]`, `depths = [3]`: is there anything left but the cube?
 # 2. `depths = [3]` and `starts = 3000`: how many of the fifteen orbits at $K = 16$ does training ever reach?

@@ -186,7 +186,7 @@ claims.check("47-leaving-rate", max(abs(slope * L - 1) for L, slope in exponents
 #
 # *Among turns, not all are slow in this way.* The proof needs that no tight margin changes to first order. A turn of a one-bit character into the three-bit one has $\beta = 3$ but changes margins; those turns are pulled back. *And the antiprism is not the end of the story:* deeper still, rank 2 wins, and the same $45°$ prism at height 0 is the octagon.
 #
-# ## Try it
+# ## Try it ([answers](../answers.md#47))
 #
 # 1. `depth = 5`, then `depth = 10`: how much is won by the twist? Compare with the octagon's $4\cdot2^{L/2}/(1 - \cos45°)$.
 # 2. `angles = [0.3]`: how far does a network get by itself, without the limit?

@@ -188,7 +188,7 @@ claims.check("48-edge", (half / edges).max())
 #
 # *The limit of small scales at a fixed step* has no law here: the leader's last steps before it separates its classes are of its own size, and where in a step they fall depends on the start. *Full matrices off the diagonal:* statement 1 holds on the spectral starts alone. The loss has no minimum along them, so no curvature makes descent turn back; across them it has, and rounding, or a start that is slightly turned, can grow where $\eta$ times the sharpness exceeds 2.
 #
-# ## Try it
+# ## Try it ([answers](../answers.md#48))
 #
 # 1. Turn the start above by `spectral.random_turns`: from which step on does `dufm.gradient_descent` leave the characters?
 # 2. `descent.spectral_ends(range(1000), 4, 3, 1e-4, 1.0)`: what is left of the flow's share?

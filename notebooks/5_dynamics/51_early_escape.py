@@ -152,7 +152,7 @@ off = {
 pd.DataFrame(off).T.map(lambda x: f"{x[0]:.1e}" if len(x) else "over").rename_axis("L").rename_axis("start", axis=1)
 
 # %% [markdown]
-# ## Try it
+# ## Try it ([answers](../answers.md#51))
 #
 # 1. `early_scale = 1e-8`: at which depth does the smallest value's gain come nearest to the factor? By which power of the start should it?
 # 2. `depths = [20]`: by which factor has the smallest value grown when the largest escapes? What is the limit as $L\to\infty$?

@@ -190,7 +190,7 @@ claims.check("52-depth-two", sum(gains.values()))
 claims.check("52-sixteen", float(ratio.max()) / first)
 
 # %% [markdown]
-# ## Try it
+# ## Try it ([answers](../answers.md#52))
 #
 # 1. `scale = 1.0`: which depths show almost no repulsion any more, and why?
 # 2. `spread = 0.01`: does everybody come back at $L = 10$? (Notebook [57](57_critical_deviation.ipynb) gives the spread at which the answer changes.)

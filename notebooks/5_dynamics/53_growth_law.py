@@ -155,7 +155,7 @@ claims.check("53-turning-point", peaks.off[peaks["s*"] > p.scale].max(skipna=Fal
 claims.check("53-finite", stats.wilson(lost[0.1], p.starts)[0] if 0.1 in lost else float("nan"))
 
 # %% [markdown]
-# ## Try it
+# ## Try it ([answers](../answers.md#53))
 #
 # 1. `depths = [20]`: where is the turning point as $L\to\infty$, and by how much is a deviation amplified at most from `scale` on?
 # 2. `scale = 1.0`, `log2_classes = [2]`: which depths show no repulsion at all?

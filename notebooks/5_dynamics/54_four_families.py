@@ -162,7 +162,7 @@ claims.check("54-imbalance-peak", (reach["network"] / reach["equations"] - 1).ab
 claims.check("54-first-order", exponent)
 
 # %% [markdown]
-# ## Try it
+# ## Try it ([answers](../answers.md#54))
 #
 # 1. `classes = [6]`: how many directions does the first family have, and how many of them do cyclic starts see?
 # 2. `peak_depths = [20]`: does class imbalance ever overtake the symmetric deviations?

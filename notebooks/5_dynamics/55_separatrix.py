@@ -129,7 +129,7 @@ table = pd.DataFrame(small, index=pd.Index(sizes, name="leaders")).map(lambda x:
 table.rename_axis("critical ratio over the law, less 1; depth", axis=1)
 
 # %% [markdown]
-# ## Try it
+# ## Try it ([answers](../answers.md#55))
 #
 # 1. `depths = [20]`: how close to one half is the separatrix, and why can it never be more?
 # 2. `size = 60.0`: which depth is the first to leave the law?

@@ -159,7 +159,7 @@ for name, mine in (("neural collapse", ends == 0), ("a square", (ends > 0) & (en
 print(f"undecided at the limit: {counts['undecided'].sum()} of {total * len(counts)}")
 
 # %% [markdown]
-# ## Try it
+# ## Try it ([answers](../answers.md#56))
 #
 # 1. `scales = [1.0]`: from which depth on is a start of size 1 small?
 # 2. `depths = [3]`, `scales = [1e-6]`: is anything left of the star, and where?

@@ -170,7 +170,7 @@ four = table[table.pattern == "(1, 1, 1−δ)"].pivot(index="depth", columns="sc
 # %% [markdown]
 # For small $c^*s_0^q$ the law says $e^{-s_0/K} - 1$. And *labels that are not of order one*: where a value lags by a fixed factor, labels of order $s_0^{-q}$, they are known only up to $O(s_0^{2/L})$. At $L = 2$ there is nothing to find: $q = 0$, and collapse always wins ([27](../2_margin/27_three_classes.ipynb)).
 #
-# ## Try it
+# ## Try it ([answers](../answers.md#57))
 #
 # 1. `depths = [20]`: how equal must a start be at $s_0 = 10^{-6}$?
 # 2. `large = [0.5, 0.2, 0.05]`: from which scale on is the label right to one percent?

@@ -187,7 +187,7 @@ claims.check("58-naive-excluded", beyond.min())
 #
 # *Eight classes have no proof.* Three levels of leaders meet there: one needs the boundary behind two of them, and that no other arm is as wide.
 #
-# ## Try it
+# ## Try it ([answers](../answers.md#58))
 #
 # 1. `depths = [8]`: does the naive count come closer with depth?
 # 2. `eight_scales = [0.1]`: how far is the share from $c_L$ times the fourth power of that at four classes, 0.42 at this scale?

@@ -150,7 +150,7 @@ missed.round(4).iloc[:, ::-1].assign(power=power.round(2), q=(1 - 2 / missed.ind
 #
 # *Values that tie.* Two values within a lag of order one in $y$ leave together, and their product with them: this is how Reed–Muller and the unnamed codes arise, and, if all seven tie, collapse. *Depth alone:* at a fixed scale the lag that is enough grows with $L$, so nothing is proved as $L\to\infty$.
 #
-# ## Try it
+# ## Try it ([answers](../answers.md#59))
 #
 # 1. `depths = [2]`: what does the figure show, and why?
 # 2. `depths = [3], scales = [1e-5]`: does the cube take over at depth 3, too?

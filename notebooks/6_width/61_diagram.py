@@ -179,7 +179,7 @@ claims.check("61-computed-again", differ.sum() if len(differ) else math.nan)
 #
 # *Undecided networks.* There are 18. All have ten classes and four or more layers: most still turn where the margin has grown by a factor $e^{300}$, some rest near nothing that certifies. The tables above count them against the statement; that they might have ranks which no network of their row or column has shown is not excluded.
 #
-# ## Try it
+# ## Try it ([answers](../answers.md#61))
 #
 # 1. `classes = [4]`, `scale = 0.5`, `every = 1`: how far does the red line move to the right?
 # 2. `classes = [3]`, `every = 1`: what is left of the diagram?

@@ -154,7 +154,7 @@ claims.check("62-rate-collapse", (quarter.max() / quarter.min()).max())
 #
 # *The limit is not uniform in $s$.* However wide the network, it stops being lazy when $s$ passes $s_\text{lazy}$, and training goes on to infinite $s$. Lazy training alone therefore does not lead to collapse. Whether it does is decided by what the repulsion of the singular values still finds when it sets in: [63](63_half_width.ipynb).
 #
-# ## Try it
+# ## Try it ([answers](../answers.md#62))
 #
 # 1. `wide = [64, 1024]`, four minutes: how much nearer are the curves of $L = 6$?
 # 2. `scale = 0.5`: do the products of the start change?

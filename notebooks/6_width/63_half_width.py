@@ -191,7 +191,7 @@ print("differ by: " + "; ".join(f"L = {L}, {low:.2f} to {high:.2f}" for L, (low,
 shrunk.pivot(index="depth", columns="width", values="shown")
 
 # %% [markdown]
-# ## Try it
+# ## Try it ([answers](../answers.md#63))
 #
 # 1. `every = 1`, `networks = 256`, `largest = 64`: do narrower intervals bring the exponents nearer to the hypothesis?
 # 2. `every = 1`, `largest = 32`, `seed = 1000`: how far do the half-widths of other networks lie from these?

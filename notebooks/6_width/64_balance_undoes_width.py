@@ -138,7 +138,7 @@ claims.check("64-twins-limit", ((widest.share - limit.share).abs() / error).max(
 #
 # *Between the two.* Orthogonal starts are balanced but for the directions that the first layer does not write or the last does not read, and need *less* width than Gaussian ones ([63](63_half_width.ipynb)). So it is not the amount of imbalance that counts, but its kind: redundant layers, which leave no direction of the logits slow, protect collapse, and merely skewed ones do not ([16](../1_model/16_efficiency_decides.ipynb)).
 #
-# ## Try it
+# ## Try it ([answers](../answers.md#64))
 #
 # 1. `scale = 0.5`: which of the two families changes more?
 # 2. `depths = [2]`: why does balance do no harm there?

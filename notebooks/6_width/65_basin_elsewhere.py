@@ -152,7 +152,7 @@ claims.check("65-steeper", ((change.share - change.hadamard).groupby(steps.depth
 #
 # *Unbalanced starts* are another matter: width protects them ([62](62_lazy.ipynb), [63](63_half_width.ipynb)).
 #
-# ## Try it
+# ## Try it ([answers](../answers.md#65))
 #
 # 1. `classes = [4]`, `most = 1000`, `seed = 100000`: do other networks collapse as often? (Their exponents need rarer cells: `most = 100000`.)
 # 2. `classes = [4, 5]`, `depths = [6]`: at which scale is a tenth of the networks left, at four classes and at five?

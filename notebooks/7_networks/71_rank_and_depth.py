@@ -189,9 +189,9 @@ table[(table["training"] == "flow") & (table["dataset"] == p.dataset)].groupby([
 # %% [markdown]
 # *Width without depth*: on the digits, under the flow, the rise with width is nil within its interval at two layers. What else changes or stops the fall, narrow layers above all, is in [74](74_limits.ipynb).
 #
-# ## Try it
+# ## Try it ([answers](../answers.md#71))
 #
-# 1. `batch_size = 300` on the digits: how large must a batch be to act like the flow?
+# 1. `batch_size = 300` on the digits: does a batch of half of the images act like the flow?
 # 2. `depths = [8]`, `widths = [16, 64]`: is the rank at depth 8 a function of depth over width?
 # 3. `n_per_class = 10`: is less lost when there is less to learn? (The table is then left out: it holds networks of 60 images a class.)
 

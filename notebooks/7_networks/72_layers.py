@@ -148,7 +148,7 @@ claims.check("72-nc2", min(nc2))
 #
 # *Other norms of rank.* The effective rank weighs small singular values in. A count of those above a threshold would fall in steps, and at other layers for other thresholds.
 #
-# ## Try it
+# ## Try it ([answers](../answers.md#72))
 #
 # 1. `depths = [10]`: does the flat stretch before the last layer grow?
 # 2. `widths = [16]`, `depths = [5]`: in narrower networks, which layers take more?

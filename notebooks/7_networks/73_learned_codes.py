@@ -161,7 +161,7 @@ claims.check("73-gap-falls-two", least.get(2, np.nan))
 #
 # *The logits are not the features.* Balanced factors are what the flow of a linear network conserves; in a ReLU network the last hidden layer is not $H$. The class code describes the logits, which both share.
 #
-# ## Try it
+# ## Try it ([answers](../answers.md#73))
 #
 # 1. `stages = [-13.8155, -1000.0]`, `depths = [2]`: how much further does the gap fall?
 # 2. `width = 128`, `depths = [8]`: do wide networks come nearer when they are trained on?

@@ -150,7 +150,7 @@ claims.check("74-linear", round(stats.mean_interval(fall["linear"])[1], 1))
 #
 # *Variants are not a decomposition.* The difference between the falls with and without ReLUs depends on the sizes of the starts, so that it is no share of the effect that could be called the ReLUs'.
 #
-# ## Try it
+# ## Try it ([answers](../answers.md#74))
 #
 # 1. `small_scales = [1.0, 1.2]`: how much of the rank at depth 8 is decided by the size of the start?
 # 2. `fail_widths = [16]`, `fail_depths = [8, 12, 16]`: where between 8 and 24 layers does width 16 stop to train?

@@ -175,7 +175,7 @@ if {1, 3, 6} <= set(cifar["depth"]):
 #
 # *Rounding.* In float32 a deep head can turn on a rounding error into another end, so that single networks on CIFAR-10 need not come out alike on another machine; the means should. The digits are trained in float64.
 #
-# ## Try it
+# ## Try it ([answers](../answers.md#75))
 #
 # 1. `depths = [1, 12]`: does the rank fall further, as an exponent that tends to 1 would have it, or has it stopped?
 # 2. `n_per_class = 10`: does the head's depth cost accuracy when there is less to learn from?

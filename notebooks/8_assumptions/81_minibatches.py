@@ -169,7 +169,7 @@ claims.check("81-stability", stats.wilson(one.diverged, one.starts)[0])
 #
 # *A step that does not shrink.* Samples can be fitted one by one, so the noise of the batches dies with the loss, and descent becomes the flow by itself. Label noise ([86](86_label_noise.ipynb)) does not die.
 #
-# ## Try it
+# ## Try it ([answers](../answers.md#81))
 #
 # 1. `minibatches.batch_descent(..., replacement=True)`: classes drawn anew in every step. Is the change of a spectrum still the one foretold?
 # 2. `minibatches.batch_ends(range(256), 4, 4, 8, 0.7, 0.1, 1)`: how many runs diverge, and where do the others end?

@@ -151,11 +151,11 @@ claims.check("82-sign", min(fall))
 #
 # *Muon as it is used* orthogonalises only to within a third (PyTorch's five steps in bfloat16), and its weight decay adds a bias of its own ([83](83_weight_decay.ipynb)).
 #
-# ## Try it
+# ## Try it ([answers](../answers.md#82))
 #
 # 1. In the open example, stop at $10^{-3}$: is the third value already lost under momentum?
-# 2. `optimizers.train_by(factors, "sign")` from the factors of the square: `optimizers.flatness` of where it ends?
-# 3. `optimizers.muon_increments` needs a spectral start. Turn it by `spectral.random_turns`: do the ends change?
+# 2. `optimizers.train_by(factors, "sign")` from factors of the square, with entries $\pm1$, in random bases, and by `balanced_init`: `optimizers.flatness` of where it ends?
+# 3. `optimizers.muon_increments` needs a spectral start. Turn its last factor by `spectral.random_turns` and train with `train_by`: do the ends change?
 
 # %% tags=["nbval-ignore-output"]
 notebook.provenance(p)

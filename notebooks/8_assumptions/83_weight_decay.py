@@ -175,7 +175,7 @@ claims.check("83-rung", deep.low[1e-14] - deep.high[1e-10])
 #
 # *Three classes* have none of the directions of step 5. *Small starts:* a start with $\sqrt{2K}\rho^{L/2} < \lambda\rho$ goes to zero, and many larger ones follow; the scales above are of order one. *Statement 2 is about single ends:* that nearly all starts agree at weak decay is measured, and holds only below the thresholds of all ends that the starts reach. *The margin problem has critical points that are no minima*, where the flow does not rest.
 #
-# ## Try it
+# ## Try it ([answers](../answers.md#83))
 #
 # 1. `weight_decay.threshold(codes.pairs_and_singles(8, 3), 4, 1e-22)`: three pairs and two single classes.
 # 2. `weight_decay.decay_ends(range(32), 4, 4, 8, 0.4, 0.3)`: what is left of smaller starts?

@@ -177,7 +177,7 @@ claims.check("84-stretched", max(abs(fall), abs(rise)))
 #
 # *Wide layers* ([62](../6_width/62_lazy.ipynb), [64](../6_width/64_balance_undoes_width.ipynb)) are no multiples of the identity in balance terms, but each layer sees the others as such: $L$ linear models at once, so no repulsion until all have moved. *Skewed* square factors do not ([16](../1_model/16_efficiency_decides.ipynb)), and there imbalance does not help collapse much.
 #
-# ## Try it
+# ## Try it ([answers](../answers.md#84))
 #
 # 1. `handovers = [0.01]`: why is the balanced share of depth $L$ back, though $D_l\ne0$?
 # 2. `depths = [8]`, `classes = [4]`: with two small layers of eight, is there any bias left at $h = 100$?

@@ -173,7 +173,7 @@ claims.check("85-new-ends", stats.wilson(int((new.full & ~new.nc).sum()), len(ne
 #
 # *Unequal features within a class* are outgrown ([13](../1_model/13_within_class_collapse.ipynb)); that the ends are then those of equal ones is not shown here. *Ends by samples* are certified less sharply: the residual is that of a run at rest at sharpness 1000, whose active margins differ by about one part in 200, and there is no polish to more digits for this norm. Collapse is told from other ends by its distance, below 2%: where new ends were seen, it is below 0.4% in those counted and above 60% in the others of full rank.
 #
-# ## Try it
+# ## Try it ([answers](../answers.md#85))
 #
 # 1. `ratios = [0.001, 1.0]`: does the rare class by weight show at last?
 # 2. `depths = [2, 6]`: which end is left at a hundredth by samples?

@@ -184,7 +184,7 @@ claims.check("86-transient", stats.wilson(deep, p.networks)[0] - stats.wilson(sh
 #
 # *Other codes.* Statement 2 is for balanced ends of all of them, and says nothing on how long a network stays; 3 and 4 are for the square alone; for more classes the force is that of the residual's block off the range, which one has to compute.
 #
-# ## Try it
+# ## Try it ([answers](../answers.md#86))
 #
 # 1. `size = 0.01`: by which factor do three layers stay longer?
 # 2. `noise = [0.6, 0.1, 0.001]`: how much noise leaves no trace of low rank?

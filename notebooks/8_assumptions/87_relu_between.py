@@ -163,11 +163,11 @@ claims.check("87-frames", frames.residual.max())
 #
 # *Rest.* What is judged to rest is the direction of the logits. Where three layers or more lie below the ReLU, the residual of nine tenths of the networks is up to 0.17, against 0.03 at the first place and $3\cdot10^{-4}$ without a ReLU: units swing about their kinks, and some matrices below still lose rank. *One width, one scale*; the factor below the ReLU starts larger by $\sqrt2$, as [74](../7_networks/74_limits.ipynb) explains. A unit that is off for a class at the first place is off for ever, and a class without a live unit, or two with the same single one, are never told apart from all others: such networks count as undecided.
 #
-# ## Try it
+# ## Try it ([answers](../answers.md#87))
 #
 # 1. Show that not all classes can be right if $M$ has rank 1 and $K\ge3$.
 # 2. `rectified.ends(range(16), 6, 6, 64, 4)`: does width bring the frames back?
-# 3. For which $K$ does the $M$ of rank 3 above beat the orthoplex below the ReLU, and from which $l$ on? (`rectified.place_margin`)
+# 3. For which even $K$ does the $M$ of rank 3 above beat the orthoplex below the ReLU, and from which $l$ on? (`rectified.place_margin`)
 
 # %% tags=["nbval-ignore-output"]
 notebook.provenance(p)

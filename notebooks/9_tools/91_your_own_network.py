@@ -190,7 +190,7 @@ claims.check("91-later", stats.paired((change > 0).sum(), (change < 0).sum(), le
 #
 # *Most of the named ones are easy.* Of the 165 networks that are decided at a code with a name, 96 have two layers, where every end is collapse. The 69 deeper ones are right as well, but alone their interval begins at 0.947. *Ten per cent is a convention.* A network nearer to a code than that can be on its way elsewhere, and one farther away on its way there. Where the rank is decided but the nearest named code is far, train on before you believe it.
 #
-# ## Try it
+# ## Try it ([answers](../answers.md#91))
 #
 # 1. `num_classes = 10`: which lines of the table still say something?
 # 2. `steps = 4000`: is the second network decided later, or does it stay where it is?

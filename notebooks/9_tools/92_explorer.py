@@ -125,7 +125,7 @@ else:
 #
 # *Time.* Narrow deep networks (width 2 or 3 at depth 7 or 8) grow logits of rank 1 and size $10^5$ to $10^7$ before they leave that saddle, and take two to four seconds to their end; the bar shows how far they are. After 1000 steps the panel gives up and says so. *Undecided ends.* A network that is still turning when the limit has followed it for a factor of $e^{300}$ in the margin is shown as undecided, with the reason in words.
 #
-# ## Try it
+# ## Try it ([answers](../answers.md#92))
 #
 # 1. Four classes, scale 0.001: raise the depth from 2 and watch the path in the triangle.
 # 2. Eight classes, depth 6: which ends do seeds 0 to 9 reach at width 8, and at width 32?

@@ -189,7 +189,7 @@ claims.check("93-target", round(exponent(growth, "gradients")[2], 2))
 #
 # *The early levels.* Until a loss of $e^{-30}$ or so any adaptive method is good enough, and explicit ones are the cheapest. What is expensive is the end.
 #
-# ## Try it
+# ## Try it ([answers](../answers.md#93))
 #
 # 1. `budget = "full"`: does every count come out on your machine? Then `python tests/bench/bench_cost.py`: which ratios of seconds?
 # 2. `peers.constant_steps(factors, cost.LEVELS, lr=10.0)`: how much of $e^m$ does a rate a hundred times as large buy, and where does it leave the path?
