@@ -43,6 +43,7 @@ def test_expectations(checkout, expectation, inside, outside):
         ({"between": [0, 1]}, 1e-17, "0"),
         ({"above": -1e-6}, -1.2e-11, "above -1e-7"),
         ({"above": -1e-6}, -5e-7, "-5e-07"),
+        ({"above": 0}, -0.0, "0"),
         ({"above": 1}, math.inf, "inf"),
     ],
 )

@@ -75,7 +75,7 @@ class Claim:
             return f"above {number(self.bounds[0] / 10)}"
         if self.kind == "between" and abs(value) < 1e-4 * (self.bounds[1] - self.bounds[0]):
             return "0"
-        return f"{value:.4g}"
+        return f"{value + 0.0:.4g}"  # never "-0"
 
     def found(self, verdict):
         """What was found, in words: quantity, value, expectation."""
