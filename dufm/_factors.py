@@ -218,7 +218,7 @@ def matrix_field(
 def _back_propagate(factors: Sequence[Tensor], below: Sequence[Any], back: Tensor, out: Sequence[Tensor]) -> None:
     """Write Jᵀ of ``back``, a slope in Z, into ``out``; ``below[l]`` is what factor l is applied to."""
     for layer in range(len(factors) - 1, 0, -1):
-        if back.ndim == 2:
+        if back.ndim == 2:  # a network alone, where a call costs more than its arithmetic
             torch.mm(back, below[layer].mT, out=out[layer])
         else:
             out[layer].copy_(_times(back, below[layer].mT))
