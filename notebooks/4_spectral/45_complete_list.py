@@ -153,7 +153,7 @@ claims.check("45-sixteen-complete", misses)
 # ## Try it ([answers](../answers.md#45))
 #
 # 1. `objectives = 3000`: which orbits are met now? Which are not?
-# 2. `powers = [0.05]`: why is it always the simplex code?
+# 2. `powers = [0.05]`: why is it nearly always the simplex code?
 # 3. `log2_classes = [2]`: draw the polyhedron by hand, its four vertices and its unbounded edges.
 
 # %% tags=["nbval-ignore-output"]

@@ -190,7 +190,7 @@ claims.check("48-edge", (half / edges).max())
 #
 # ## Try it ([answers](../answers.md#48))
 #
-# 1. Turn the start above by `spectral.random_turns`: from which step on does `dufm.gradient_descent` leave the characters?
+# 1. Turn the start above by `spectral.random_turns`: at which step sizes of `dufm.gradient_descent` does what is off the characters grow?
 # 2. `descent.spectral_ends(range(1000), 4, 3, 1e-4, 1.0)`: what is left of the flow's share?
 
 # %% tags=["nbval-ignore-output"]

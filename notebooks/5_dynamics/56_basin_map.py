@@ -161,7 +161,7 @@ print(f"undecided at the limit: {counts['undecided'].sum()} of {total * len(coun
 # %% [markdown]
 # ## Try it ([answers](../answers.md#56))
 #
-# 1. `scales = [1.0]`: from which depth on is a start of size 1 small?
+# 1. `scales = [1.0]`: from which depth on are more than half of the starts lost?
 # 2. `depths = [3]`, `scales = [1e-6]`: is anything left of the star, and where?
 
 # %% tags=["nbval-ignore-output"]
