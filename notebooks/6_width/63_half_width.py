@@ -80,11 +80,11 @@ wanted = pandas.DataFrame(sorted(plan), columns=CELL)
 slow = (wanted.num_classes > 8) | (wanted.width > 64)
 wanted["networks"] = np.where(slow, p.networks // np.where(wanted.num_classes <= 4, 2, 4), p.networks)
 wanted = pandas.concat([wanted, pandas.DataFrame(shrinking, columns=CELL).assign(networks=8 * p.networks)]).query("width <= @p.largest and depth in @p.depths").assign(seed=p.seed)
-runs = []
+parts = []
 for count, group in wanted[:: p.every].groupby("networks"):
-    grid = group[CELL].to_dict("records")
-    runs.append(sweep.run(width.ends, grid, seeds=range(p.seed, p.seed + count), **notebook.sweep_options()))
-here = width.by_cell(pandas.concat(runs), CELL).assign(seed=p.seed)
+    runs = sweep.run(width.ends, group[CELL].to_dict("records"), seeds=range(p.seed, p.seed + count), **notebook.sweep_options())
+    parts.append(width.by_cell(runs, CELL))
+here = pandas.concat(parts, ignore_index=True).assign(seed=p.seed)
 table = notebook.committed("63_shares").merge(wanted[KEYS])
 cells = pandas.concat([here, table]).drop_duplicates(KEYS).sort_values(KEYS, ignore_index=True)
 files.write_atomic(files.out_dir() / "63_shares.csv", cells.to_csv(index=False, float_format="%.8g"))
