@@ -60,21 +60,19 @@ def missing(answer, printed):
     ]
 
 
-def exercises():
-    return [(name, run) for name in NAMES for text in items(name) for run in settings(text)]
-
-
 def answered():
-    """Each exercise: its notebook, its number, its text and its answer."""
+    """Each exercise: its notebook, its number, its runs and its answer."""
     found = answers()
     return [
-        (name, number, *pair)
+        (name, number, settings(text), answer)
         for name in NAMES
-        for number, pair in enumerate(zip(items(name), found[name[:2]], strict=True), start=1)
+        for number, (text, answer) in enumerate(zip(items(name), found[name[:2]], strict=True), start=1)
     ]
 
 
-RUNNING = [(name, number, runs, answer) for name, number, text, answer in answered() if (runs := settings(text))]
+ANSWERED = answered()
+RUNNING = [exercise for exercise in ANSWERED if exercise[2]]
+EXERCISES = [(name, run) for name, _, runs, _ in RUNNING for run in runs]
 
 
 def of_dufm(text):
@@ -102,12 +100,12 @@ def test_settings_are_read_as_they_are_written():
 
 
 def test_every_notebook_asks_for_some_change():
-    changing = {name for name, _ in exercises()}
+    changing = {name for name, _ in EXERCISES}
     assert [name for name in NAMES if not items(name)] == []
     assert len(changing) > len(NAMES) / 2
 
 
-@pytest.mark.parametrize(("name", "run"), exercises(), ids=named)
+@pytest.mark.parametrize(("name", "run"), EXERCISES, ids=named)
 def test_the_settings_are_accepted_and_change_something(name, run):
     known = {parameter.name: parameter for parameter in parameters.declared(name)}
     assert set(run) <= set(known)
@@ -140,10 +138,7 @@ def test_it_runs_and_prints_what_its_answer_quotes(name, runs, answer, tmp_path)
 
 
 def test_what_has_no_settings_quotes_no_run():
-    quoting = [
-        (name, number) for name, number, text, answer in answered() if QUOTED.search(answer) and not settings(text)
-    ]
-    assert quoting == []
+    assert [(name, number) for name, number, runs, answer in ANSWERED if QUOTED.search(answer) and not runs] == []
 
 
 def test_every_exercise_has_its_answer():
