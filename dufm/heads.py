@@ -23,7 +23,7 @@ from dufm._error import DufmError
 from dufm._scaling import check_in_range
 from dufm.diagnosis import diagnose
 from dufm.loss import log_sum_and_residual, true_class
-from dufm.metrics import effective_rank
+from dufm.metrics import effective_rank, significant_values
 from dufm.networks import LOG_LOSS_END, class_means, layer_ranks
 
 __all__ = ["forward", "head_cost", "images", "initial", "train", "trained"]
@@ -118,10 +118,7 @@ def head_cost(head: Sequence[Tensor]) -> float:
     if not fits or any(above[1] != below[0] for below, above in itertools.pairwise(shapes)):
         raise DufmError(f"head must be matrices of one dtype that follow one another, got {short(shapes)}")
     product = torch.linalg.multi_dot(head[::-1]) if len(head) > 1 else head[0]
-    sigma = torch.linalg.svdvals(product)
-    # Of a rounding-level singular value the root would count.
-    kept = sigma[sigma > max(product.shape) * torch.finfo(sigma.dtype).eps * sigma[0]]
-    least = len(head) * (kept ** (2 / len(head))).sum()
+    least = len(head) * (significant_values(product) ** (2 / len(head))).sum()
     if not least > 0:
         raise DufmError("head must have a product other than 0")
     return float(sum(V.square().sum() for V in head) / least)

@@ -113,6 +113,13 @@ def _gap(Z: Tensor) -> tuple[Tensor, Tensor]:
     return rank, torch.where(nonzero, ratio.squeeze(-1), 0.0)
 
 
+def significant_values(X: Tensor) -> Tensor:
+    """Singular values of a matrix of any shape, 0 where they are rounding: a root of those would count."""
+    sigma = torch.linalg.svdvals(X)
+    noise = max(1e-14, max(X.shape[-2:]) * torch.finfo(X.dtype).eps)
+    return torch.where(sigma > noise * sigma[..., :1], sigma, 0.0)
+
+
 def _floor(Z: Tensor) -> float:
     return Z.shape[-2] * torch.finfo(Z.dtype).eps
 

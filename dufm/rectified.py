@@ -26,7 +26,7 @@ from dufm._nnls import nonnegative_least_squares
 from dufm._resting import growth_rate
 from dufm._scaling import check_in_range, norm
 from dufm.loss import evaluate
-from dufm.metrics import centred, margins
+from dufm.metrics import centred, margins, significant_values
 from dufm.model import balanced_init, chain, chain_slopes
 from dufm.width import check_ran, random_start
 
@@ -72,10 +72,7 @@ def place_margin(M: Tensor, B: Tensor, place: int, depth: int) -> Tensor:
 
 def _quasi_norm(X: Tensor, count: int) -> Tensor:
     """Schatten quasi-norm of index 2/``count``, of a matrix of any shape."""
-    sigma = torch.linalg.svdvals(X)
-    noise = max(1e-14, max(X.shape[-2:]) * torch.finfo(X.dtype).eps)
-    sigma = torch.where(sigma > noise * sigma[..., :1], sigma, 0.0)
-    return (sigma ** (2.0 / count)).sum(-1) ** (count / 2.0)
+    return (significant_values(X) ** (2.0 / count)).sum(-1) ** (count / 2.0)
 
 
 def network(M: Tensor, B: Tensor, place: int, depth: int) -> list[Tensor]:
